@@ -1,0 +1,1 @@
+"""HTTP: WHIP and WHEP resources, the control API, and the page."""

@@ -1,0 +1,1 @@
+"""Video encoding and bitstream helpers."""

@@ -1,0 +1,281 @@
+"""The whole configuration: one frozen typed tree, read once from YAML and the environment.
+
+Defaults live here; `configs/*.yaml` are commented examples. An environment variable
+`STREAMLIFT_SERVER__PORT=9000` overrides `server.port`; its value is read as YAML, so
+`true`, `12` and `[a, b]` mean what they mean in a file. Unknown keys fail with their name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from streamlift.errors import ConfigError
+
+__all__ = [
+    "NAME_PATTERN",
+    "AuthConfig",
+    "BackendConfig",
+    "Config",
+    "EncodeConfig",
+    "IceConfig",
+    "IceServer",
+    "IngestConfig",
+    "ServerConfig",
+    "check_name",
+    "load_config",
+]
+
+ENVIRONMENT_PREFIX = "STREAMLIFT_"
+NAME_PATTERN = r"[A-Za-z0-9_-]{1,64}"
+"""Names of streams and backends."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Where HTTP is served. Without tokens `host` must be a loopback address."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    allowed_origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AuthConfig:
+    """Bearer tokens; an empty tuple leaves that door open, on loopback only."""
+
+    publish: tuple[str, ...] = ()
+    view: tuple[str, ...] = ()
+    control: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.publish and self.view and self.control)
+
+
+@dataclass(frozen=True, slots=True)
+class IceServer:
+    """A STUN or TURN server given to peers and used by the service."""
+
+    urls: str
+    username: str | None = None
+    credential: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IceConfig:
+    """`servers` is empty by default: no public STUN. `announce` limits the announced addresses."""
+
+    servers: tuple[IceServer, ...] = ()
+    announce: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IngestConfig:
+    """What publishers may send. `max_size` is the longest side in pixels."""
+
+    max_size: int = 1280
+    max_age_ms: int = 500
+    takeover: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeConfig:
+    """How the output is encoded (libx264 names)."""
+
+    codec: str = "h264"
+    profile: str = "High"
+    preset: str = "superfast"
+    bitrate_bps: int = 6_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class BackendConfig:
+    """A named upscaler and where it runs. `device`: cpu, cuda:0, or a pattern such as H100|H200."""
+
+    name: str
+    upscaler: str
+    device: str = "cpu"
+    slots: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The tree."""
+
+    server: ServerConfig = ServerConfig()
+    auth: AuthConfig = AuthConfig()
+    ice: IceConfig = IceConfig()
+    ingest: IngestConfig = IngestConfig()
+    encode: EncodeConfig = EncodeConfig()
+    default_backend: str = "bicubic"
+    backends: tuple[BackendConfig, ...] = (BackendConfig(name="bicubic", upscaler="bicubic"),)
+
+
+def load_config(
+    path: Path | None,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, Any] | None = None,
+) -> Config:
+    """Read the file (if any), then the environment, then `overrides` (dotted keys, from the CLI).
+
+    Raises ConfigError that names the key, what was found and what was expected.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        tree = _read_yaml(path)
+    for key, value in environ.items():
+        section, _, leaf = key.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+        known = {f.name for f in dataclasses.fields(Config)}
+        # Other STREAMLIFT_ variables (STREAMLIFT_MEDIA, STREAMLIFT_REQUIRE) belong to scripts.
+        if not key.startswith(ENVIRONMENT_PREFIX) or not (leaf or section in known):
+            continue
+        _put(tree, [section, *leaf.split("__")] if leaf else [section], _scalar(key, value))
+    for dotted, value in (overrides or {}).items():
+        _put(tree, dotted.split("."), value)
+    config = _build(Config, tree, "")
+    _check(config)
+    return config
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return `name` if it is a legal stream or backend name; raise ConfigError otherwise."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ConfigError(f"{kind} name {name!r} is not allowed", found=name, expected=NAME_PATTERN)
+    return name
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read configuration {path}: {error.strerror}") from error
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"{path} must hold a mapping at the top", found=type(tree).__name__, expected="mapping"
+        )
+    return tree
+
+
+def _scalar(key: str, value: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"environment variable {key} is not valid YAML: {error}") from error
+
+
+def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        below = tree.setdefault(key, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"{'.'.join(keys)}: {key} is not a section", found=below)
+        tree = below
+    tree[keys[-1]] = value
+
+
+T = TypeVar("T")
+
+
+def _build(cls: type[T], tree: object, where: str) -> T:
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"{where or 'configuration'} must be a mapping, found {tree!r}", found=tree
+        )
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(str(key) for key in tree if key not in fields)
+    if unknown:
+        names = ", ".join(_join(where, key) for key in unknown)
+        raise ConfigError(
+            f"unknown configuration key {names}; known here: {', '.join(sorted(fields))}",
+            found=unknown,
+            expected=sorted(fields),
+        )
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in tree
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{where} lacks {', '.join(missing)}", found=sorted(map(str, tree)))
+    return cls(**{k: _convert(hints[k], v, _join(where, k)) for k, v in tree.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        (inner,) = (a for a in args if a is not type(None))
+        return _convert(inner, value, where)
+    if origin is tuple:
+        if isinstance(value, str):
+            value = [value]  # one token, one origin: a list of one
+        if not isinstance(value, list):
+            raise _wrong(where, value, "a list")
+        return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, dict):
+            raise _wrong(where, value, "a mapping")
+        return types.MappingProxyType(dict(value))
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type[Any], hint), value, where)
+    if isinstance(value, bool) != (hint is bool) or not isinstance(value, hint):
+        raise _wrong(where, value, hint.__name__)
+    return value
+
+
+def _wrong(where: str, value: object, expected: str) -> ConfigError:
+    return ConfigError(
+        f"{where}: found {value!r}, expected {expected}", found=value, expected=expected
+    )
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _check(config: Config) -> None:
+    server, encode = config.server, config.encode
+    if not 0 <= server.port <= 65535:
+        raise _wrong("server.port", server.port, "0 to 65535")
+    if (server.tls_cert is None) != (server.tls_key is None):
+        raise ConfigError("server.tls_cert and server.tls_key must be given together")
+    if encode.codec not in ("h264", "vp8"):
+        raise _wrong("encode.codec", encode.codec, "h264 | vp8")
+    if encode.profile not in ("High", "Baseline"):
+        raise _wrong("encode.profile", encode.profile, "High | Baseline")
+    if not 100_000 <= encode.bitrate_bps <= 50_000_000:
+        raise _wrong("encode.bitrate_bps", encode.bitrate_bps, "100000 to 50000000")
+    if not 64 <= config.ingest.max_size <= 1280:
+        raise _wrong("ingest.max_size", config.ingest.max_size, "64 to 1280")
+    if not 50 <= config.ingest.max_age_ms <= 5000:
+        raise _wrong("ingest.max_age_ms", config.ingest.max_age_ms, "50 to 5000")
+    names = [check_name("backend", b.name) for b in config.backends]
+    if len(set(names)) != len(names):
+        raise ConfigError("two backends have the same name", found=names)
+    if config.default_backend not in names:
+        raise ConfigError(
+            f"default_backend {config.default_backend!r} is not among the backends",
+            found=config.default_backend,
+            expected=names,
+        )

@@ -1,0 +1,134 @@
+"""Every error streamlift raises on purpose, as one shallow tree.
+
+StreamliftError                what was found, what was expected, what to do
+├── ConfigError                configuration, environment or command line is wrong
+├── MediaError                 a peer sent media or SDP that cannot be used
+│   ├── MalformedSdp           not SDP at all, or not complete
+│   ├── UnsupportedOffer       well-formed SDP that asks for something we do not do
+│   └── UnsupportedSize        picture size outside the accepted range
+├── StreamError                a named stream cannot do what was asked
+│   ├── UnknownStream          no such stream, or nothing is published there yet
+│   ├── UnknownSession         no such WebRTC session
+│   └── StreamTaken            another publisher holds the name
+├── BackendError               a backend cannot do what was asked
+│   ├── UnknownBackend
+│   ├── NotReady               loading, no weights, no such device
+│   └── NoCapacity             all slots taken
+├── UpscaleError               a model failed on a frame
+│   └── OutOfMemory            the device had no memory left for it
+├── WeightsError               a checkpoint is missing, damaged, or not what it claims
+└── Overloaded                 the service is full; retry later
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackendError",
+    "ConfigError",
+    "MalformedSdp",
+    "MediaError",
+    "NoCapacity",
+    "NotReady",
+    "OutOfMemory",
+    "Overloaded",
+    "StreamError",
+    "StreamTaken",
+    "StreamliftError",
+    "UnknownBackend",
+    "UnknownSession",
+    "UnknownStream",
+    "UnsupportedOffer",
+    "UnsupportedSize",
+    "UpscaleError",
+    "WeightsError",
+]
+
+
+class StreamliftError(Exception):
+    """Root of the tree. `found` and `expected` are shown to the caller beside the message."""
+
+    def __init__(
+        self, message: str, *, found: object | None = None, expected: object | None = None
+    ) -> None:
+        super().__init__(message)
+        self.found = found
+        self.expected = expected
+
+
+class ConfigError(StreamliftError):
+    """Configuration, environment or command line is wrong."""
+
+
+class MediaError(StreamliftError):
+    """A peer sent media or SDP that cannot be used."""
+
+
+class MalformedSdp(MediaError):
+    """Not SDP at all, or not complete."""
+
+
+class UnsupportedOffer(MediaError):
+    """Well-formed SDP that asks for something streamlift does not do."""
+
+
+class UnsupportedSize(MediaError):
+    """Picture size outside the accepted range."""
+
+
+class StreamError(StreamliftError):
+    """A named stream cannot do what was asked."""
+
+
+class UnknownStream(StreamError):
+    """No such stream, or nothing is published there yet."""
+
+
+class UnknownSession(StreamError):
+    """No such WebRTC session."""
+
+
+class StreamTaken(StreamError):
+    """Another publisher holds the name."""
+
+
+class BackendError(StreamliftError):
+    """A backend cannot do what was asked."""
+
+
+class UnknownBackend(BackendError):
+    """No backend of that name is configured."""
+
+
+class NotReady(BackendError):
+    """The backend is loading, has no weights, or has no device."""
+
+
+class NoCapacity(BackendError):
+    """All slots of the backend are taken."""
+
+
+class UpscaleError(StreamliftError):
+    """A model failed on a frame."""
+
+
+class OutOfMemory(UpscaleError):
+    """The device had no memory left."""
+
+
+class WeightsError(StreamliftError):
+    """A checkpoint is missing, damaged, or not what it claims to be."""
+
+
+class Overloaded(StreamliftError):
+    """The service is full; retry after `retry_after_s` seconds."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: int = 5,
+        found: object | None = None,
+        expected: object | None = None,
+    ) -> None:
+        super().__init__(message, found=found, expected=expected)
+        self.retry_after_s = retry_after_s

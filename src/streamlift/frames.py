@@ -1,0 +1,215 @@
+"""The values that travel through the service: pictures, coded pictures, and what describes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from streamlift.errors import MediaError
+
+__all__ = [
+    "BackendInfo",
+    "BackendState",
+    "Codec",
+    "CodedAudio",
+    "CodedVideo",
+    "Colour",
+    "EncodedFrame",
+    "Frame",
+    "LaneOptions",
+    "LaneStart",
+    "Plane",
+    "Planes",
+    "Rendition",
+    "Size",
+    "Slots",
+    "Stabilise",
+    "StageTimes",
+]
+
+Plane = npt.NDArray[np.uint8]
+
+
+class Codec(StrEnum):
+    """Video codecs that the service speaks."""
+
+    H264 = "h264"
+    VP8 = "vp8"
+
+
+class Stabilise(StrEnum):
+    """Strength of the temporal stabiliser."""
+
+    OFF = "off"
+    LITE = "lite"
+    STRONG = "strong"
+
+
+class LaneStart(StrEnum):
+    """How a look-ahead model starts: wait for its first chunk, or prime it with the first frame."""
+
+    FULL = "full"
+    PRIMED = "primed"
+
+
+class BackendState(StrEnum):
+    """What a backend can do now."""
+
+    READY = "ready"
+    LOADING = "loading"
+    UNAVAILABLE = "unavailable"
+    QUARANTINED = "quarantined"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Size:
+    """Width and height in pixels."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+    def times(self, scale: int) -> Size:
+        return Size(self.width * scale, self.height * scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """Colour tags as H.264 and VP8 carry them; unspecified means BT.601, limited range."""
+
+    matrix: str = "bt601"
+    full_range: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planes:
+    """One I420 picture in host memory: y (H, W), u and v (ceil(H/2), ceil(W/2)), all uint8.
+
+    Raises MediaError when the planes do not fit together.
+    """
+
+    y: Plane
+    u: Plane
+    v: Plane
+
+    def __post_init__(self) -> None:
+        height, width = self.y.shape
+        chroma = ((height + 1) // 2, (width + 1) // 2)
+        if self.u.shape != chroma or self.v.shape != chroma:
+            raise MediaError(
+                "chroma planes do not fit the luma plane",
+                found={"y": self.y.shape, "u": self.u.shape, "v": self.v.shape},
+                expected={"u": chroma, "v": chroma},
+            )
+
+    @property
+    def size(self) -> Size:
+        height, width = self.y.shape
+        return Size(width, height)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CodedVideo:
+    """The publisher's own access unit: Annex B for H.264, a frame for VP8."""
+
+    codec: Codec
+    data: bytes
+    keyframe: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CodedAudio:
+    """One Opus packet; pts at 48 kHz, arrival on the service's monotonic clock."""
+
+    pts: int
+    data: bytes
+    arrived_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One decoded low-resolution picture; pts at 90 kHz, arrival on the monotonic clock.
+
+    `arrived_s` is when its last RTP packet came in; `decode_s` what decoding took.
+    """
+
+    pts: int
+    size: Size
+    planes: Planes
+    colour: Colour
+    arrived_s: float
+    coded: CodedVideo | None = None
+    decode_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rendition:
+    """One way to encode a stream's output."""
+
+    codec: Codec
+    bitrate_bps: int
+    profile: str = "High"
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimes:
+    """Seconds one frame spent in each stage, waiting for the stage included."""
+
+    decode_s: float = 0.0
+    queue_s: float = 0.0
+    upscale_s: float = 0.0
+    encode_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedFrame:
+    """One access unit, ready to be packetized; `arrived_s` is the low-resolution frame's."""
+
+    pts: int
+    size: Size
+    rendition: Rendition
+    keyframe: bool
+    data: bytes
+    arrived_s: float
+    stages: StageTimes = StageTimes()
+
+
+@dataclass(frozen=True, slots=True)
+class LaneOptions:
+    """What a stream asks of a lane when it opens one. `fps` is the publisher's rate, if known."""
+
+    renditions: frozenset[Rendition]
+    stabilise: Stabilise = Stabilise.OFF
+    start: LaneStart = LaneStart.PRIMED
+    stream: str = ""
+    fps: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """How many streams a backend can hold and holds."""
+
+    total: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class BackendInfo:
+    """What `GET /api/v1/backends` tells of one backend; `fps` is its measured capacity."""
+
+    name: str
+    upscaler: str
+    device: str
+    state: BackendState
+    reason: str
+    fps: float | None
+    slots: Slots

@@ -1,0 +1,1 @@
+"""Picture quality and temporal stability figures."""

@@ -1,0 +1,1 @@
+"""Named streams and where their frames go; pure Python."""

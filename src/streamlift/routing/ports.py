@@ -1,0 +1,97 @@
+"""What the router needs of the rest: publishers, backends and their lanes. Others fit by shape."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from streamlift.frames import (
+    BackendInfo,
+    CodedAudio,
+    EncodedFrame,
+    Frame,
+    LaneOptions,
+    Rendition,
+    Size,
+)
+
+__all__ = ["Backend", "IngestCounts", "Lane", "Publisher"]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestCounts:
+    """Access units that came in complete, pictures decoded of them, and drops by reason."""
+
+    received: int = 0
+    decoded: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+class Publisher(Protocol):
+    """Where a stream's pictures come from: an async iterator that ends when the peer is gone.
+
+    It drains its source always; what the stream does not take in time is dropped and counted.
+    """
+
+    @property
+    def audio(self) -> AsyncIterator[CodedAudio] | None: ...
+
+    @property
+    def counts(self) -> IngestCounts: ...
+
+    def __aiter__(self) -> AsyncIterator[Frame]: ...
+
+    def request_keyframe(self) -> None:
+        """Ask the sender for a keyframe (PLI); never waits, never raises."""
+        ...
+
+    async def aclose(self, reason: str) -> None:
+        """End the session (for takeover or DELETE); the iterator then ends."""
+        ...
+
+
+class Lane(Protocol):
+    """One stream's place on a backend: low-resolution frames in, encoded frames out.
+
+    Iterating ends after `finish` or `aclose`, and raises UpscaleError when the backend failed.
+    Each rendition's frames come in pts order.
+    """
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Frames offered but never delivered, by reason (`stale`, `encode_busy`)."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[EncodedFrame]: ...
+
+    def offer(self, frame: Frame) -> bool:
+        """Hand over a frame; never waits. False means it was dropped at once."""
+        ...
+
+    def finish(self) -> None:
+        """No more frames will come: deliver all that is owed, then end the iteration."""
+        ...
+
+    def set_renditions(self, wanted: frozenset[Rendition]) -> None: ...
+
+    def request_keyframe(self) -> None:
+        """The next frame of every rendition becomes a keyframe."""
+        ...
+
+    async def aclose(self) -> None:
+        """Drop everything now and free the slot."""
+        ...
+
+
+class Backend(Protocol):
+    """A named upscaler on a place it can run: what users switch between."""
+
+    def info(self) -> BackendInfo: ...
+
+    async def open_lane(self, size: Size, options: LaneOptions) -> Lane:
+        """Open a lane for one stream at a low-resolution size.
+
+        Raises NoCapacity when all slots are taken, NotReady when the backend cannot run now.
+        """
+        ...
