@@ -1,1 +1,15 @@
 """Video encoding and bitstream helpers."""
+
+from streamlift.codec.bitstream import is_keyframe, nal_types
+from streamlift.codec.encoder import H264Encoder, VideoEncoder, Vp8Encoder, open_encoder
+from streamlift.codec.levels import h264_level
+
+__all__ = [
+    "H264Encoder",
+    "VideoEncoder",
+    "Vp8Encoder",
+    "h264_level",
+    "is_keyframe",
+    "nal_types",
+    "open_encoder",
+]

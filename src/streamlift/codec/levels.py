@@ -1,0 +1,36 @@
+"""The H.264 level a size and rate need (ITU-T H.264, table A-1)."""
+
+from __future__ import annotations
+
+import math
+
+from streamlift.errors import UnsupportedSize
+from streamlift.frames import Size
+
+__all__ = ["h264_level"]
+
+# (level, most macroblocks a second, most macroblocks a picture)
+_LEVELS = (
+    ("3.0", 40_500, 1_620),
+    ("3.1", 108_000, 3_600),
+    ("3.2", 216_000, 5_120),
+    ("4.0", 245_760, 8_192),
+    ("4.2", 522_240, 8_704),
+    ("5.0", 589_824, 22_080),
+    ("5.1", 983_040, 36_864),
+    ("5.2", 2_073_600, 36_864),
+)
+
+
+def h264_level(size: Size, fps: float) -> str:
+    """The lowest level that allows `size` at `fps`, such as "3.2" for 1024x1024 up to 50 fps.
+
+    Raises UnsupportedSize when no level does.
+    """
+    macroblocks = math.ceil(size.width / 16) * math.ceil(size.height / 16)
+    for level, most_per_second, most_per_picture in _LEVELS:
+        if macroblocks <= most_per_picture and macroblocks * fps <= most_per_second:
+            return level
+    raise UnsupportedSize(
+        f"no H.264 level allows {size} at {fps:g} fps", found=f"{size}@{fps:g}", expected="5.2"
+    )
