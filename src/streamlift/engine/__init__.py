@@ -1,1 +1,6 @@
 """One GPU or the CPU: its thread, lanes, scheduling and the temporal stabiliser."""
+
+from streamlift.engine.backend import EngineBackend, measure_fps
+from streamlift.engine.devices import Accelerator, accelerators, resolve_device
+
+__all__ = ["Accelerator", "EngineBackend", "accelerators", "measure_fps", "resolve_device"]

@@ -5,7 +5,6 @@ It ships with the package so that operators can rehearse faults too.
 
 from __future__ import annotations
 
-import itertools
 import random
 import threading
 import time
@@ -25,13 +24,16 @@ __all__ = ["Toy", "ToyKnobs"]
 
 @dataclass(frozen=True, slots=True)
 class ToyKnobs:
-    """Faults count frames from 0 over the life of the upscaler, so that a retry gets past them.
+    """Faults count a session's frames from 0; each happens once in the life of the upscaler.
+
+    So a session opened as a retry gets past it, and a capacity probe of some twenty frames does
+    not trigger a fault that is set later than that.
 
     delay_ms, jitter_ms: time a computation takes, and what is added at random at most.
     first, step, lag: the arithmetic of a chunked model (see UpscalerSpec).
     fail_at, oom_at, hang_at, black_at, wrong_shape_at: the frame at which that happens; black is
     what a NaN becomes when it is cast to 8 bits. hang_s: how long a hang lasts.
-    fail_every: fail again each so many frames after fail_at; 0 means once.
+    fail_every: fail in every session, at fail_at and each so many frames after; 0 means once.
     """
 
     delay_ms: float = 0.0
@@ -49,7 +51,7 @@ class ToyKnobs:
 
 
 class Toy:
-    """Weightless; counts frames over all sessions to know when to fail."""
+    """Weightless; remembers only which faults have happened."""
 
     def __init__(self, knobs: ToyKnobs | None = None) -> None:
         self.knobs = knobs or ToyKnobs()
@@ -65,7 +67,7 @@ class Toy:
         )
         self.released = threading.Event()
         """Set it to end a hang early, so that a test leaves no thread behind."""
-        self._numbers = itertools.count()
+        self._happened: set[str] = set()
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Toy:
@@ -82,8 +84,12 @@ class Toy:
     def open(self, size: Size, *, seed: int = 0) -> ToySession:
         return ToySession(self, seed)
 
-    def next_number(self) -> int:
-        return next(self._numbers)
+    def once(self, fault: str) -> bool:
+        """True the first time it is asked for this fault."""
+        if fault in self._happened:
+            return False
+        self._happened.add(fault)
+        return True
 
 
 class ToySession:
@@ -93,18 +99,19 @@ class ToySession:
         self._toy = toy
         self._random = random.Random(seed)
         self._owed: deque[Planes] = deque()
+        self._number = -1
         self.wanted = toy.spec.first
 
     def push(self, lr: Planes) -> Iterator[Planes]:
-        number = self._toy.next_number()
-        self._fault(number)
+        self._number += 1
+        self._fault(self._number)
         self._owed.append(lr)
         self.wanted -= 1
         if self.wanted == 0:
             self._work()
             self.wanted = self._toy.spec.step
             while len(self._owed) > self._toy.spec.lag:
-                yield self._enlarge(self._owed.popleft(), number)
+                yield self._enlarge(self._owed.popleft(), self._number)
 
     def finish(self) -> Iterator[Planes]:
         if self._owed:
@@ -119,22 +126,22 @@ class ToySession:
             time.sleep(delay_ms / 1000)
 
     def _fault(self, number: int) -> None:
-        knobs = self._toy.knobs
+        knobs, once = self._toy.knobs, self._toy.once
         since = number - knobs.fail_at
-        if knobs.fail_at >= 0 and (
-            since == 0 or (since > 0 and knobs.fail_every and since % knobs.fail_every == 0)
-        ):
+        if knobs.fail_every and knobs.fail_at >= 0 and since >= 0 and since % knobs.fail_every == 0:
             raise UpscaleError(f"toy was told to fail at frame {number}")
-        if number == knobs.oom_at:
+        if number == knobs.fail_at and once("fail"):
+            raise UpscaleError(f"toy was told to fail at frame {number}")
+        if number == knobs.oom_at and once("oom"):
             raise OutOfMemory(f"toy was told to run out of memory at frame {number}")
-        if number == knobs.hang_at:
+        if number == knobs.hang_at and once("hang"):
             self._toy.released.wait(knobs.hang_s)
 
     def _enlarge(self, lr: Planes, number: int) -> Planes:
-        knobs = self._toy.knobs
-        if number >= 0 and number == knobs.wrong_shape_at:
+        knobs, once = self._toy.knobs, self._toy.once
+        if number >= 0 and number == knobs.wrong_shape_at and once("shape"):
             return lr
-        if number >= 0 and number == knobs.black_at:
+        if number >= 0 and number == knobs.black_at and once("black"):
             lr = Planes(*(np.zeros_like(p) for p in (lr.y, lr.u, lr.v)))
         return Planes(_nearest(lr.y), _nearest(lr.u), _nearest(lr.v))
 

@@ -1,0 +1,196 @@
+"""A backend in this process: a named upscaler on an engine, with its slots."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from streamlift.clock import Clock
+from streamlift.engine.devices import Accelerator, resolve_device
+from streamlift.engine.engine import Engine
+from streamlift.engine.lane import EngineLane, Stabiliser
+from streamlift.engine.padding import padded_size
+from streamlift.errors import NoCapacity, NotReady, StreamliftError
+from streamlift.frames import (
+    BackendInfo,
+    BackendState,
+    LaneOptions,
+    Planes,
+    Size,
+    Slots,
+    Stabilise,
+)
+from streamlift.upscalers import Pixels, Upscaler, create_upscaler
+
+__all__ = ["EngineBackend"]
+
+logger = logging.getLogger(__name__)
+
+_PROBE_SIZE = Size(512, 512)
+_PROBE_FRAMES = 20
+_PROBE_LIMIT_S = 2.0
+_REALTIME_FPS = 25.0
+_HEADROOM = 0.8
+_MAX_SLOTS = 64
+_STUCK_S = 1.0
+
+
+class EngineBackend:
+    """Fits `routing.ports.Backend`. Call `start()` once; the model loads on the engine thread."""
+
+    def __init__(
+        self,
+        name: str,
+        upscaler: str,
+        *,
+        device: str = "cpu",
+        slots: int | None = None,
+        settings: Mapping[str, Any],
+        preset: str,
+        max_age_s: float,
+        clock: Clock,
+        present: tuple[Accelerator, ...] = (),
+        stabiliser: Callable[[Stabilise], Stabiliser] | None = None,
+    ) -> None:
+        self.name = name
+        self._upscaler_name = upscaler
+        self._wanted_device = device
+        self._fixed_slots = slots
+        self._settings = settings
+        self._preset = preset
+        self._max_age_s = max_age_s
+        self._clock = clock
+        self._present = present
+        self._stabiliser = stabiliser
+        self._engine = Engine(name, clock)
+        self._device = device
+        self._upscaler: Upscaler | None = None
+        self._state = BackendState.LOADING
+        self._reason = "loading"
+        self._fps: float | None = None
+        self._lanes = 0
+
+    async def start(self) -> None:
+        """Load and measure. A failure is a state with a reason, never an exception."""
+        self._engine.start()
+        try:
+            self._device = resolve_device(self._wanted_device, self._present)
+            loaded = await asyncio.wrap_future(self._engine.run(self._load))
+        except StreamliftError as error:
+            self._state, self._reason = BackendState.UNAVAILABLE, str(error)
+            logger.warning("backend %s is unavailable: %s", self.name, error)
+            return
+        except Exception as error:  # a model's loader may raise anything
+            self._state, self._reason = BackendState.UNAVAILABLE, f"failed to load: {error}"
+            logger.exception("backend %s failed to load", self.name)
+            return
+        self._upscaler, self._fps = loaded
+        self._state, self._reason = BackendState.READY, ""
+        logger.info(
+            "backend %s ready on %s: %.0f fps at 512x512", self.name, self._device, self._fps
+        )
+
+    def info(self) -> BackendInfo:
+        return BackendInfo(
+            name=self.name,
+            upscaler=self._upscaler_name,
+            device=self._device,
+            state=self._state,
+            reason=self._reason,
+            fps=self._fps,
+            slots=Slots(total=self._total_slots(), used=self._lanes),
+        )
+
+    async def open_lane(self, size: Size, options: LaneOptions) -> EngineLane:
+        if self._upscaler is None or self._state is not BackendState.READY:
+            raise NotReady(
+                f"backend {self.name} is {self._state}: {self._reason}",
+                found=self._state.value,
+                expected="ready",
+            )
+        if self._lanes >= self._total_slots():
+            raise NoCapacity(
+                f"backend {self.name} is full",
+                found=f"{self._lanes} streams",
+                expected=f"fewer than {self._total_slots()}",
+            )
+        if self._engine.busy_s > _STUCK_S:
+            self._replace_engine()
+        spec = self._upscaler.spec
+        self._lanes += 1
+        return EngineLane(
+            self._engine,
+            self._upscaler,
+            self._device,
+            options,
+            preset=self._preset,
+            max_age_s=self._max_age_s if not spec.chunked else max(1.2, self._max_age_s),
+            clock=self._clock,
+            stabiliser=self._stabiliser,
+            on_close=self._lane_closed,
+        )
+
+    async def aclose(self) -> None:
+        if not await asyncio.to_thread(self._engine.stop):
+            logger.warning("backend %s: the model is stuck; its thread was left behind", self.name)
+
+    def _lane_closed(self) -> None:
+        self._lanes -= 1
+
+    def _total_slots(self) -> int:
+        if self._fixed_slots is not None:
+            return self._fixed_slots
+        if self._fps is None:
+            return 0
+        return min(_MAX_SLOTS, max(1, int(_HEADROOM * self._fps / _REALTIME_FPS)))
+
+    def _replace_engine(self) -> None:
+        """The thread hangs in the model: leave it behind, it ends when the model returns."""
+        logger.warning(
+            "backend %s: engine hangs for %.1f s; starting another", self.name, self._engine.busy_s
+        )
+        self._engine.stop(timeout_s=0)
+        self._engine = Engine(self.name, self._clock)
+        self._engine.start()
+
+    def _load(self) -> tuple[Upscaler, float]:
+        upscaler = create_upscaler(
+            self._upscaler_name, device=self._device, settings=self._settings
+        )
+        return upscaler, measure_fps(upscaler, self._device)
+
+
+def measure_fps(upscaler: Upscaler, device: str) -> float:
+    """Frames a second at 512x512 on noise, after one warm-up; at most about 2 s of work."""
+    size = padded_size(_PROBE_SIZE, upscaler.spec.multiple)
+    noise = np.random.default_rng(0).integers(16, 235, (size.height, size.width), dtype=np.uint8)
+    half = np.ascontiguousarray(noise[::2, ::2])
+    planes = Planes(noise, half, half)
+    picture: Any = planes
+    if upscaler.spec.pixels is Pixels.RGB:
+        from streamlift.engine.yuv import planes_to_rgb
+        from streamlift.frames import Colour
+
+        picture = planes_to_rgb(planes, Colour(), device)
+    session = upscaler.open(size)
+    warmup = upscaler.spec.first + upscaler.spec.step
+    for _ in range(warmup):
+        for _ in session.push(picture):
+            pass
+    # Wall time is what counts here: it is the thing a stream has to fit into.
+    frames, started = 0, time.perf_counter()
+    while frames < max(_PROBE_FRAMES, upscaler.spec.step):
+        for _ in range(upscaler.spec.step):
+            for _ in session.push(picture):
+                pass
+        frames += upscaler.spec.step
+        if time.perf_counter() - started > _PROBE_LIMIT_S:
+            break
+    for _ in session.finish():
+        pass
+    return frames / (time.perf_counter() - started)

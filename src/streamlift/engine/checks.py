@@ -1,0 +1,30 @@
+"""Cheap checks of what a model gave back, before it is shown to anyone."""
+
+from __future__ import annotations
+
+from streamlift.errors import UpscaleError
+from streamlift.frames import Plane, Planes, Size
+
+__all__ = ["check_output"]
+
+_SAMPLES = 16
+_BLACK = 8
+"""Below video black (16): a NaN cast to 8 bits ends up here, a dark scene does not."""
+_CONTENT = 24
+
+
+def check_output(lr_luma: Plane, hr: Planes, expected: Size) -> None:
+    """Raise UpscaleError for a wrong shape, or an all-black picture where there was none."""
+    if hr.size != expected:
+        raise UpscaleError(
+            f"upscaler gave {hr.size}, expected {expected}",
+            found=str(hr.size),
+            expected=str(expected),
+        )
+    if _sample(hr.y).max() < _BLACK and _sample(lr_luma).mean() > _CONTENT:
+        raise UpscaleError("upscaler gave a black picture (NaN?)", found="black", expected="image")
+
+
+def _sample(plane: Plane) -> Plane:
+    height, width = plane.shape
+    return plane[:: max(1, height // _SAMPLES), :: max(1, width // _SAMPLES)]

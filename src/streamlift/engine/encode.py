@@ -1,0 +1,152 @@
+"""The encode thread of a lane: high-resolution pictures in, access units of every rendition out."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from streamlift.clock import Clock
+from streamlift.codec import VideoEncoder, open_encoder
+from streamlift.errors import StreamliftError, UpscaleError
+from streamlift.frames import Colour, EncodedFrame, Planes, Rendition, Size, StageTimes
+
+__all__ = ["EncodeThread", "Picture"]
+
+logger = logging.getLogger(__name__)
+
+_ASSUMED_FPS = 30.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """One finished high-resolution picture on its way to the encoders."""
+
+    planes: Planes
+    pts: int
+    colour: Colour
+    arrived_s: float
+    ready_s: float
+    stages: StageTimes
+
+
+class EncodeThread:
+    """Owns the encoders of one lane; one open encoder a rendition, whatever the viewers do.
+
+    `deliver` and `fail` are called on this thread.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        renditions: frozenset[Rendition],
+        preset: str,
+        fps: float | None,
+        depth: int,
+        clock: Clock,
+        deliver: Callable[[EncodedFrame], None],
+        done: Callable[[StreamliftError | None], None],
+    ) -> None:
+        self._renditions = renditions
+        self._preset = preset
+        self._fps = fps or _ASSUMED_FPS
+        self._clock = clock
+        self._deliver = deliver
+        self._done = done
+        self._pictures: queue.Queue[Picture | None] = queue.Queue(maxsize=depth)
+        self._encoders: dict[Rendition, VideoEncoder] = {}
+        self._size: Size | None = None
+        self._colour = Colour()
+        self._last_pts: int | None = None
+        self._keyframe_wanted = threading.Event()
+        self._aborted = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"encode-{name}", daemon=True)
+        self._thread.start()
+
+    def offer(self, picture: Picture) -> bool:
+        """Queue a picture; False when the queue is full and it was dropped."""
+        try:
+            self._pictures.put_nowait(picture)
+        except queue.Full:
+            return False
+        return True
+
+    def finish(self) -> None:
+        """Encode what is queued, then call `done`."""
+        while not self._aborted.is_set():
+            try:
+                self._pictures.put(None, timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
+    def abort(self) -> None:
+        """End as soon as the current picture is done; `done` is not called."""
+        self._aborted.set()
+        try:
+            self._pictures.put_nowait(None)
+        except queue.Full:
+            return  # a full queue wakes the thread anyway
+
+    def request_keyframe(self) -> None:
+        self._keyframe_wanted.set()
+
+    def set_renditions(self, wanted: frozenset[Rendition]) -> None:
+        self._renditions = wanted
+
+    def _run(self) -> None:
+        error: StreamliftError | None = None
+        try:
+            while (picture := self._pictures.get()) is not None and not self._aborted.is_set():
+                self._encode(picture)
+        except StreamliftError as found:
+            error = found
+        except Exception as found:  # ends this lane only; PyAV raises many types
+            logger.exception("encoder failed")
+            error = UpscaleError(f"encoder failed: {found}")
+        finally:
+            self._close_encoders()
+        if not self._aborted.is_set():
+            self._done(error)
+
+    def _encode(self, picture: Picture) -> None:
+        if self._last_pts is not None and picture.pts <= self._last_pts:
+            return  # a replayed frame that was delivered already
+        self._last_pts = picture.pts
+        wanted = self._renditions
+        size = picture.planes.size
+        if size != self._size or picture.colour != self._colour:
+            self._close_encoders()
+            self._size, self._colour = size, picture.colour
+        for gone in self._encoders.keys() - wanted:
+            self._encoders.pop(gone).close()
+        keyframe = self._keyframe_wanted.is_set()
+        if keyframe:
+            self._keyframe_wanted.clear()
+        for rendition in wanted:
+            encoder = self._encoders.get(rendition)
+            if encoder is None:
+                encoder = self._encoders[rendition] = open_encoder(
+                    rendition, size, self._fps, preset=self._preset, colour=picture.colour
+                )
+            data, is_key = encoder.encode(picture.planes, picture.pts, keyframe=keyframe)
+            encode_s = self._clock.now_s() - picture.ready_s
+            self._deliver(
+                EncodedFrame(
+                    pts=picture.pts,
+                    size=size,
+                    rendition=rendition,
+                    keyframe=is_key,
+                    data=data,
+                    arrived_s=picture.arrived_s,
+                    stages=replace(picture.stages, encode_s=encode_s),
+                )
+            )
+
+    def _close_encoders(self) -> None:
+        for encoder in self._encoders.values():
+            encoder.close()
+        self._encoders.clear()

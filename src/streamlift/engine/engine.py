@@ -1,0 +1,115 @@
+"""The engine: one thread that owns one device and runs the sessions of its lanes on it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Protocol, TypeVar
+
+from streamlift.clock import Clock
+
+__all__ = ["Engine", "Work"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Work(Protocol):
+    """A lane as the engine sees it."""
+
+    @property
+    def waiting_since_s(self) -> float | None:
+        """Arrival of the oldest thing to do, or None; read under the engine's lock."""
+        ...
+
+    def step(self) -> None:
+        """Do one thing. Runs on the engine thread; never raises."""
+        ...
+
+
+class Engine:
+    """Runs jobs (loading, measuring) and lanes' steps, the lane with the oldest frame first.
+
+    A model that hangs takes its thread with it; `busy_s` tells, and whoever owns the engine
+    starts another one.
+    """
+
+    def __init__(self, name: str, clock: Clock) -> None:
+        self.name = name
+        self.changed = threading.Condition()
+        """Guards what lanes share with the engine; notified when there is work."""
+        self._clock = clock
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._lanes: list[Work] = []
+        self._stopping = False
+        self._busy_since_s: float | None = None
+        self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 2.0) -> bool:
+        """Ask the thread to end; False if it is stuck in a model and did not."""
+        with self.changed:
+            self._stopping = True
+            self.changed.notify_all()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds the current step or job has been running; 0 when idle."""
+        since = self._busy_since_s
+        return 0.0 if since is None else self._clock.now_s() - since
+
+    def run(self, job: Callable[[], T]) -> Future[T]:
+        """Run `job` on the engine thread, before any lane's next step."""
+        future: Future[T] = Future()
+
+        def call() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(job())
+            except BaseException as error:  # noqa: BLE001  # handed to whoever asked for the job
+                future.set_exception(error)
+
+        with self.changed:
+            self._jobs.append(call)
+            self.changed.notify_all()
+        return future
+
+    def attach(self, lane: Work) -> None:
+        with self.changed:
+            self._lanes.append(lane)
+
+    def detach(self, lane: Work) -> None:
+        with self.changed:
+            if lane in self._lanes:
+                self._lanes.remove(lane)
+
+    def _run(self) -> None:
+        while True:
+            with self.changed:
+                work = self._next()
+                while work is None and not self._stopping:
+                    self.changed.wait()
+                    work = self._next()
+                if self._stopping:
+                    return
+            assert work is not None
+            self._busy_since_s = self._clock.now_s()
+            work()
+            self._busy_since_s = None
+
+    def _next(self) -> Callable[[], None] | None:
+        if self._jobs:
+            return self._jobs.popleft()
+        waiting = [(since, lane) for lane in self._lanes if (since := lane.waiting_since_s)]
+        if not waiting:
+            return None
+        return min(waiting, key=lambda pair: pair[0])[1].step
