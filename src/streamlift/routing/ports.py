@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from streamlift.frames import (
@@ -11,21 +10,13 @@ from streamlift.frames import (
     CodedAudio,
     EncodedFrame,
     Frame,
+    IngestCounts,
     LaneOptions,
     Rendition,
     Size,
 )
 
 __all__ = ["Backend", "IngestCounts", "Lane", "Publisher"]
-
-
-@dataclass(frozen=True, slots=True)
-class IngestCounts:
-    """Access units that came in complete, pictures decoded of them, and drops by reason."""
-
-    received: int = 0
-    decoded: int = 0
-    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 class Publisher(Protocol):

@@ -1,0 +1,156 @@
+"""The table of named streams."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from streamlift.clock import Clock
+from streamlift.errors import NoCapacity, NotReady, StreamTaken, UnknownBackend, UnknownStream
+from streamlift.frames import BackendInfo, BackendState, Codec
+from streamlift.metrics import Metrics
+from streamlift.routing.broadcast import Cursor
+from streamlift.routing.ports import Backend, Publisher
+from streamlift.routing.settings import StreamSettings, View
+from streamlift.routing.snapshot import StreamSnapshot
+from streamlift.routing.stream import Stream
+from streamlift.routing.supervise import supervise
+
+__all__ = ["Router"]
+
+log = logging.getLogger(__name__)
+
+
+class Router:
+    """Opens a stream at its first publisher and forgets it when it ends.
+
+    `tasks` is the application's TaskGroup; each stream is one supervised task in it, so that no
+    stream can end the group.
+    """
+
+    def __init__(
+        self,
+        backends: Mapping[str, Backend],
+        default_backend: str,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        tasks: asyncio.TaskGroup,
+        settings: StreamSettings,
+    ) -> None:
+        self._backends = backends
+        self._default_backend = default_backend
+        self._clock = clock
+        self._metrics = metrics
+        self._tasks = tasks
+        self._settings = settings
+        self._streams: dict[str, Stream] = {}
+        self._owners: dict[str, asyncio.Task[None]] = {}
+        self._closing = False
+
+    def backends(self) -> tuple[BackendInfo, ...]:
+        return tuple(backend.info() for backend in self._backends.values())
+
+    def streams(self) -> tuple[StreamSnapshot, ...]:
+        """All open streams, by name."""
+        return tuple(stream.snapshot() for _, stream in sorted(self._streams.items()))
+
+    def stream(self, name: str) -> Stream:
+        """Raises UnknownStream."""
+        try:
+            return self._streams[name]
+        except KeyError:
+            raise UnknownStream(
+                f"no stream named {name!r}; publish to it first",
+                found=name,
+                expected=sorted(self._streams),
+            ) from None
+
+    def admit(self, name: str) -> None:
+        """Check, before a publisher's offer is answered, that it would be taken.
+
+        Raises StreamTaken, NoCapacity or NotReady.
+        """
+        stream = self._streams.get(name)
+        if stream is not None and stream.publisher is not None:
+            if not stream.settings.takeover:
+                raise StreamTaken(f"stream {name} already has a publisher", found=name)
+            return  # takes over the slot, too
+        self._must_be_free(self._default_backend)
+
+    async def publish(self, name: str, publisher: Publisher) -> None:
+        """Run until this publisher is done; call it in the publisher session's own task.
+
+        Raises StreamTaken, NoCapacity, NotReady, or whatever the publisher's iteration raises.
+        """
+        if self._closing:
+            raise NotReady("the service is shutting down; publish elsewhere or later")
+        stream = self._streams.get(name)
+        if stream is None:
+            stream = self._open(name)
+        await stream.publish(publisher)
+
+    def watch(
+        self,
+        name: str,
+        view: View = View.UPSCALED,
+        codec: Codec | None = None,
+        profile: str | None = None,
+    ) -> Cursor:
+        """A viewer's cursor. Raises UnknownStream."""
+        return self.stream(name).watch(view, codec, profile)
+
+    async def close(self, name: str, reason: str = "closed by request") -> None:
+        """End a stream, its publisher and its viewers. Raises UnknownStream."""
+        stream = self.stream(name)
+        await stream.close(reason)
+        await asyncio.wait([self._owners[name]])
+
+    async def aclose(self) -> None:
+        """Drain and end all streams; for shutting down."""
+        self._closing = True
+        owners = list(self._owners.values())
+        for stream in list(self._streams.values()):
+            await stream.close("service is shutting down")
+        if owners:
+            await asyncio.wait(owners)
+
+    def _open(self, name: str) -> Stream:
+        stream = Stream(
+            name,
+            self._backends,
+            self._default_backend,
+            clock=self._clock,
+            metrics=self._metrics,
+            settings=self._settings,
+        )
+        self._streams[name] = stream
+        self._owners[name] = self._tasks.create_task(self._own(stream))
+        return stream
+
+    async def _own(self, stream: Stream) -> None:
+        try:
+            await supervise(f"stream {stream.name}", stream.run())
+        finally:
+            del self._streams[stream.name], self._owners[stream.name]
+
+    def _must_be_free(self, name: str) -> None:
+        info = self._info(name)
+        if info.state is not BackendState.READY:
+            raise NotReady(f"backend {name} is {info.state}: {info.reason}", found=info.state)
+        if info.slots.used >= info.slots.total:
+            raise NoCapacity(
+                f"all {info.slots.total} slots of backend {name} are taken; retry later or choose "
+                "another backend",
+                found=info.slots.used,
+                expected=info.slots.total,
+            )
+
+    def _info(self, name: str) -> BackendInfo:
+        try:
+            return self._backends[name].info()
+        except KeyError:
+            raise UnknownBackend(
+                f"no backend named {name!r}", found=name, expected=sorted(self._backends)
+            ) from None

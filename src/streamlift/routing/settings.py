@@ -1,0 +1,40 @@
+"""What the router is told about every stream; `app` fills it from the configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from streamlift.frames import Rendition, Stabilise
+
+__all__ = ["Idle", "StreamSettings", "View"]
+
+
+class Idle(StrEnum):
+    """What a stream without viewers does."""
+
+    RUN = "run"
+    PAUSE = "pause"
+
+
+class View(StrEnum):
+    """What a viewer sees: the upscaled picture, or the publisher's own in step with it."""
+
+    UPSCALED = "upscaled"
+    SOURCE = "source"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """One stream's settings. `rendition` is the one that is always encoded.
+
+    `takeover`: a second publisher replaces the first one instead of being refused.
+    `waiting_s`: how long a stream without publisher keeps its viewers.
+    """
+
+    rendition: Rendition
+    stabilise: Stabilise = Stabilise.OFF
+    idle: Idle = Idle.RUN
+    takeover: bool = True
+    waiting_s: float = 60.0
+    drain_s: float = 2.0

@@ -1,0 +1,319 @@
+"""One stream, from publisher to viewers, with fakes at both ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from tests.routing.fakes import (
+    H264,
+    FakeBackend,
+    FakePublisher,
+    Knobs,
+    frame,
+    stream_frames,
+)
+from tests.routing.virtual_time import LoopClock, ended, in_virtual_time, settle, until
+
+from streamlift.errors import StreamTaken, UnknownStream
+from streamlift.frames import Codec, EncodedFrame, Size
+from streamlift.metrics import Metrics
+from streamlift.routing.broadcast import Cursor
+from streamlift.routing.settings import Idle, StreamSettings, View
+from streamlift.routing.states import StreamState
+from streamlift.routing.stream import Stream
+
+BASIC = StreamSettings(H264)
+
+
+class Seen:
+    """A viewer: all frames of a cursor, until it ends."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        self.cursor = cursor
+        self.frames: list[EncodedFrame] = []
+        self.times_s: list[float] = []
+        self.task = asyncio.ensure_future(self._watch())
+
+    async def _watch(self) -> None:
+        with self.cursor:
+            async for one in self.cursor:
+                self.frames.append(one)
+                self.times_s.append(asyncio.get_running_loop().time())
+
+    @property
+    def pts(self) -> list[int]:
+        return [one.pts for one in self.frames]
+
+
+@asynccontextmanager
+async def running(
+    settings: StreamSettings = BASIC, backend: FakeBackend | None = None
+) -> AsyncIterator[tuple[Stream, FakeBackend, LoopClock]]:
+    """A stream with its owner task, closed at the end."""
+    clock = LoopClock()
+    backend = backend or FakeBackend(clock)
+    stream = Stream(
+        "cam",
+        {backend.name: backend},
+        backend.name,
+        clock=clock,
+        metrics=Metrics(),
+        settings=settings,
+    )
+    owner = asyncio.ensure_future(stream.run())
+    await settle()
+    try:
+        yield stream, backend, clock
+    finally:
+        await stream.close("test over")
+        await ended(owner)
+
+
+@in_virtual_time
+async def test_every_frame_reaches_every_viewer_in_order() -> None:
+    async with running() as (stream, _, clock):
+        publisher = FakePublisher()
+        viewers = [Seen(stream.watch()) for _ in range(3)]
+        done = asyncio.ensure_future(stream.publish(publisher))
+        await stream_frames(publisher, clock, 50)
+        await until(lambda: len(viewers[0].frames) == 50)
+        assert stream.state is StreamState.LIVE
+        for viewer in viewers:
+            assert viewer.pts == [n * 3600 for n in range(50)]
+        publisher.end()
+        await ended(done)
+
+
+@in_virtual_time
+async def test_the_source_view_goes_in_step_with_the_upscaled_one() -> None:
+    async with running() as (stream, backend, clock):
+        backend.knobs = Knobs(first=1, step=8, lag=4)
+        publisher = FakePublisher()
+        upscaled, source = Seen(stream.watch()), Seen(stream.watch(View.SOURCE))
+        done = asyncio.ensure_future(stream.publish(publisher))
+        await stream_frames(publisher, clock, 60, keyframe_every=30)
+        publisher.end()
+        await ended(done)
+        await until(lambda: len(upscaled.frames) == 60)
+        assert source.pts == upscaled.pts
+        assert source.times_s == upscaled.times_s
+        assert {one.data for one in source.frames} == {b"lr"}
+
+
+@in_virtual_time
+async def test_access_units_of_frames_the_lane_dropped_are_relayed_too() -> None:
+    async with running() as (stream, backend, clock):
+        publisher = FakePublisher()
+        done = asyncio.ensure_future(stream.publish(publisher))
+        source = Seen(stream.watch(View.SOURCE))
+        for n in range(3):
+            publisher.push(frame(n * 3600, clock.now_s(), keyframe=n == 0))
+        await until(lambda: bool(backend.lanes))
+        await settle()
+        assert backend.lanes[0].offered == [0, 3600, 7200]
+        stream.show(_like(backend, 7200), backend.name)
+        await settle()
+        assert source.pts == [0, 3600, 7200]
+        publisher.end()
+        await ended(done)
+
+
+def _like(backend: FakeBackend, pts: int) -> EncodedFrame:
+    return EncodedFrame(pts, Size(32, 32), H264, True, b"hr", 0.0)
+
+
+@in_virtual_time
+async def test_other_renditions_are_encoded_only_while_watched() -> None:
+    async with running() as (stream, backend, clock):
+        publisher = FakePublisher()
+        done = asyncio.ensure_future(stream.publish(publisher))
+        await stream_frames(publisher, clock, 5)
+        lane = backend.lanes[0]
+        assert {r.codec for r in lane.wanted} == {Codec.H264}
+        with stream.watch(codec=Codec.VP8):
+            assert {r.codec for r in lane.wanted} == {Codec.H264, Codec.VP8}
+        assert {r.codec for r in lane.wanted} == {Codec.H264}
+        publisher.end()
+        await ended(done)
+
+
+@in_virtual_time
+async def test_75_requests_of_viewers_make_at_most_eleven_keyframes() -> None:
+    async with running() as (stream, backend, clock):
+        publisher = FakePublisher()
+        done = asyncio.ensure_future(stream.publish(publisher))
+        frames = asyncio.ensure_future(stream_frames(publisher, clock, 150))
+        await asyncio.sleep(0.2)
+        before = backend.lanes[0].keyframes_made
+        for _ in range(75):
+            stream.request_keyframe()
+            await asyncio.sleep(5 / 75)
+        await frames
+        assert 9 <= backend.lanes[0].keyframes_made - before <= 11
+        publisher.end()
+        await ended(done)
+
+
+@in_virtual_time
+async def test_a_viewer_of_the_source_makes_the_publisher_send_a_keyframe() -> None:
+    async with running() as (stream, _, clock):
+        publisher = FakePublisher()
+        done = asyncio.ensure_future(stream.publish(publisher))
+        await settle()
+        with stream.watch(View.SOURCE), stream.watch(View.SOURCE):
+            await stream_frames(publisher, clock, 30)
+        assert publisher.keyframes_asked == 2
+        publisher.end()
+        await ended(done)
+
+
+@in_virtual_time
+async def test_viewers_stay_when_the_publisher_goes_and_see_its_return() -> None:
+    async with running() as (stream, _, clock):
+        viewer = Seen(stream.watch())
+        for _ in range(2):
+            publisher = FakePublisher()
+            done = asyncio.ensure_future(stream.publish(publisher))
+            await stream_frames(publisher, clock, 10, first_pts=123_456)
+            publisher.end()
+            await ended(done)
+            await asyncio.sleep(30.0)
+            assert stream.state is StreamState.WAITING
+        assert not viewer.cursor.closed
+        assert sorted(set(viewer.pts)) == viewer.pts
+        assert len(viewer.pts) == 20
+
+
+@in_virtual_time
+async def test_a_stream_without_publisher_closes_after_a_minute() -> None:
+    async with running() as (stream, _, clock):
+        viewer = Seen(stream.watch())
+        publisher = FakePublisher()
+        done = asyncio.ensure_future(stream.publish(publisher))
+        await stream_frames(publisher, clock, 10)
+        publisher.end()
+        await ended(done)
+        await asyncio.sleep(59.0)
+        assert stream.snapshot().state is StreamState.WAITING
+        await asyncio.sleep(2.0)
+        assert stream.snapshot().state is StreamState.CLOSED
+        assert stream.snapshot().reason == "no publisher for 60 s"
+        await ended(viewer.task)
+        with pytest.raises(UnknownStream):
+            stream.watch()
+
+
+@in_virtual_time
+async def test_a_second_publisher_takes_over() -> None:
+    async with running() as (stream, _, clock):
+        viewer = Seen(stream.watch())
+        old, new = FakePublisher(), FakePublisher()
+        old_done = asyncio.ensure_future(stream.publish(old))
+        await stream_frames(old, clock, 10)
+        new_done = asyncio.ensure_future(stream.publish(new))
+        await stream_frames(new, clock, 10, first_pts=7)
+        await ended(old_done)
+        assert old.closed_with == "taken_over"
+        await until(lambda: len(viewer.frames) == 20)
+        assert sorted(set(viewer.pts)) == viewer.pts
+        new.end()
+        await ended(new_done)
+
+
+@in_virtual_time
+async def test_a_second_publisher_is_refused_without_takeover() -> None:
+    async with running(StreamSettings(H264, takeover=False)) as (stream, _, clock):
+        first = FakePublisher()
+        done = asyncio.ensure_future(stream.publish(first))
+        await stream_frames(first, clock, 2)
+        with pytest.raises(StreamTaken):
+            await stream.publish(FakePublisher())
+        assert first.closed_with is None
+        first.end()
+        await ended(done)
+
+
+@in_virtual_time
+async def test_a_new_size_opens_a_new_lane_and_the_old_one_drains() -> None:
+    async with running() as (stream, backend, clock):
+        backend.knobs = Knobs(step=8, lag=4)
+        viewer = Seen(stream.watch())
+        publisher = FakePublisher()
+        done = asyncio.ensure_future(stream.publish(publisher))
+        await stream_frames(publisher, clock, 25)
+        await stream_frames(publisher, clock, 25, first_pts=91_000, size=Size(32, 16))
+        publisher.end()
+        await ended(done)
+        await until(lambda: len(viewer.frames) == 50)
+        assert [lane.closed for lane in backend.lanes] == [True, True]
+        assert sorted(set(viewer.pts)) == viewer.pts
+        assert {one.size for one in viewer.frames} == {Size(32, 32), Size(64, 32)}
+
+
+@in_virtual_time
+async def test_a_raising_publisher_ends_its_own_task_and_leaves_the_stream_waiting() -> None:
+    async with running() as (stream, _, clock):
+        publisher = FakePublisher()
+        done = asyncio.ensure_future(stream.publish(publisher))
+        await stream_frames(publisher, clock, 3)
+        publisher.fail(RuntimeError("decoder gone"))
+        with pytest.raises(RuntimeError, match="decoder gone"):
+            await done
+        assert stream.state is StreamState.WAITING
+
+
+@in_virtual_time
+async def test_an_idle_stream_that_pauses_uses_no_lane_until_watched() -> None:
+    async with running(StreamSettings(H264, idle=Idle.PAUSE)) as (stream, backend, clock):
+        publisher = FakePublisher()
+        done = asyncio.ensure_future(stream.publish(publisher))
+        await stream_frames(publisher, clock, 25)
+        assert backend.lanes == []
+        viewer = Seen(stream.watch())
+        await stream_frames(publisher, clock, 25, first_pts=91_000)
+        await until(lambda: len(viewer.frames) == 25)
+        publisher.end()
+        await ended(done)
+
+
+@in_virtual_time
+async def test_the_snapshot_tells_what_was_measured() -> None:
+    async with running() as (stream, _, clock):
+        publisher = FakePublisher()
+        Seen(stream.watch())
+        done = asyncio.ensure_future(stream.publish(publisher))
+        await stream_frames(publisher, clock, 60, fps=20, keyframe_every=20)
+        await asyncio.sleep(0.1)
+        told = stream.snapshot()
+        assert told.publisher is not None
+        assert told.publisher.codec is Codec.H264
+        assert told.publisher.fps == pytest.approx(20)
+        assert told.output.fps == pytest.approx(20)
+        assert told.output.renditions == (H264,)
+        assert (told.frames.received, told.frames.encoded) == (60, 60)
+        assert told.latency_ms["upscale"].p50 == pytest.approx(10, abs=1)
+        assert told.latency_ms["total"].p95 == pytest.approx(10, abs=1)
+        assert told.viewers == 1
+        assert (told.state, told.backend, told.degraded) == (StreamState.LIVE, "fake", False)
+        publisher.end()
+        await ended(done)
+        assert stream.snapshot().publisher is None
+        assert stream.snapshot().frames.received == 60
+
+
+@in_virtual_time
+async def test_closing_sends_publisher_and_viewers_away() -> None:
+    async with running() as (stream, backend, clock):
+        viewer = Seen(stream.watch())
+        publisher = FakePublisher()
+        done = asyncio.ensure_future(stream.publish(publisher))
+        await stream_frames(publisher, clock, 5)
+        await stream.close("closed by request")
+        await ended(done)
+        await ended(viewer.task)
+        assert publisher.closed_with == "closed by request"
+        assert backend.lanes[0].closed
+        assert len(viewer.frames) == 5
