@@ -172,7 +172,9 @@ def test_whatever_a_viewer_does_its_frames_rise_and_decode(
                 got.append(frame.pts)
         else:
             clock.advance(amount)
+    keyframes.add(number)
+    ring.put(encoded(number, keyframe=True))
+    got += taken(cursor)
     for before, now in zip([None, *got], got, strict=False):
         assert now in keyframes or (before is not None and now == before + 1)
-    if got:
-        assert cursor.skipped == got[-1] - min(keyframes) + 1 - len(got)
+    assert cursor.skipped + len(got) == number + 1 - min(keyframes)
