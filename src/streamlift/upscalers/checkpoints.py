@@ -135,7 +135,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         size=4_885_111,
         sha256="1641f8c4464b9f097c9fdda5589273713f67cf59f3d909e0bd688f0cee269dca",
         licence=_ESRGAN_LICENCE,
-        net="SRVGGNetCompact x4, 32 convs, stronger denoising",
+        net="SRVGGNetCompact x4, 32 convs, weak denoising (to interpolate with)",
         upscalers=("realesrgan-general",),
     ),
     Checkpoint(

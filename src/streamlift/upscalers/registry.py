@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from streamlift.errors import ConfigError
+from streamlift.errors import ConfigError, NotReady
 from streamlift.upscalers.base import Upscaler
 
 __all__ = ["create_upscaler", "upscaler_names"]
@@ -14,7 +15,8 @@ __all__ = ["create_upscaler", "upscaler_names"]
 def create_upscaler(name: str, *, device: str = "cpu", settings: Mapping[str, Any]) -> Upscaler:
     """Build the named upscaler on a device ("cpu", "cuda:0"); load its weights strictly.
 
-    Raises ConfigError for an unknown name or setting, WeightsError when weights are missing.
+    Raises ConfigError for an unknown name or setting, WeightsError when weights are missing,
+    NotReady when the device or a package is.
     """
     factory = _FACTORIES.get(name)
     if factory is None:
@@ -40,7 +42,37 @@ def _toy(device: str, settings: Mapping[str, Any]) -> Upscaler:
     return Toy.from_settings(settings)
 
 
+def _realesrgan(name: str) -> Callable[[str, Mapping[str, Any]], Upscaler]:
+    def factory(device: str, settings: Mapping[str, Any]) -> Upscaler:
+        _need("torch", name, extra="torch")
+        from streamlift.upscalers.realesrgan import RealESRGAN
+
+        return RealESRGAN.from_settings(name, device, settings)
+
+    return factory
+
+
+def _spandrel(device: str, settings: Mapping[str, Any]) -> Upscaler:
+    _need("torch", "spandrel", extra="spandrel")
+    from streamlift.upscalers.spandrel import Spandrel
+
+    return Spandrel.from_settings(device, settings)
+
+
+def _need(module: str, name: str, *, extra: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise NotReady(
+            f"upscaler {name} needs {module}: pip install 'streamlift[{extra}]'",
+            found=f"no module {module}",
+            expected=module,
+        )
+
+
 _FACTORIES: dict[str, Callable[[str, Mapping[str, Any]], Upscaler]] = {
     "bicubic": _bicubic,
     "toy": _toy,
+    "realesrgan-x2": _realesrgan("realesrgan-x2"),
+    "realesrgan-general": _realesrgan("realesrgan-general"),
+    "realesrgan-anime": _realesrgan("realesrgan-anime"),
+    "spandrel": _spandrel,
 }
