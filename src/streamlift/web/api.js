@@ -1,0 +1,142 @@
+// @ts-check
+/** Client of the control API, relative to the page. */
+
+import { Problem } from "./problem.js";
+import { parseEvents } from "./sse.js";
+
+/**
+ * @typedef {{p50: number, p95: number}} Percentiles
+ * @typedef {"decode" | "queue" | "upscale" | "encode" | "send" | "total"} Stage
+ * @typedef {object} Stream
+ * @property {string} name
+ * @property {string} state
+ * @property {string | null} reason
+ * @property {boolean} degraded
+ * @property {string | null} backend
+ * @property {string | null} policy
+ * @property {{codec: string, size: [number, number], fps: number | null} | null} publisher
+ * @property {{size: [number, number] | null, fps: number | null, bitrate_bps: number | null} | null} output
+ * @property {Partial<Record<Stage, Percentiles>>} [latency_ms]
+ * @property {{received: number, decoded: number, upscaled: number, encoded: number,
+ *             dropped: Record<string, number>}} [frames]
+ * @property {number} viewers
+ * @typedef {object} Backend
+ * @property {string} name
+ * @property {string} upscaler
+ * @property {string} device
+ * @property {"ready" | "loading" | "unavailable" | "quarantined"} state
+ * @property {string | null} reason
+ * @property {number | null} fps
+ * @property {{total: number, used: number}} slots
+ * @typedef {{id: string, role: string, stream: string, state: string, codec: string | null,
+ *            rtp_origin: number | null}} Session
+ * @typedef {{event: string, seq: number, time: number | string, stream: string | null,
+ *            from: string | null, to: string | null, gap_ms: number | null,
+ *            reason: string | null}} ServiceEvent
+ */
+
+const TIMEOUT_MS = 5000;
+
+export class Api {
+  /** @param {import("./tokens.js").Tokens} tokens @param {string} base */
+  constructor(tokens, base = document.baseURI) {
+    this.tokens = tokens;
+    this.base = base;
+  }
+
+  /** @param {string} path relative to the page @returns {URL} */
+  url(path) {
+    return new URL(path, this.base);
+  }
+
+  /** @param {AbortSignal} [signal] @returns {Promise<Stream[]>} */
+  async streams(signal) {
+    return (await this.#json("api/v1/streams", "view", { signal })).streams ?? [];
+  }
+
+  /** @param {AbortSignal} [signal] @returns {Promise<Backend[]>} */
+  async backends(signal) {
+    return (await this.#json("api/v1/backends", "view", { signal })).backends ?? [];
+  }
+
+  /** @param {string} id @param {AbortSignal} [signal] @returns {Promise<Session>} */
+  async session(id, signal) {
+    return this.#json(`api/v1/sessions/${encodeURIComponent(id)}`, "view", { signal });
+  }
+
+  /**
+   * Ask for another backend or policy, exactly one of them.
+   * @param {string} stream
+   * @param {{backend: string} | {policy: string}} wanted
+   * @returns {Promise<Stream>}
+   */
+  async switchTo(stream, wanted) {
+    return this.#json(`api/v1/streams/${encodeURIComponent(stream)}/backend`, "control", {
+      method: "PUT",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(wanted),
+    });
+  }
+
+  /** @param {string} stream @param {"source" | "upscaled"} view @returns {Promise<Blob>} */
+  async snapshot(stream, view) {
+    const path = `api/v1/streams/${encodeURIComponent(stream)}/snapshot.jpg?view=${view}`;
+    return (await this.#fetch(path, "view", {})).blob();
+  }
+
+  /**
+   * Service events until the connection ends. Read by fetch, not EventSource, which could send a
+   * token only in the URL.
+   * @param {AbortSignal} signal
+   * @returns {AsyncGenerator<ServiceEvent>}
+   */
+  async *events(signal) {
+    const response = await this.#fetch("api/v1/events", "view", {
+      signal,
+      headers: { Accept: "text/event-stream" },
+      endless: true,
+    });
+    if (!response.body) return;
+    for await (const { event, data } of parseEvents(response.body)) {
+      yield { event, ...JSON.parse(data) };
+    }
+  }
+
+  /**
+   * @param {string} path
+   * @param {import("./tokens.js").Right} right
+   * @param {RequestInit} init
+   */
+  async #json(path, right, init) {
+    return (await this.#fetch(path, right, init)).json();
+  }
+
+  /**
+   * @param {string} path
+   * @param {import("./tokens.js").Right} right
+   * @param {RequestInit & {endless?: boolean}} init
+   * @returns {Promise<Response>}
+   * @throws {Problem} for any status outside 2xx
+   */
+  async #fetch(path, right, { endless, signal, headers, ...init }) {
+    const token = this.tokens.get(right);
+    const timeout = endless ? [] : [AbortSignal.timeout(TIMEOUT_MS)];
+    const response = await fetch(this.url(path), {
+      cache: "no-store",
+      ...init,
+      headers: { ...headers, ...(token && { Authorization: `Bearer ${token}` }) },
+      signal: AbortSignal.any([...(signal ? [signal] : []), ...timeout]),
+    });
+    if (response.ok) return response;
+    if (response.status === 401) this.tokens.ask(right);
+    throw await Problem.from(response);
+  }
+}
+
+/**
+ * Whether the service does not have this endpoint, so that its panel should go.
+ * @param {unknown} error
+ */
+export function isMissing(error) {
+  return error instanceof Problem && [404, 405, 501].includes(error.status);
+}

@@ -1,0 +1,157 @@
+// @ts-check
+/** The page: puts the parts together and asks the service for news once a second. */
+
+import { Api } from "./api.js";
+import { BackendPanel } from "./backends.js";
+import { Capture } from "./capture.js";
+import { button, byId, pause, setText } from "./dom.js";
+import { EventLog } from "./events.js";
+import { size } from "./format.js";
+import { Numbers, ReceivedRates } from "./numbers.js";
+import { Origins } from "./origins.js";
+import { Player } from "./player.js";
+import { PublishPanel } from "./publish.js";
+import { Stage } from "./stage.js";
+import { preferredStream, StreamList } from "./streams.js";
+import { attachThemeButton } from "./themes.js";
+import { Tokens } from "./tokens.js";
+
+const POLL_MS = 1000;
+const BACKENDS_MS = 5000;
+
+const tokens = new Tokens(byId("token", HTMLDialogElement));
+const api = new Api(tokens);
+const source = new Player(byId("video-source", HTMLVideoElement), api, "source");
+const upscaled = new Player(byId("video-upscaled", HTMLVideoElement), api, "upscaled");
+const origins = new Origins(api, [source, upscaled]);
+const stage = new Stage(source, upscaled, origins);
+const streams = new StreamList();
+const numbers = new Numbers();
+const rates = new ReceivedRates();
+const backends = new BackendPanel(api);
+const events = new EventLog(api);
+const publisher = new PublishPanel(api);
+
+/** @type {string | null} */
+let chosen = new URL(location.href).searchParams.get("stream");
+
+/** @param {string} name */
+function choose(name) {
+  chosen = name;
+  const url = new URL(location.href);
+  url.searchParams.set("stream", name);
+  history.replaceState(null, "", url);
+  numbers.clear();
+  source.play(name);
+  upscaled.play(name);
+}
+
+/** One round of news. @param {AbortSignal} signal */
+async function poll(signal) {
+  const [list, received] = await Promise.all([
+    api.streams(signal),
+    rates.read(upscaled.session?.peer),
+  ]);
+  const first = preferredStream(list);
+  if (chosen === null && first !== null) choose(first);
+  const stream = list.find(({ name }) => name === chosen) ?? null;
+  streams.show(list, chosen);
+  numbers.show(stream, received);
+  backends.showStream(stream);
+  setText(byId("caption-source", HTMLElement), size(stream?.publisher?.size));
+  setText(byId("caption-upscaled", HTMLElement), size(stream?.output?.size));
+}
+
+/**
+ * Do something again and again, one at a time, until the signal aborts; not while hidden.
+ * @param {(signal: AbortSignal) => Promise<void>} round
+ * @param {number} everyMs
+ * @param {AbortSignal} signal
+ * @param {(error: unknown) => void} failed
+ */
+async function repeat(round, everyMs, signal, failed) {
+  while (!signal.aborted) {
+    if (!document.hidden) await round(signal).then(() => failed(null), failed);
+    await pause(everyMs, signal, tokens, "change");
+  }
+}
+
+/** @type {unknown} */
+let pollError = null;
+
+function showStatus() {
+  const { phase, text } = upscaled.state;
+  const status = byId("status", HTMLElement);
+  const locked = phase === "locked" || isUnauthorised(pollError);
+  status.dataset.phase = locked ? "locked" : phase;
+  button("enter-token").hidden = !locked;
+  setText(byId("status-text", HTMLElement), statusText(phase, text, locked));
+}
+
+/**
+ * @param {import("./player.js").Phase} phase
+ * @param {string} text
+ * @param {boolean} locked
+ */
+function statusText(phase, text, locked) {
+  if (locked) return text || "A token is needed.";
+  if (phase === "live") return "Live";
+  if (phase !== "idle") return text;
+  return pollError ? "The service does not answer." : "No stream yet";
+}
+
+/** @param {unknown} error */
+function isUnauthorised(error) {
+  return error instanceof Error && "status" in error && error.status === 401;
+}
+
+/** @param {string} message */
+function say(message) {
+  const said = byId("said", HTMLElement);
+  setText(said, message);
+  setTimeout(() => said.textContent === message && setText(said, ""), 6000);
+}
+
+function start() {
+  const life = new AbortController();
+  attachThemeButton(button("theme"));
+  new Capture(api, upscaled, () => chosen, say);
+  streams.addEventListener("choose", (event) => {
+    choose(/** @type {CustomEvent<string>} */ (event).detail);
+  });
+  publisher.addEventListener("live", () => choose(publisher.name));
+  events.addEventListener("event", (event) => {
+    backends.showEvent(/** @type {CustomEvent} */ (event).detail);
+  });
+  upscaled.addEventListener("state", showStatus);
+  button("enter-token").addEventListener("click", () => tokens.ask("view", { again: true }));
+  if (chosen) choose(chosen);
+  void repeat(poll, POLL_MS, life.signal, (error) => {
+    pollError = error;
+    showStatus();
+  });
+  void repeat((signal) => backends.refresh(signal), BACKENDS_MS, life.signal, () => undefined);
+  void events.follow(life.signal);
+  leaveCleanly(life);
+}
+
+/** Say goodbye to the service on the way out, and start again when the page comes back. */
+/** @param {AbortController} life */
+function leaveCleanly(life) {
+  window.addEventListener("pagehide", () => {
+    life.abort();
+    source.stop();
+    upscaled.stop();
+    void publisher.stop("Stopped.");
+  });
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted) location.reload();
+  });
+}
+
+start();
+
+/** For tests and for the curious: the parts, by name. */
+Object.assign(window, {
+  streamlift: { source, upscaled, publisher, stage, sync: stage.slider.sync },
+});

@@ -1,0 +1,124 @@
+// @ts-check
+/** The backend panel: which upscalers there are, which one runs, and switching between them. */
+
+import { isMissing } from "./api.js";
+import { byId, make, setText } from "./dom.js";
+
+export class BackendPanel {
+  /** @type {string | null} */ #stream = null;
+  /** @type {Map<string, HTMLButtonElement>} */ #buttons = new Map();
+  #panel = byId("backends", HTMLElement);
+  #list = byId("backend-list", HTMLElement);
+  #policies = byId("policies", HTMLElement);
+  #message = byId("backend-message", HTMLElement);
+
+  /** @param {import("./api.js").Api} api */
+  constructor(api) {
+    this.api = api;
+    this.#policies.addEventListener("click", (event) => {
+      const policy = event.target instanceof HTMLButtonElement && event.target.dataset.policy;
+      if (policy) void this.#switch({ policy }, policy);
+    });
+  }
+
+  /** Ask which backends there are. @param {AbortSignal} signal */
+  async refresh(signal) {
+    try {
+      this.#showAll(await this.api.backends(signal));
+      this.#panel.hidden = false;
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+      this.#panel.hidden = true;
+    }
+  }
+
+  /** @param {import("./api.js").Stream | null} stream */
+  showStream(stream) {
+    this.#stream = stream?.name ?? null;
+    for (const [name, button] of this.#buttons) {
+      button.setAttribute("aria-pressed", String(name === stream?.backend));
+      button.disabled = !stream || button.dataset.state !== "ready";
+    }
+    for (const button of this.#policies.querySelectorAll("button")) {
+      button.setAttribute("aria-pressed", String(button.dataset.policy === stream?.policy));
+      button.disabled = !stream;
+    }
+  }
+
+  /** @param {import("./api.js").ServiceEvent} event */
+  showEvent(event) {
+    if (event.stream !== this.#stream) return;
+    const text = describeSwitch(event);
+    if (text) setText(this.#message, text);
+  }
+
+  /** @param {import("./api.js").Backend[]} backends */
+  #showAll(backends) {
+    const names = new Set(backends.map(({ name }) => name));
+    for (const [name, button] of this.#buttons) {
+      if (names.has(name)) continue;
+      button.remove();
+      this.#buttons.delete(name);
+    }
+    backends.forEach((backend) => this.#showOne(backend));
+  }
+
+  /** @param {import("./api.js").Backend} backend */
+  #showOne(backend) {
+    const button = this.#buttons.get(backend.name) ?? this.#add(backend.name);
+    const ready = backend.state === "ready";
+    button.dataset.state = backend.state;
+    button.disabled = !ready || !this.#stream;
+    button.title = [backend.state, backend.reason].filter(Boolean).join(": ");
+    const [, note] = button.children;
+    const { slots, fps, device } = backend;
+    const speed = fps === null ? device : `${device} · ${fps.toFixed(0)} fps`;
+    setText(note, ready ? `${speed} · ${slots.used}/${slots.total} used` : button.title);
+  }
+
+  /** @param {string} name */
+  #add(name) {
+    const button = make("button", { type: "button", className: "choice" }, [
+      make("strong", { textContent: name }),
+      make("small"),
+    ]);
+    button.setAttribute("aria-pressed", "false");
+    button.addEventListener("click", () => void this.#switch({ backend: name }, name));
+    this.#buttons.set(name, button);
+    this.#list.append(button);
+    return button;
+  }
+
+  /** @param {{backend: string} | {policy: string}} wanted @param {string} label */
+  async #switch(wanted, label) {
+    if (!this.#stream) return;
+    setText(this.#message, `Asked for ${label}.`);
+    try {
+      this.showStream(await this.api.switchTo(this.#stream, wanted));
+    } catch (error) {
+      setText(
+        this.#message,
+        isMissing(error)
+          ? "This service cannot switch backends while it runs."
+          : `Not switched: ${error instanceof Error ? error.message : error}`,
+      );
+    }
+  }
+}
+
+/** @param {import("./api.js").ServiceEvent} event @returns {string} empty when not about a switch */
+export function describeSwitch({ event, from, to, gap_ms: gap, reason }) {
+  const because = reason ? ` (${reason})` : "";
+  switch (event) {
+    case "switch.started":
+      return `Switching ${from ?? "?"} → ${to ?? "?"}.`;
+    case "switched":
+      return `Switched ${from ?? "?"} → ${to ?? "?"}${gap == null ? "" : `, gap ${gap.toFixed(0)} ms`}${because}.`;
+    case "switch.aborted":
+      return `Switch to ${to ?? "?"} given up${because}.`;
+    case "policy.step":
+      return `Policy stepped ${from ?? "?"} → ${to ?? "?"}${because}.`;
+    default:
+      return "";
+  }
+}

@@ -1,0 +1,149 @@
+// @ts-check
+/** Keeps one video element playing one view of a stream, connecting again by itself. */
+
+import { pause } from "./dom.js";
+import { Problem } from "./problem.js";
+import { MediaPathError } from "./signalling.js";
+import { WhepSession } from "./whep.js";
+
+/**
+ * @typedef {"idle" | "connecting" | "live" | "waiting" | "retrying" | "locked"} Phase
+ * @typedef {{phase: Phase, text: string}} PlayerState
+ */
+
+const FIRST_WAIT_S = 1;
+const LONGEST_WAIT_S = 10;
+
+/** Fires `state` whenever `state` changes. */
+export class Player extends EventTarget {
+  /** @type {PlayerState} */ state = { phase: "idle", text: "" };
+  /** @type {WhepSession | null} the session that plays now */ session = null;
+  /** @type {AbortController | null} */ #life = null;
+  /** @type {RTCIceServer[]} */ #iceServers = [];
+
+  /**
+   * @param {HTMLVideoElement} video
+   * @param {import("./api.js").Api} api
+   * @param {"source" | "upscaled"} view
+   */
+  constructor(video, api, view) {
+    super();
+    this.video = video;
+    this.view = view;
+    this.api = api;
+  }
+
+  /** Play a stream; what played before ends. @param {string} stream */
+  play(stream) {
+    this.stop();
+    this.#life = new AbortController();
+    void this.#keepPlaying(stream, this.#life.signal);
+  }
+
+  /** End the session, and stop trying. */
+  stop() {
+    this.#life?.abort();
+    this.#life = null;
+    void this.session?.close();
+    this.session = null;
+    this.video.srcObject = null;
+    this.#set("idle", "");
+  }
+
+  /** @param {string} stream @param {AbortSignal} signal */
+  async #keepPlaying(stream, signal) {
+    let failures = 0;
+    while (!signal.aborted) {
+      let retry;
+      try {
+        const reason = await this.#playOnce(stream, signal);
+        failures = 0;
+        retry = { phase: /** @type {Phase} */ ("retrying"), text: reason, waitS: FIRST_WAIT_S };
+      } catch (error) {
+        failures += 1;
+        retry = explain(error, stream, failures);
+      }
+      if (signal.aborted) return;
+      this.#set(retry.phase, retry.text);
+      await pause(retry.waitS * 1000, signal, this.api.tokens, "change");
+    }
+  }
+
+  /**
+   * One session from POST to DELETE.
+   * @param {string} stream
+   * @param {AbortSignal} signal
+   * @returns {Promise<string>} why it ended
+   */
+  async #playOnce(stream, signal) {
+    if (this.state.phase !== "waiting") this.#set("connecting", "Connecting");
+    const query = this.view === "source" ? "?view=source" : "";
+    const session = await WhepSession.open(
+      this.api.url(`whep/${encodeURIComponent(stream)}${query}`),
+      {
+        token: this.api.tokens.get("view"),
+        audio: this.view === "upscaled",
+        iceServers: this.#iceServers,
+        signal,
+      },
+    );
+    try {
+      if (signal.aborted) return "stopped";
+      this.#iceServers = session.iceServers;
+      this.session = session;
+      this.video.srcObject = session.stream;
+      this.#set("live", "");
+      return await Promise.race([session.ended, aborted(signal)]);
+    } finally {
+      if (this.session === session) this.session = null;
+      await session.close();
+    }
+  }
+
+  /** @param {Phase} phase @param {string} text */
+  #set(phase, text) {
+    if (this.state.phase === phase && this.state.text === text) return;
+    this.state = { phase, text };
+    this.dispatchEvent(new Event("state"));
+  }
+}
+
+/**
+ * What to tell the user, and how long to wait.
+ * @param {unknown} error
+ * @param {string} stream
+ * @param {number} failures in a row, from 1
+ * @returns {PlayerState & {waitS: number}}
+ */
+export function explain(error, stream, failures) {
+  const waitS = Math.min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (failures - 1));
+  if (error instanceof Problem) {
+    const told = error.retryAfterS === null ? waitS : Math.max(1, error.retryAfterS);
+    switch (error.status) {
+      case 409:
+        return { phase: "waiting", text: `Nobody publishes “${stream}” yet. Waiting.`, waitS: told };
+      case 401:
+        return { phase: "locked", text: "A token is needed to watch.", waitS: 3600 };
+      case 403:
+        return { phase: "locked", text: "This token is not for this stream.", waitS: 3600 };
+      case 503:
+        return { phase: "retrying", text: `The service is full: ${error.message}`, waitS: told };
+      default:
+        return { phase: "retrying", text: error.message, waitS: told };
+    }
+  }
+  if (error instanceof MediaPathError) {
+    return { phase: "retrying", text: `No picture: ${error.message}`, waitS };
+  }
+  if (error instanceof TypeError) {
+    return { phase: "retrying", text: "The service does not answer.", waitS };
+  }
+  return { phase: "retrying", text: String(error), waitS };
+}
+
+/** @param {AbortSignal} signal @returns {Promise<string>} */
+function aborted(signal) {
+  return new Promise((resolve) => {
+    signal.addEventListener("abort", () => resolve("stopped"), { once: true });
+  });
+}

@@ -1,0 +1,253 @@
+// @ts-check
+/** The before/after view: source left, upscaled right of a line, both showing the same frame. */
+
+import { FramePairs } from "./pairs.js";
+import { StampReader } from "./stamp.js";
+
+/**
+ * @typedef {VideoFrame | HTMLCanvasElement} Picture
+ * @typedef {{video: HTMLVideoElement, origin: () => number | null}} Feed
+ *   `origin` gives the RTP timestamp of pts 0, or null when unknown
+ */
+
+const STEP = 0.02;
+const DENSEST = 2;
+const HAS_FRAME_CALLBACK = "requestVideoFrameCallback" in HTMLVideoElement.prototype;
+
+/** Fires `move` when the line moves, and `pair` when a new pair of frames is shown. */
+export class Slider extends EventTarget {
+  /** Where the line is, 0 to 1 across the view. */
+  position = 0.5;
+  /** Keep showing the same pair, to look at it closely. */
+  frozen = false;
+  /**
+   * What happened so far, for tests and for the curious. `same` and `different` count frame numbers
+   * read from the stamps of drawn pairs, while `readStamps` is on.
+   */
+  sync = {
+    source: 0, upscaled: 0, late: 0, draws: 0, matched: 0, readStamps: false, same: 0, different: 0,
+  };
+  /** @type {FramePairs<{picture: Picture, close: () => void}>} */ #pairs = new FramePairs();
+  /** @type {AbortController | null} */ #running = null;
+  #stamps = new StampReader();
+  /** @type {CanvasRenderingContext2D} */ #context;
+
+  /**
+   * @param {HTMLCanvasElement} canvas
+   * @param {HTMLElement} line the focusable element with role slider
+   * @param {{source: Feed, upscaled: Feed}} feeds
+   * @param {import("./zoom.js").Zoom} zoom
+   */
+  constructor(canvas, line, feeds, zoom) {
+    super();
+    const context = canvas.getContext("2d", { alpha: false });
+    if (!context) throw new TypeError("this browser has no 2D canvas");
+    this.#context = context;
+    this.canvas = canvas;
+    this.line = line;
+    this.feeds = feeds;
+    this.zoom = zoom;
+    zoom.addEventListener("change", () => this.draw());
+    new ResizeObserver(() => this.draw()).observe(canvas);
+    this.#listen();
+  }
+
+  /** Whether both halves are known to show the same frame. */
+  get locked() {
+    const pair = this.#pairs.pair;
+    return pair !== null && pair.source.pts !== null && pair.upscaled.pts !== null;
+  }
+
+  start() {
+    if (this.#running) return;
+    this.#running = new AbortController();
+    this.#watch("source", this.#running.signal);
+    this.#watch("upscaled", this.#running.signal);
+  }
+
+  stop() {
+    this.#running?.abort();
+    this.#running = null;
+    this.#pairs.clear();
+  }
+
+  /** @param {number} position 0 to 1 */
+  moveTo(position) {
+    this.position = Math.min(1, Math.max(0, position));
+    const percent = Math.round(this.position * 100);
+    this.line.style.left = `${this.position * 100}%`;
+    this.line.setAttribute("aria-valuenow", String(percent));
+    this.line.setAttribute("aria-valuetext", `${percent}% source`);
+    this.draw();
+  }
+
+  /** Draw the current pair again. */
+  draw() {
+    const pair = this.#pairs.pair;
+    if (!pair || !this.#running) return;
+    const { canvas } = this;
+    const density = Math.min(DENSEST, window.devicePixelRatio);
+    const width = Math.round(canvas.clientWidth * density);
+    const height = Math.round(canvas.clientHeight * density);
+    if (!width || !height) return;
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    const context = this.#context;
+    // From twofold on the eye wants the pixels themselves, not a blur of them.
+    context.imageSmoothingEnabled = this.zoom.scale < 2;
+    context.fillStyle = "#000";
+    context.fillRect(0, 0, width, height);
+    const split = Math.round(width * this.position);
+    this.#half(pair.source.picture.picture, 0, split);
+    this.#half(pair.upscaled.picture.picture, split, width);
+  }
+
+  /** @param {Picture} picture @param {number} left @param {number} right */
+  #half(picture, left, right) {
+    if (right <= left) return;
+    const context = this.#context;
+    const { canvas, zoom } = this;
+    const [width, height] = dimensions(picture);
+    const fit = Math.min(canvas.width / width, canvas.height / height) * zoom.scale;
+    context.save();
+    context.beginPath();
+    context.rect(left, 0, right - left, canvas.height);
+    context.clip();
+    context.drawImage(
+      picture,
+      canvas.width / 2 - zoom.x * width * fit,
+      canvas.height / 2 - zoom.y * height * fit,
+      width * fit,
+      height * fit,
+    );
+    context.restore();
+  }
+
+  /**
+   * Take every frame a video shows until the signal aborts.
+   * @param {import("./pairs.js").Side} side
+   * @param {AbortSignal} signal
+   */
+  #watch(side, signal) {
+    const { video, origin } = this.feeds[side];
+    /** @param {number} _now @param {VideoFrameCallbackMetadata | null} metadata */
+    const take = (_now, metadata) => {
+      if (signal.aborted) return;
+      next();
+      if (this.frozen || !video.videoWidth) return;
+      this.sync[side] += 1;
+      const picture = grab(video);
+      if (!(picture instanceof HTMLCanvasElement) && metadata && !isSameFrame(picture, metadata)) {
+        // The video moved on between the callback and us; the next callback announces this frame.
+        picture.close();
+        this.sync.late += 1;
+        return;
+      }
+      const held = { picture, close: () => "close" in picture && picture.close() };
+      if (this.#pairs.push(side, ptsOf(metadata, origin()), held)) this.#shown();
+    };
+    const next = () => {
+      if (HAS_FRAME_CALLBACK) video.requestVideoFrameCallback(take);
+      else requestAnimationFrame((now) => take(now, null));
+    };
+    next();
+  }
+
+  #shown() {
+    this.draw();
+    this.sync.draws += 1;
+    if (this.locked) this.sync.matched += 1;
+    if (this.sync.readStamps) this.#countStamps();
+    this.dispatchEvent(new Event("pair"));
+  }
+
+  /** Frame numbers of both halves, read from their stamps; null without a stamp. */
+  stamps() {
+    const pair = this.#pairs.pair;
+    if (!pair) return null;
+    const [lowWidth] = dimensions(pair.source.picture.picture);
+    const [highWidth] = dimensions(pair.upscaled.picture.picture);
+    const source = this.#stamps.read(pair.source.picture.picture, lowWidth, 1);
+    const scale = highWidth / lowWidth;
+    const upscaled = this.#stamps.read(pair.upscaled.picture.picture, highWidth, scale);
+    return source && upscaled && { source: source.number, upscaled: upscaled.number };
+  }
+
+  #countStamps() {
+    const stamps = this.stamps();
+    if (!stamps) return;
+    if (stamps.source === stamps.upscaled) this.sync.same += 1;
+    else this.sync.different += 1;
+  }
+
+  #listen() {
+    const { line, canvas } = this;
+    line.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -STEP, ArrowRight: STEP, PageDown: -0.1, PageUp: 0.1 }[event.key];
+      if (step) this.moveTo(this.position + step);
+      else if (event.key === "Home") this.moveTo(0);
+      else if (event.key === "End") this.moveTo(1);
+      else return;
+      event.preventDefault();
+      event.stopPropagation();
+    });
+    /** @param {PointerEvent} event */
+    const drag = (event) => {
+      const box = canvas.getBoundingClientRect();
+      this.moveTo((event.clientX - box.left) / box.width);
+    };
+    /** @param {PointerEvent} event */
+    const grip = (event) => {
+      if (event.button !== 0) return;
+      const target = /** @type {HTMLElement} */ (event.currentTarget);
+      // On a zoomed picture a drag moves the picture, and only the line itself the line.
+      if (target === canvas && this.zoom.scale > 1) return;
+      event.stopPropagation();
+      target.setPointerCapture(event.pointerId);
+      target.addEventListener("pointermove", drag);
+      target.addEventListener(
+        "lostpointercapture",
+        () => target.removeEventListener("pointermove", drag),
+        { once: true },
+      );
+      drag(event);
+    };
+    line.addEventListener("pointerdown", grip);
+    canvas.addEventListener("pointerdown", grip);
+  }
+}
+
+/**
+ * The picture a video shows now. A VideoFrame is only a reference, and tells its time; a canvas is
+ * a copy for browsers without VideoFrame.
+ * @param {HTMLVideoElement} video
+ * @returns {Picture}
+ */
+function grab(video) {
+  if (typeof VideoFrame === "function") return new VideoFrame(video);
+  const canvas = document.createElement("canvas");
+  Object.assign(canvas, { width: video.videoWidth, height: video.videoHeight });
+  canvas.getContext("2d")?.drawImage(video, 0, 0);
+  return canvas;
+}
+
+/** @param {VideoFrame} picture @param {VideoFrameCallbackMetadata} metadata */
+function isSameFrame(picture, metadata) {
+  return Math.abs(picture.timestamp - metadata.mediaTime * 1e6) < 1000;
+}
+
+/**
+ * @param {VideoFrameCallbackMetadata | null} metadata
+ * @param {number | null} origin
+ * @returns {number | null} 90 kHz, modulo 2^32
+ */
+function ptsOf(metadata, origin) {
+  const timestamp = metadata?.rtpTimestamp;
+  return timestamp === undefined || origin === null ? null : (timestamp - origin) >>> 0;
+}
+
+/** @param {Picture} picture @returns {[number, number]} */
+function dimensions(picture) {
+  return picture instanceof HTMLCanvasElement
+    ? [picture.width, picture.height]
+    : [picture.displayWidth, picture.displayHeight];
+}
