@@ -1,0 +1,1 @@
+"""FlashVSR: one-step diffusion super-resolution of live video; see docs/flashvsr.md."""

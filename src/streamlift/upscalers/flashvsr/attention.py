@@ -1,0 +1,125 @@
+"""Block-sparse attention over lists of 128 x 128 blocks: the contract, and two ways to fulfil it.
+
+Contract: q (H, Tq, d); k, v (H, Tk, d); for each head and query block a count and the indices of
+the key blocks it attends. All pairs inside a listed block count, scale is d ** -0.5, and a query
+block without any key block gives zeros. Every implementation gives the same for the same lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from streamlift.upscalers.flashvsr.config import WINDOW_TOKENS
+
+__all__ = ["Attend", "AttentionKind", "BlockLists", "attend_exact", "attend_flex", "attention"]
+
+_ROWS_AT_ONCE = 8
+"""Query blocks gathered together: bounds the memory of the exact form at full size."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockLists:
+    """count (H, Q) and index (H, Q, K), both int32; the first `count` entries of a row are used."""
+
+    count: Tensor
+    index: Tensor
+
+    @classmethod
+    def from_mask(cls, keep: Tensor) -> BlockLists:
+        """From (H, Q, K) bool; indices ascend."""
+        order = keep.logical_not().to(torch.int8).argsort(dim=-1, stable=True)
+        return cls(keep.sum(-1, dtype=torch.int32), order.to(torch.int32))
+
+    def to_mask(self) -> Tensor:
+        """(H, Q, K) bool."""
+        used = torch.arange(self.index.shape[-1], device=self.count.device) < self.count[..., None]
+        return torch.zeros_like(used).scatter_(-1, self.index.long(), used)
+
+
+Attend = Callable[[Tensor, Tensor, Tensor, BlockLists], Tensor]
+
+
+class AttentionKind(StrEnum):
+    """Implementations by name; AUTO is FlexAttention on CUDA and the exact form elsewhere."""
+
+    AUTO = "auto"
+    EXACT = "exact"
+    FLEX = "flex"
+
+
+def attention(kind: AttentionKind, device: torch.device) -> Attend:
+    """The implementation to use on a device."""
+    if kind is AttentionKind.FLEX or (kind is AttentionKind.AUTO and device.type == "cuda"):
+        return attend_flex
+    return attend_exact
+
+
+def attend_exact(q: Tensor, k: Tensor, v: Tensor, blocks: BlockLists) -> Tensor:
+    """The definition in plain torch, head by head and a few query blocks at a time."""
+    out = torch.zeros_like(q)
+    queries = torch.unflatten(q, 1, (-1, WINDOW_TOKENS))
+    keys = torch.unflatten(k, 1, (-1, WINDOW_TOKENS))
+    values = torch.unflatten(v, 1, (-1, WINDOW_TOKENS))
+    target = torch.unflatten(out, 1, (-1, WINDOW_TOKENS))
+    for head in range(q.shape[0]):
+        for first in range(0, queries.shape[1], _ROWS_AT_ONCE):
+            rows = slice(first, first + _ROWS_AT_ONCE)
+            count, index = blocks.count[head, rows], blocks.index[head, rows]
+            target[head, rows] = _attend_rows(
+                queries[head, rows], keys[head], values[head], count, index
+            )
+    return out
+
+
+def attend_flex(q: Tensor, k: Tensor, v: Tensor, blocks: BlockLists) -> Tensor:
+    """FlexAttention with the lists as full blocks, so that nothing is masked inside one."""
+    flex, block_mask_type = _flex(q.device.type)
+    keep = blocks.to_mask()
+    used = blocks.index.clamp_min(0)[None]
+
+    def inside_kept_block(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+        # Only the uncompiled form asks; the compiled kernel walks the lists.
+        return keep[h, q_idx // WINDOW_TOKENS, kv_idx // WINDOW_TOKENS]
+
+    mask = block_mask_type.from_kv_blocks(
+        torch.zeros_like(blocks.count)[None],
+        used,
+        full_kv_num_blocks=blocks.count[None],
+        full_kv_indices=used,
+        BLOCK_SIZE=WINDOW_TOKENS,
+        mask_mod=inside_kept_block,
+        seq_lengths=(q.shape[1], k.shape[1]),
+        compute_q_blocks=False,
+    )
+    out: Tensor = flex(q[None], k[None], v[None], block_mask=mask)[0]
+    return out
+
+
+def _attend_rows(q: Tensor, k: Tensor, v: Tensor, count: Tensor, index: Tensor) -> Tensor:
+    """q (r, 128, d); k, v (K, 128, d); count (r,); index (r, K) -> (r, 128, d)."""
+    width = int(count.max())
+    if width == 0:
+        return torch.zeros_like(q)
+    listed = index[:, :width].long()
+    keys = k[listed].flatten(1, 2)  # (r, width * 128, d)
+    values = v[listed].flatten(1, 2)
+    unused = torch.arange(width, device=q.device) >= count[:, None]
+    scores = q @ keys.transpose(1, 2) * q.shape[-1] ** -0.5
+    scores = scores.masked_fill(unused.repeat_interleave(WINDOW_TOKENS, 1)[:, None], -torch.inf)
+    mixed: Tensor = scores.softmax(-1) @ values
+    return mixed.masked_fill((count == 0)[:, None, None], 0.0)
+
+
+@cache
+def _flex(device_type: str) -> tuple[Any, Any]:
+    from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+    compiled = torch.compile(flex_attention, dynamic=False) if device_type == "cuda" else None
+    return compiled or flex_attention, BlockMask

@@ -1,0 +1,165 @@
+"""All memory of one stream: named tensors of fixed size, allocated once, never kept on a module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+from streamlift.upscalers.flashvsr.config import (
+    CLIP_FRAMES,
+    FIRST_LATENTS,
+    LATENT_STRIDE,
+    STEP_LATENTS,
+    TOKEN_STRIDE,
+    WINDOW_TOKENS,
+    ModelConfig,
+)
+from streamlift.upscalers.flashvsr.windows import windows_per_unit
+
+__all__ = ["KvRing", "StreamMemory"]
+
+
+@dataclass(slots=True, eq=False)
+class KvRing:
+    """Keys and values of the latest units in every block, in window order.
+
+    Unit u lies in slot u mod slots, so nothing is ever shifted or concatenated; the order of keys
+    matters neither to softmax nor to the block choice. One unit is dropped a chunk, the oldest, by
+    being overwritten.
+
+    keys, values: (blocks, heads, slots * unit tokens, head_dim); means: of each key window,
+    (blocks, heads, slots * windows, head_dim), float32; seen: units written so far.
+    """
+
+    keys: Tensor
+    values: Tensor
+    means: Tensor
+    slots: int
+    seen: int = 0
+
+    @classmethod
+    def allocate(
+        cls,
+        config: ModelConfig,
+        grid: tuple[int, int],
+        kv_units: int,
+        device: torch.device | str,
+        dtype: torch.dtype,
+    ) -> KvRing:
+        """For a grid of (height, width) tokens; `kv_units` earlier units are attended."""
+        dit = config.dit
+        # The first chunk brings three units at once and drops only one, hence the lower bound.
+        slots = max(kv_units + 1, FIRST_LATENTS // STEP_LATENTS)
+        windows = slots * windows_per_unit(*grid)
+        shape = (dit.blocks, dit.heads, windows * WINDOW_TOKENS, dit.head_dim)
+        wide = torch.float64 if dtype is torch.float64 else torch.float32
+        return cls(
+            keys=torch.zeros(shape, device=device, dtype=dtype),
+            values=torch.zeros(shape, device=device, dtype=dtype),
+            means=torch.zeros(
+                (dit.blocks, dit.heads, windows, dit.head_dim), device=device, dtype=wide
+            ),
+            slots=slots,
+        )
+
+    def store(
+        self, layer: int, k: Tensor, v: Tensor, k_means: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Write the new units of one block; return keys, values and means of all there are.
+
+        k, v: (heads, new tokens, head_dim); k_means: (heads, new windows, head_dim).
+        """
+        new, per_slot = k_means.shape[1], self.means.shape[2] // self.slots
+        first = self.seen % self.slots * per_slot
+        filled = min(self.seen * per_slot + new, self.means.shape[2])
+        at, at_tokens = slice(first, first + new), _tokens(first, first + new)
+        keys, values, means = self.keys[layer], self.values[layer], self.means[layer]
+        keys[:, at_tokens] = k
+        values[:, at_tokens] = v
+        means[:, at] = k_means
+        there = _tokens(0, filled)
+        return keys[:, there], values[:, there], means[:, :filled]
+
+    def advance(self, units: int) -> None:
+        """All blocks have stored this many new units."""
+        self.seen += units
+
+    def order(self) -> list[int]:
+        """Slots from the oldest unit to the newest."""
+        first = max(0, self.seen - self.slots)
+        return [unit % self.slots for unit in range(first, self.seen)]
+
+
+@dataclass(slots=True, eq=False)
+class StreamMemory:
+    """What one stream keeps between frames.
+
+    clips: ring of four-frame clips at output size, (ring, 4, 3, H, W) in [-1, 1], float32, clip c
+    in place c mod ring; tokens: of latents that wait for their chunk, (6, h * w, dim);
+    carried1, carried2: the projector's; decoder: its memory.
+    """
+
+    clips: Tensor
+    tokens: Tensor
+    carried1: Tensor
+    carried2: Tensor
+    kv: KvRing
+    decoder: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def allocate(
+        cls,
+        config: ModelConfig,
+        height: int,
+        width: int,
+        *,
+        clips: int,
+        kv_units: int,
+        decoder_shapes: list[tuple[int, ...]],
+        device: torch.device | str,
+        dtype: torch.dtype,
+    ) -> StreamMemory:
+        """For an output of height x width pixels; on the device "meta" it costs nothing."""
+        rows, columns = height // TOKEN_STRIDE, width // TOKEN_STRIDE
+        projector = config.projector
+
+        def zeros(*shape: int, kind: torch.dtype = dtype) -> Tensor:
+            return torch.zeros(shape, device=device, dtype=kind)
+
+        return cls(
+            clips=zeros(clips, CLIP_FRAMES, 3, height, width, kind=torch.float32),
+            tokens=zeros(FIRST_LATENTS, rows * columns, projector.dim),
+            carried1=zeros(2, 3 * TOKEN_STRIDE**2, rows, columns),
+            carried2=zeros(2, projector.hidden1, rows, columns),
+            kv=KvRing.allocate(config, (rows, columns), kv_units, device, dtype),
+            decoder=[zeros(*shape) for shape in decoder_shapes],
+        )
+
+    @property
+    def latent_grid(self) -> tuple[int, int]:
+        """Height and width in latents."""
+        return self.clips.shape[3] // LATENT_STRIDE, self.clips.shape[4] // LATENT_STRIDE
+
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in self._tensors())
+
+    def move(self, device: torch.device | str) -> None:
+        """Move every tensor; on a host with CUDA the freed device memory can serve others."""
+        for holder in (self, self.kv):
+            for item in fields(holder):
+                value = getattr(holder, item.name)
+                if isinstance(value, Tensor):
+                    setattr(holder, item.name, value.to(device))
+        self.decoder = [tensor.to(device) for tensor in self.decoder]
+
+    def _tensors(self) -> list[Tensor]:
+        kv = self.kv
+        own = [self.clips, self.tokens, self.carried1, self.carried2]
+        return [*own, kv.keys, kv.values, kv.means, *self.decoder]
+
+
+def _tokens(first_window: int, last_window: int) -> slice:
+    return slice(first_window * WINDOW_TOKENS, last_window * WINDOW_TOKENS)
