@@ -1,0 +1,277 @@
+"""The frame path: the laws every upscaler obeys, settings, and faults."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from streamlift.errors import (  # noqa: E402
+    ConfigError,
+    NotReady,
+    OutOfMemory,
+    UpscaleError,
+    WeightsError,
+)
+from streamlift.frames import Size  # noqa: E402
+from streamlift.upscalers import Pixels, create_upscaler  # noqa: E402
+from streamlift.upscalers.realesrgan import (  # noqa: E402
+    Net,
+    Precision,
+    RealESRGAN,
+    RRDBNet,
+    RRDBNetConfig,
+    SRVGGConfig,
+    SRVGGNetCompact,
+)
+from streamlift.upscalers.weights import WeightStore  # noqa: E402
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SMALLEST = Size(4, 4)
+TINY_FILE = Path(__file__).parents[2] / "data/realesrgan/rrdbnet/tiny_params_and_ema.pth"
+
+
+def tiny_net(scale: int = 2) -> Net:
+    torch.manual_seed(3)
+    return RRDBNet(RRDBNetConfig(scale, blocks=1, features=8, growth=4)).eval()
+
+
+def tiny_srvgg(scale: int = 4) -> Net:
+    torch.manual_seed(4)
+    return SRVGGNetCompact(SRVGGConfig(scale, convs=1, features=4)).eval()
+
+
+def upscaler_of(net: Net, **options: Any) -> RealESRGAN:
+    return RealESRGAN(net, name="realesrgan-x2", device=torch.device("cpu"), **options)
+
+
+def frames(count: int, size: Size = SMALLEST, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.rand(1, 3, size.height, size.width, generator=generator) for _ in range(count)]
+
+
+def run(upscaler: RealESRGAN, given: list[Tensor]) -> list[Tensor]:
+    session = upscaler.open(Size(given[0].shape[-1], given[0].shape[-2]))
+    out = [hr for lr in given for hr in session.push(lr)]
+    return [*out, *session.finish()]
+
+
+def test_the_spec_is_that_of_a_per_frame_rgb_model() -> None:
+    spec = upscaler_of(tiny_net()).spec
+
+    assert (spec.first, spec.step, spec.lag, spec.max_owed) == (1, 1, 0, 0)
+    assert (spec.scale, spec.multiple, spec.pixels) == (2, 2, Pixels.RGB)
+
+
+def test_as_many_frames_come_out_as_went_in_over_a_long_stream() -> None:
+    upscaler = upscaler_of(tiny_srvgg())
+    session = upscaler.open(SMALLEST)
+    (lr,) = frames(1)
+    (expected,) = session.push(lr)
+    for _ in range(5000):
+        (hr,) = session.push(lr)
+    assert list(session.finish()) == []
+    assert torch.equal(hr, expected)
+
+
+def test_each_frame_is_out_before_the_next_goes_in() -> None:
+    session = upscaler_of(tiny_net()).open(SMALLEST)
+    for lr in frames(3):
+        assert session.wanted == 1
+        (hr,) = session.push(lr)
+        assert hr.shape == (1, 3, 8, 8)
+
+
+def test_two_interleaved_sessions_equal_two_separate_ones() -> None:
+    upscaler = upscaler_of(tiny_net())
+    first, second = frames(4, seed=1), frames(4, Size(8, 6), seed=2)
+    one, two = upscaler.open(SMALLEST), upscaler.open(Size(8, 6))
+    mixed = [(next(one.push(a)), next(two.push(b))) for a, b in zip(first, second, strict=True)]
+
+    assert all(torch.equal(a, b) for (a, _), b in zip(mixed, run(upscaler, first), strict=True))
+    assert all(torch.equal(a, b) for (_, a), b in zip(mixed, run(upscaler, second), strict=True))
+
+
+def test_a_result_stays_what_it_was_when_the_next_frame_is_computed() -> None:
+    session = upscaler_of(tiny_net()).open(SMALLEST)
+    first, second = frames(2)
+    (hr,) = session.push(first)
+    kept = hr.clone()
+    list(session.push(second))
+
+    assert torch.equal(hr, kept)
+
+
+def test_results_are_in_range_and_the_input_is_untouched() -> None:
+    (lr,) = frames(1)
+    before = lr.clone()
+
+    (hr,) = run(upscaler_of(tiny_srvgg()), [lr * 1.0])
+    list(upscaler_of(tiny_net()).open(SMALLEST).push(lr))
+
+    assert float(hr.min()) >= 0.0
+    assert float(hr.max()) <= 1.0
+    assert torch.equal(lr, before)
+
+
+def test_an_x4_net_serves_a_2x_stream_by_the_mean_of_each_block() -> None:
+    given = frames(1)
+    (four,) = run(upscaler_of(tiny_srvgg(), scale=4), given)
+    (two,) = run(upscaler_of(tiny_srvgg()), given)
+
+    blocks = four.view(1, 3, 8, 2, 8, 2).mean(dim=(3, 5))
+    assert torch.allclose(two, blocks, atol=1e-6)
+
+
+def test_an_x4_net_takes_any_size_and_the_x2_net_even_ones() -> None:
+    assert upscaler_of(tiny_srvgg()).spec.multiple == 1
+    with pytest.raises(UpscaleError, match="divide by 2"):
+        upscaler_of(tiny_net()).open(Size(5, 4))
+
+
+@pytest.mark.parametrize(("net", "scale"), [(tiny_net(2), 4), (tiny_srvgg(4), 3)])
+def test_a_scale_the_net_cannot_serve_is_refused(net: Net, scale: int) -> None:
+    with pytest.raises(ConfigError, match=f"cannot enlarge {scale} times"):
+        upscaler_of(net, scale=scale)
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16])
+def test_lower_precision_gives_nearly_the_same_picture(precision: Precision) -> None:
+    given = frames(1)
+    (exact,) = run(upscaler_of(tiny_net()), given)
+    (lower,) = run(upscaler_of(tiny_net(), precision=precision), given)
+
+    assert lower.dtype in (torch.float16, torch.bfloat16)
+    assert torch.allclose(lower.float(), exact, atol=0.02)
+
+
+def test_a_frame_of_another_shape_is_refused() -> None:
+    session = upscaler_of(tiny_net()).open(SMALLEST)
+
+    with pytest.raises(UpscaleError, match="another shape") as caught:
+        list(session.push(torch.zeros(1, 3, 6, 4)))
+
+    assert caught.value.expected == (1, 3, 4, 4)
+
+
+def test_running_out_of_memory_is_told_apart() -> None:
+    class Hungry(SRVGGNetCompact):
+        def forward(self, x: Tensor) -> Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    session = upscaler_of(Hungry(SRVGGConfig(scale=2, convs=1, features=4))).open(SMALLEST)
+
+    with pytest.raises(OutOfMemory, match="ran out of memory"):
+        list(session.push(frames(1)[0]))
+
+
+def test_on_a_cpu_it_says_so_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        upscaler_of(tiny_net())
+
+    (record,) = caplog.records
+    assert "runs on the CPU" in record.getMessage()
+
+
+def test_a_session_at_twice_the_side_is_estimated_four_times_as_large() -> None:
+    upscaler = upscaler_of(tiny_net())
+    small = upscaler.session_bytes(Size(64, 64))
+
+    assert upscaler.session_bytes(Size(128, 128)) == pytest.approx(4 * small, rel=0.01)
+
+
+def test_any_compatible_file_is_loaded_by_path() -> None:
+    upscaler = create_upscaler("realesrgan-x2", settings={"path": str(TINY_FILE)})
+
+    (hr,) = upscaler.open(SMALLEST).push(frames(1)[0])
+    assert hr.shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"tile": 3}, "tile"),
+        ({"scale": "2"}, "scale"),
+        ({"scale": True}, "scale"),
+        ({"precision": "fp8"}, "precision"),
+        ({"path": "a.pth", "weights": "b.pth"}, "not both"),
+        ({"denoise": 0.5}, "denoise"),
+        ({"path": str(TINY_FILE), "denoise": 0.5}, "denoise"),
+        ({"path": str(TINY_FILE), "scale": 4}, "4 times"),
+    ],
+)
+def test_a_bad_setting_is_named(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        create_upscaler("realesrgan-x2", settings=settings)
+
+
+def test_a_denoise_outside_its_range_is_named() -> None:
+    with pytest.raises(ConfigError, match="0 to 1"):
+        create_upscaler("realesrgan-general", settings={"denoise": 2})
+
+
+@pytest.mark.parametrize("name", ["realesrgan-x2", "realesrgan-general", "realesrgan-anime"])
+def test_without_its_checkpoint_the_command_that_mends_it_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMLIFT_WEIGHTS_DIR", str(tmp_path))
+
+    with pytest.raises(WeightsError, match="streamlift weights pull realesrgan/"):
+        create_upscaler(name, settings={})
+
+
+def test_another_checkpoint_of_the_table_can_be_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"RealESRGAN_x4plus_anime_6B\.pth is missing"):
+        RealESRGAN.from_settings(
+            "realesrgan-x2",
+            "cpu",
+            {"weights": "RealESRGAN_x4plus_anime_6B.pth"},
+            store=WeightStore(tmp_path),
+        )
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    with pytest.raises(NotReady, match="cuda:99"):
+        create_upscaler("realesrgan-x2", device="cuda:99", settings={"path": str(TINY_FILE)})
+    with pytest.raises(NotReady, match="abacus"):
+        create_upscaler("realesrgan-x2", device="abacus", settings={"path": str(TINY_FILE)})
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_a_captured_graph_gives_what_the_eager_net_gives() -> None:
+    device = torch.device("cuda:0")
+    size, given = Size(64, 48), [f.to(device) for f in frames(4, Size(64, 48))]
+    eager, graph = (
+        RealESRGAN(tiny_net(), name="n", device=device, graph=graph) for graph in (False, True)
+    )
+    one, two = graph.open(size), graph.open(size)
+    mixed = [next(session.push(f)) for f in given for session in (one, two)]
+
+    for index, expected in enumerate(run(eager, given)):
+        for found in mixed[2 * index : 2 * index + 2]:
+            assert torch.allclose(found, expected, atol=2e-3)
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_pushing_on_cuda_never_waits_for_the_device() -> None:
+    device = torch.device("cuda:0")
+    session = RealESRGAN(tiny_net(), name="n", device=device).open(Size(64, 64))
+    given = [f.to(device) for f in frames(3, Size(64, 64))]
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for lr in given:
+            list(session.push(lr))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
