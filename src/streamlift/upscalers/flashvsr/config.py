@@ -88,10 +88,16 @@ class DecoderConfig:
 
 @dataclass(frozen=True, slots=True)
 class VaeConfig:
-    """The Wan2.1 VAE decoder of the Full pipeline."""
+    """The Wan2.1 VAE decoder of the Full pipeline.
+
+    tile, stride: (rows, columns) of latents to decode in overlapping tiles, as the reference does
+    by default; without a tile the picture is decoded whole.
+    """
 
     base: int = 96
     latent_channels: int = 16
+    tile: tuple[int, int] | None = None
+    stride: tuple[int, int] = (30, 52)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +115,9 @@ def flashvsr(version: Version = Version.V1_1) -> ModelConfig:
     return ModelConfig(version=version)
 
 
-def flashvsr_full(version: Version = Version.V1_1) -> ModelConfig:
+def flashvsr_full(version: Version = Version.V1_1, *, tiled: bool = False) -> ModelConfig:
     """FlashVSR-Full as published: the same DiT with the Wan2.1 VAE decoder."""
-    return ModelConfig(version=version, decoder=VaeConfig())
+    return ModelConfig(version=version, decoder=VaeConfig(tile=(60, 104) if tiled else None))
 
 
 def tiny_random() -> ModelConfig:

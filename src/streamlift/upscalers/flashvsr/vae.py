@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from streamlift.upscalers.flashvsr.config import LATENT_STRIDE, VaeConfig
 
-__all__ = ["Tile", "WanDecoder", "WanVae", "blend_tiles", "plan_tiles"]
+__all__ = ["WanDecoder", "WanVae"]
 
 _MULTIPLIERS = (4, 4, 4, 2, 1)
 _MEAN = (
@@ -40,9 +40,16 @@ class WanVae(nn.Module):
 
     def memory_shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
         """Shapes of the carried tensors at a latent grid of (height, width)."""
+        convs = list(self.decoder.causal_convs())
         return [
-            (conv.carried_channels, 2, height * stride, width * stride)
-            for conv, stride in self.decoder.causal_convs()
+            (
+                conv.carried_channels,
+                2,
+                (tile.bottom - tile.top) * stride,
+                (tile.right - tile.left) * stride,
+            )
+            for tile in self._tiles(height, width)
+            for conv, stride in convs
         ]
 
     def forward(self, latents: Tensor, memory: list[Tensor], *, first: bool) -> Tensor:
@@ -53,8 +60,25 @@ class WanVae(nn.Module):
         mean = latents.new_tensor(_MEAN)[:, None, None]
         std = latents.new_tensor(_STD)[:, None, None]
         x = self.conv2((latents * std + mean).transpose(0, 1))  # (16, 1, h, w)
-        frames: Tensor = self.decoder(x, iter(memory), first)
-        return frames.transpose(0, 1)
+        height, width = x.shape[2:]
+        tiles, carried = self._tiles(height, width), iter(memory)
+        decoded = [
+            self.decoder(x[..., t.top : t.bottom, t.left : t.right], carried, first).transpose(0, 1)
+            for t in tiles
+        ]
+        if len(tiles) == 1:
+            return decoded[0]  # type: ignore[no-any-return]
+        return _blend_tiles(decoded, tiles, height, width, self._overlap)
+
+    def _tiles(self, height: int, width: int) -> list[_Tile]:
+        if self.config.tile is None:
+            return [_Tile(0, 0, height, width)]
+        return _plan_tiles(height, width, self.config.tile, self.config.stride)
+
+    @property
+    def _overlap(self) -> tuple[int, int]:
+        tile, stride = self.config.tile or self.config.stride, self.config.stride
+        return tile[0] - stride[0], tile[1] - stride[1]
 
 
 class WanDecoder(nn.Module):
@@ -183,7 +207,7 @@ class _Norm(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
+class _Tile:
     """A rectangle of latents, half open."""
 
     top: int
@@ -192,19 +216,19 @@ class Tile:
     right: int
 
 
-def plan_tiles(
+def _plan_tiles(
     height: int, width: int, size: tuple[int, int], stride: tuple[int, int]
-) -> list[Tile]:
+) -> list[_Tile]:
     """Overlapping tiles over (height, width) latents; one that adds nothing is left out."""
     return [
-        Tile(top, left, min(top + size[0], height), min(left + size[1], width))
+        _Tile(top, left, min(top + size[0], height), min(left + size[1], width))
         for top in _starts(height, size[0], stride[0])
         for left in _starts(width, size[1], stride[1])
     ]
 
 
-def blend_tiles(
-    decoded: list[Tensor], tiles: list[Tile], height: int, width: int, overlap: tuple[int, int]
+def _blend_tiles(
+    decoded: list[Tensor], tiles: list[_Tile], height: int, width: int, overlap: tuple[int, int]
 ) -> Tensor:
     """Weighted mean of decoded tiles (T, 3, h, w) -> (T, 3, height * 8, width * 8).
 

@@ -1,0 +1,178 @@
+"""The whole Tiny pipeline against the public reference, streamed frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from streamlift.upscalers.flashvsr.attention import BlockLists, attend_exact
+from streamlift.upscalers.flashvsr.chunks import ChunkOptions, Chunks
+from streamlift.upscalers.flashvsr.colour import ColourFix
+from streamlift.upscalers.flashvsr.config import (
+    DecoderConfig,
+    DitConfig,
+    ModelConfig,
+    ProjectorConfig,
+    Version,
+)
+from streamlift.upscalers.flashvsr.memory import StreamMemory
+from streamlift.upscalers.flashvsr.model import Model
+from streamlift.upscalers.flashvsr.noise import Noise, RepeatedNoise
+from streamlift.upscalers.flashvsr.published import (
+    PublishedDit,
+    PublishedProjector,
+    fold_dit,
+    fold_projector,
+)
+from streamlift.upscalers.flashvsr.selection import topk_from_ratio
+
+Load = Callable[[str], Any]
+near = partial(torch.testing.assert_close, rtol=0)
+
+
+def test_frames_equal_the_reference_with_v1_1_weights(golden: Load) -> None:
+    data = golden("pipeline_tiny")
+    frames, _ = _stream(data, Version.V1_1)
+    near(frames[:, :, 1::4, 2::8], data["expect.v1.1.frames_sub"], atol=1e-4)
+    near(frames[:, 44, :64], data["expect.v1.1.frame44_top"], atol=1e-4)
+
+
+def test_frames_equal_the_reference_with_the_v1_cache_rule(golden: Load) -> None:
+    data = golden("pipeline_tiny")
+    frames, _ = _stream(data, Version.V1)
+    near(frames[:, :, 3::8, 5::16], data["expect.v1.frames_sparse"], atol=1e-4)
+
+
+def test_frames_before_the_colour_fix_equal_the_reference(golden: Load) -> None:
+    data = golden("pipeline_tiny")
+    frames, _ = _stream(data, Version.V1_1, colour=ColourFix.OFF)
+    expected = data["expect.v1.1.nofix_frames_sparse"].clamp(-1, 1)
+    near(frames[:, :, 3::8, 5::16], expected, atol=1e-4)
+
+
+def test_decoding_a_chunk_as_one_batch_changes_nothing(golden: Load) -> None:
+    data = golden("pipeline_tiny")
+    frames, _ = _stream(data, Version.V1_1, decode_together=True)
+    near(frames[:, :, 1::4, 2::8], data["expect.v1.1.frames_sub"], atol=1e-4)
+
+
+def test_latents_equal_the_reference(golden: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = golden("pipeline_tiny")
+    latents: list[Tensor] = []
+    decode = Chunks._decode
+
+    def watch(chunks: Chunks, part: Tensor, index: int) -> Tensor:
+        latents.append(part)
+        return decode(chunks, part, index)
+
+    monkeypatch.setattr(Chunks, "_decode", watch)
+    _stream(data, Version.V1_1)
+    near(torch.cat(latents).transpose(0, 1), data["expect.v1.1.latents"], atol=5e-5)
+
+
+def test_block_masks_equal_the_reference(golden: Load) -> None:
+    data = golden("pipeline_tiny")
+    _, lists = _stream(data, Version.V1_1)
+    assert len(lists) == 8
+    for call, blocks in enumerate(lists):
+        chunk, layer = divmod(call, 2)
+        keep = torch.unflatten(blocks.to_mask(), -1, (-1, 2))
+        units = keep.shape[2]
+        seen = 3 + chunk
+        order = [unit % 4 for unit in range(seen - units, seen)]
+        expected = data[f"expect.v1.1.chunk{chunk}.block{layer}.mask"].bool()
+        assert torch.equal(keep[:, :, order].flatten(2), expected)
+
+
+def test_repeated_noise_equals_the_reference_stream(golden: Load) -> None:
+    data = golden("pipeline_tiny")
+    noise = RepeatedNoise(0)
+    for chunk, name in ((0, "first"), (1, "next"), (2, "next")):
+        expected = data[f"input.stream_seed0.noise_{name}"]
+        near(noise.draw(chunk, tuple(expected.shape)), expected, atol=0)
+    frames, _ = _stream(data, Version.V1_1, noise=noise)
+    expected = data["expect.v1.1.stream_seed0.frames_sparse"]
+    near(frames[:, :, 3::8, 5::16], expected, atol=1e-4)
+
+
+class _Slices:
+    """A whole clip's noise, cut for its chunks."""
+
+    def __init__(self, noise: Tensor) -> None:
+        self.noise = noise
+
+    def draw(self, chunk: int, shape: tuple[int, int, int, int]) -> Tensor:
+        first = 0 if chunk == 0 else 4 + 2 * chunk
+        return self.noise[:, first : first + shape[1]]
+
+
+def _stream(
+    data: Any, version: Version, *, noise: Noise | None = None, **options: Any
+) -> tuple[Tensor, list[BlockLists]]:
+    """(3, 45, H, W) frames, and the block lists of every attention call."""
+    lists: list[BlockLists] = []
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, blocks: BlockLists) -> Tensor:
+        lists.append(blocks)
+        return attend_exact(q, k, v, blocks)
+
+    model = _model(data, version)
+    run = data.meta["run"]
+    height, width = run["height"], run["width"]
+    chosen = ChunkOptions(
+        topk=topk_from_ratio(height, width, run["topk_ratio"]),
+        local_range=run["local_range"],
+        attend=attend,
+        **options,
+    )
+    memory = StreamMemory.allocate(
+        model.config,
+        height,
+        width,
+        clips=7,
+        kv_units=3,
+        decoder_shapes=model.decoder.memory_shapes(height // 8, width // 8),
+        device="cpu",
+        dtype=torch.float32,
+    )
+    chunks = Chunks(model, memory, noise or _Slices(data["input.noise"]), chosen)
+    video = data["input.lr_u8"].transpose(0, 1).float() / 255 * 2 - 1
+    out: list[Tensor] = []
+    for frame in video.repeat_interleave(4, 2).repeat_interleave(4, 3):
+        chunks.add(frame)
+        if chunks.wanted == 0:
+            out.extend(chunks.run())
+    frames = torch.cat(out).transpose(0, 1)
+    assert frames.shape == (3, 45, height, width)
+    return frames, lists
+
+
+def _model(data: Any, version: Version) -> Model:
+    dit, lq, tcd = (data.meta[f"config_{name}"] for name in ("dit", "lq", "tcd"))
+    config = ModelConfig(
+        version=version,
+        dit=DitConfig(
+            dim=dit["dim"],
+            heads=dit["num_heads"],
+            blocks=dit["num_layers"],
+            ffn_dim=dit["ffn_dim"],
+            text_dim=dit["text_dim"],
+            freq_dim=dit["freq_dim"],
+        ),
+        projector=ProjectorConfig(hidden1=lq["hidden1"], hidden2=lq["hidden2"], dim=lq["out_dim"]),
+        decoder=DecoderConfig(channels=tuple(tcd["channels"])),
+    )
+    published_dit, published_lq = PublishedDit(config.dit), PublishedProjector(config.projector)
+    published_dit.load_state_dict(data.weights("weights.dit."))
+    published_lq.load_state_dict(data.weights("weights.lq."))
+    state = fold_dit(published_dit, data["input.context"])
+    model = Model.build(config, state["context_weight"].shape[0])
+    model.dit.load_state_dict(state)
+    model.projector.load_state_dict(fold_projector(published_lq))
+    model.decoder.load_state_dict(data.weights("weights.tcd."))
+    return model.prepare(torch.device("cpu"), torch.float32)
