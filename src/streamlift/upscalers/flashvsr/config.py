@@ -123,7 +123,7 @@ def flashvsr_full(version: Version = Version.V1_1, *, tiled: bool = False) -> Mo
 def tiny_random() -> ModelConfig:
     """Small enough for live tests on one slow core; there are no trained weights of this size."""
     return ModelConfig(
-        dit=DitConfig(dim=32, heads=2, blocks=2, ffn_dim=48, text_dim=16, freq_dim=16),
+        dit=DitConfig(dim=32, heads=1, blocks=2, ffn_dim=48, text_dim=16, freq_dim=16),
         projector=ProjectorConfig(hidden1=8, hidden2=8, dim=32),
         decoder=DecoderConfig(channels=(16, 8, 8, 8)),
     )
