@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -27,10 +29,13 @@ from streamlift.upscalers.realesrgan import (  # noqa: E402
     RRDBNetConfig,
     SRVGGConfig,
     SRVGGNetCompact,
+    build_net,
+    interpolate,
 )
-from streamlift.upscalers.weights import WeightStore  # noqa: E402
+from streamlift.upscalers.weights import Checkpoint, WeightStore  # noqa: E402
 
 if TYPE_CHECKING:
+    from tests.upscalers.realesrgan.conftest import Reference
     from torch import Tensor
 
 SMALLEST = Size(4, 4)
@@ -118,6 +123,15 @@ def test_results_are_in_range_and_the_input_is_untouched() -> None:
     assert float(hr.min()) >= 0.0
     assert float(hr.max()) <= 1.0
     assert torch.equal(lr, before)
+
+
+def test_a_frame_gets_the_original_nets_picture_clamped(rrdbnet: Reference) -> None:
+    expected = rrdbnet.arrays("forward_2block_taps.npz")
+    upscaler = upscaler_of(build_net(rrdbnet.weights("x2_2block"), where="x"))
+
+    (hr,) = run(upscaler, [torch.from_numpy(expected["input"])])
+
+    assert np.abs(hr.numpy() - expected["output"].clip(0, 1)).max() <= 1e-5
 
 
 def test_an_x4_net_serves_a_2x_stream_by_the_mean_of_each_block() -> None:
@@ -214,6 +228,24 @@ def test_a_bad_setting_is_named(settings: dict[str, Any], named: str) -> None:
 def test_a_denoise_outside_its_range_is_named() -> None:
     with pytest.raises(ConfigError, match="0 to 1"):
         create_upscaler("realesrgan-general", settings={"denoise": 2})
+
+
+def test_denoise_mixes_the_two_general_checkpoints(tmp_path: Path) -> None:
+    table, nets = [], []
+    for file in ("realesr-general-x4v3.pth", "realesr-general-wdn-x4v3.pth"):
+        nets.append(SRVGGNetCompact(SRVGGConfig(scale=4, convs=1, features=4)))
+        path = tmp_path / "realesrgan" / file
+        path.parent.mkdir(exist_ok=True)
+        torch.save({"params": nets[-1].state_dict()}, path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        table.append(Checkpoint(f"realesrgan/{file}", "", None, digest, "", ""))
+    store = WeightStore(tmp_path, checkpoints=tuple(table))
+
+    mixed = RealESRGAN.from_settings("realesrgan-general", "cpu", {"denoise": 0.25}, store=store)
+
+    weights = interpolate(nets[0].state_dict(), nets[1].state_dict(), 0.25, where="x")
+    (expected,) = run(upscaler_of(build_net(weights, where="x")), frames(1))
+    assert torch.equal(run(mixed, frames(1))[0], expected)
 
 
 @pytest.mark.parametrize("name", ["realesrgan-x2", "realesrgan-general", "realesrgan-anime"])
