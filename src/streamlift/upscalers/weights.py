@@ -282,28 +282,11 @@ def load_checkpoint(path: Path) -> Any:
     Raises WeightsError when the file is missing, damaged, or holds anything but data; code in a
     pickle is never run.
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     if not path.is_file():
         raise WeightsError(
             f"no checkpoint at {path}", found="no such file", expected="a .pth or .safetensors file"
         )
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path, device="cpu")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise _unreadable(path, str(error), "a whole .safetensors file") from error
-    except _BAD_PICKLE as error:
-        reason = str(error).strip().splitlines()
-        # A pickle that asks for a class or function that is not on torch's list lands here too.
-        raise _unreadable(
-            path,
-            reason[0] if reason else type(error).__name__,
-            "a torch file that holds only tensors and containers",
-        ) from error
+    return _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
 
 
 def load_state_dict(
@@ -324,6 +307,31 @@ def load_state_dict(
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise _unreadable(path, f"{name}: {type(tensor).__name__}", "tensors by name")
     return dict(loaded)
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path, device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, str(error), "a whole .safetensors file") from error
+
+
+def _load_pickle(path: Path) -> Any:
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except _BAD_PICKLE as error:
+        reason = str(error).strip().splitlines()
+        # A pickle that asks for a class or function that is not on torch's list lands here too.
+        raise _unreadable(
+            path,
+            reason[0] if reason else type(error).__name__,
+            "a torch file that holds only tensors and containers",
+        ) from error
 
 
 # What torch.load is known to let through from a truncated or forged file.
