@@ -68,6 +68,12 @@ def _need(module: str, name: str, *, extra: str) -> None:
         )
 
 
+def _flashvsr_tiny_random(device: str, settings: Mapping[str, Any]) -> Upscaler:
+    from streamlift.upscalers.flashvsr.tiny import create_tiny_random
+
+    return create_tiny_random(device, settings)
+
+
 _FACTORIES: dict[str, Callable[[str, Mapping[str, Any]], Upscaler]] = {
     "bicubic": _bicubic,
     "toy": _toy,
@@ -75,4 +81,5 @@ _FACTORIES: dict[str, Callable[[str, Mapping[str, Any]], Upscaler]] = {
     "realesrgan-general": _realesrgan("realesrgan-general"),
     "realesrgan-anime": _realesrgan("realesrgan-anime"),
     "spandrel": _spandrel,
+    "flashvsr-tiny-random": _flashvsr_tiny_random,
 }
