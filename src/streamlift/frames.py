@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -19,6 +20,7 @@ __all__ = [
     "Colour",
     "EncodedFrame",
     "Frame",
+    "IngestCounts",
     "LaneOptions",
     "LaneStart",
     "Plane",
@@ -184,11 +186,23 @@ class EncodedFrame:
 
 
 @dataclass(frozen=True, slots=True)
+class IngestCounts:
+    """Access units that came in complete, pictures decoded of them, and drops by reason."""
+
+    received: int = 0
+    decoded: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class LaneOptions:
-    """What a stream asks of a lane when it opens one. `fps` is the publisher's rate, if known."""
+    """What a stream asks of a lane when it opens one.
+
+    `stabilise` None means the backend's own default; `fps` is the publisher's rate, if known.
+    """
 
     renditions: frozenset[Rendition]
-    stabilise: Stabilise = Stabilise.OFF
+    stabilise: Stabilise | None = None
     start: LaneStart = LaneStart.PRIMED
     stream: str = ""
     fps: float | None = None

@@ -78,7 +78,7 @@ def _cells_per_row(luma: Plane, scale: int) -> int:
             found=f"{width}x{height}",
             expected=f"at least {_SMALLEST * scale}x{_SMALLEST * scale}",
         )
-    return width // (CELL * scale)
+    return int(width // (CELL * scale))
 
 
 def _to_bits(value: int) -> list[int]:
@@ -93,7 +93,7 @@ def _from_bits(bits: list[bool]) -> int:
 
 
 def _from_gray(gray: int) -> int:
-    value = gray
+    value: int = gray
     while gray := gray >> 1:
         value ^= gray
     return value

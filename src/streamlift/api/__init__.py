@@ -1,1 +1,7 @@
 """HTTP: WHIP and WHEP resources, the control API, and the page."""
+
+from streamlift.api.application import create_api
+from streamlift.api.auth import check_exposure
+from streamlift.api.service import Service
+
+__all__ = ["Service", "check_exposure", "create_api"]

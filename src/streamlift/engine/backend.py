@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from streamlift.clock import Clock
 from streamlift.engine.devices import Accelerator, resolve_device
 from streamlift.engine.engine import Engine
-from streamlift.engine.lane import EngineLane, Stabiliser
+from streamlift.engine.lane import EngineLane
 from streamlift.engine.padding import padded_size
 from streamlift.errors import NoCapacity, NotReady, StreamliftError
 from streamlift.frames import (
@@ -55,7 +55,7 @@ class EngineBackend:
         max_age_s: float,
         clock: Clock,
         present: tuple[Accelerator, ...] = (),
-        stabiliser: Callable[[Stabilise], Stabiliser] | None = None,
+        default_stabilise: Stabilise | None = None,
     ) -> None:
         self.name = name
         self._upscaler_name = upscaler
@@ -66,7 +66,7 @@ class EngineBackend:
         self._max_age_s = max_age_s
         self._clock = clock
         self._present = present
-        self._stabiliser = stabiliser
+        self._default_stabilise = default_stabilise
         self._engine = Engine(name, clock)
         self._device = device
         self._upscaler: Upscaler | None = None
@@ -131,7 +131,7 @@ class EngineBackend:
             preset=self._preset,
             max_age_s=self._max_age_s if not spec.chunked else max(1.2, self._max_age_s),
             clock=self._clock,
-            stabiliser=self._stabiliser,
+            stabilise=options.stabilise or self._default_stabilise or Stabilise.OFF,
             on_close=self._lane_closed,
         )
 

@@ -6,19 +6,19 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from streamlift.clock import Clock
 from streamlift.engine.checks import check_output
 from streamlift.engine.encode import EncodeThread, Picture
 from streamlift.engine.engine import Engine
 from streamlift.engine.padding import crop_planes, pad_planes, padded_size
+from streamlift.engine.stabilise import Stabiliser
 from streamlift.errors import StreamliftError, UpscaleError
 from streamlift.frames import (
     EncodedFrame,
     Frame,
     LaneOptions,
-    Plane,
     Planes,
     Rendition,
     Size,
@@ -27,21 +27,13 @@ from streamlift.frames import (
 )
 from streamlift.upscalers.base import Pixels, Upscaler, UpscaleSession
 
-__all__ = ["EngineLane", "Stabiliser"]
+__all__ = ["EngineLane"]
 
 logger = logging.getLogger(__name__)
 
 MAX_QUEUED = 32
 GAP_S = 0.5
 _OUT_BOUND = 128
-
-
-class Stabiliser(Protocol):
-    """Steadies one stream's output; see `engine.stabilise`."""
-
-    def apply(self, lr_luma: Plane, hr: Planes) -> Planes: ...
-
-    def reset(self) -> None: ...
 
 
 class EngineLane:
@@ -57,7 +49,7 @@ class EngineLane:
         preset: str,
         max_age_s: float,
         clock: Clock,
-        stabiliser: Callable[[Stabilise], Stabiliser] | None,
+        stabilise: Stabilise,
         on_close: Callable[[], None],
     ) -> None:
         self._engine = engine
@@ -68,8 +60,7 @@ class EngineLane:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._on_close = on_close
-        steady = options.stabilise is not Stabilise.OFF and stabiliser is not None
-        self._stabiliser = stabiliser(options.stabilise) if steady and stabiliser else None
+        self._stabiliser = None if stabilise is Stabilise.OFF else Stabiliser(stabilise)
         # Shared with the engine thread, guarded by engine.changed.
         self._inbox: deque[Frame] = deque()
         self._finishing = False

@@ -28,12 +28,13 @@ class View(StrEnum):
 class StreamSettings:
     """One stream's settings. `rendition` is the one that is always encoded.
 
+    `stabilise`: None leaves it to the backend.
     `takeover`: a second publisher replaces the first one instead of being refused.
     `waiting_s`: how long a stream without publisher keeps its viewers.
     """
 
     rendition: Rendition
-    stabilise: Stabilise = Stabilise.OFF
+    stabilise: Stabilise | None = None
     idle: Idle = Idle.RUN
     takeover: bool = True
     waiting_s: float = 60.0

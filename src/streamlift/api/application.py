@@ -1,0 +1,46 @@
+"""The FastAPI application: its routes, its gate, its page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from importlib import resources
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+
+from streamlift import __version__
+from streamlift.api.control import control
+from streamlift.api.gate import Gate
+from streamlift.api.observe import observe
+from streamlift.api.problems import install_problems
+from streamlift.api.signalling import signalling
+from streamlift.config import Config
+
+__all__ = ["create_api"]
+
+_ABOUT = (
+    "Real-time upscaling of live WebRTC video: publish by WHIP, watch by WHEP, control by REST. "
+    "Errors are application/problem+json (RFC 9457)."
+)
+
+
+def create_api(
+    config: Config, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
+) -> FastAPI:
+    """`lifespan` starts the service and puts it at `app.state.service`."""
+    app = FastAPI(title="streamlift", version=__version__, description=_ABOUT, lifespan=lifespan)
+    install_problems(app)
+    for router in (signalling, control, observe):
+        app.include_router(router)
+    web = resources.files("streamlift") / "web"
+    with resources.as_file(web) as folder:
+        app.mount("/static", StaticFiles(directory=folder), name="static")
+
+        @app.get("/", include_in_schema=False)
+        async def page() -> FileResponse:
+            return FileResponse(folder / "index.html", headers={"Cache-Control": "no-cache"})
+
+    app.add_middleware(Gate, config=config)
+    return app

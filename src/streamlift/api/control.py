@@ -1,0 +1,140 @@
+"""The control API: read and close streams, read backends, take snapshots."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from streamlift.api.auth import Scope, authorise
+from streamlift.api.problems import Problem
+from streamlift.api.service import Service, service_of
+from streamlift.api.signalling import StreamName
+from streamlift.frames import BackendInfo, Size
+from streamlift.media import picture_as_jpeg
+from streamlift.routing import StreamSnapshot, View
+
+__all__ = ["backend_json", "control", "stream_json"]
+
+SNAPSHOT_S = 3.0
+
+control = APIRouter(prefix="/api/v1", tags=["control"])
+
+TheService = Annotated[Service, Depends(service_of)]
+
+
+@control.get("/streams")
+async def list_streams(request: Request, service: TheService) -> dict[str, Any]:
+    """All open streams."""
+    authorise(request, service.config.auth, Scope.VIEW, Scope.CONTROL)
+    return {"streams": [stream_json(s) for s in service.router.streams()]}
+
+
+@control.get("/streams/{stream}")
+async def read_stream(stream: StreamName, request: Request, service: TheService) -> dict[str, Any]:
+    """One stream: state, rates, latency by stage, frame counts."""
+    authorise(request, service.config.auth, Scope.VIEW, Scope.CONTROL)
+    return stream_json(service.router.stream(stream).snapshot())
+
+
+@control.delete("/streams/{stream}", status_code=204)
+async def close_stream(stream: StreamName, request: Request, service: TheService) -> Response:
+    """End a stream with its publisher and all its viewers."""
+    authorise(request, service.config.auth, Scope.CONTROL)
+    await service.router.close(stream)
+    return Response(status_code=204)
+
+
+@control.get("/streams/{stream}/snapshot.jpg", response_class=Response)
+async def snapshot(
+    stream: StreamName,
+    request: Request,
+    service: TheService,
+    view: Annotated[View, Query()] = View.UPSCALED,
+) -> Response:
+    """The newest picture as JPEG."""
+    authorise(request, service.config.auth, Scope.VIEW, Scope.CONTROL)
+    try:
+        async with asyncio.timeout(SNAPSHOT_S):
+            with service.router.watch(stream, view) as frames:
+                # A viewer's first frame is always a keyframe.
+                keyframe = await anext(frames)
+    except (TimeoutError, StopAsyncIteration):
+        raise Problem(
+            503,
+            "no-picture",
+            "No picture",
+            f"no keyframe of stream {stream!r} came within {SNAPSHOT_S:g} s",
+            headers={"Retry-After": "2"},
+        ) from None
+    jpeg = await asyncio.to_thread(picture_as_jpeg, keyframe)
+    return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
+
+@control.get("/backends")
+async def list_backends(request: Request, service: TheService) -> dict[str, Any]:
+    """The configured backends, with what they can do now and why not."""
+    authorise(request, service.config.auth, Scope.VIEW, Scope.CONTROL)
+    return {"backends": [backend_json(b) for b in service.router.backends()]}
+
+
+def stream_json(stream: StreamSnapshot) -> dict[str, Any]:
+    """The Stream object of the API."""
+    publisher, output = stream.publisher, stream.output
+    return {
+        "name": stream.name,
+        "state": stream.state,
+        "reason": stream.reason,
+        "degraded": stream.degraded,
+        "backend": stream.backend,
+        "policy": stream.policy,
+        "publisher": publisher
+        and {
+            "codec": publisher.codec,
+            "size": _size(publisher.size),
+            "fps": _rounded(publisher.fps),
+        },
+        "output": {
+            "size": _size(output.size),
+            "fps": _rounded(output.fps),
+            "bitrate_bps": None if output.bitrate_bps is None else int(output.bitrate_bps),
+            "renditions": [
+                {"codec": r.codec, "bitrate_bps": r.bitrate_bps, "profile": r.profile}
+                for r in output.renditions
+            ],
+        },
+        "latency_ms": {
+            stage: {"p50": _rounded(q.p50), "p95": _rounded(q.p95)}
+            for stage, q in stream.latency_ms.items()
+        },
+        "frames": {
+            "received": stream.frames.received,
+            "decoded": stream.frames.decoded,
+            "upscaled": stream.frames.upscaled,
+            "encoded": stream.frames.encoded,
+            "dropped": dict(stream.frames.dropped),
+        },
+        "viewers": stream.viewers,
+    }
+
+
+def backend_json(backend: BackendInfo) -> dict[str, Any]:
+    """The Backend object of the API."""
+    return {
+        "name": backend.name,
+        "upscaler": backend.upscaler,
+        "device": backend.device,
+        "state": backend.state,
+        "reason": backend.reason,
+        "fps": _rounded(backend.fps),
+        "slots": {"total": backend.slots.total, "used": backend.slots.used},
+    }
+
+
+def _size(size: Size | None) -> list[int] | None:
+    return None if size is None else [size.width, size.height]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)

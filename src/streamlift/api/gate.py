@@ -1,0 +1,91 @@
+"""The outermost layer: Host and Origin checks, CORS, and security headers on every response."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from streamlift.api.auth import host_allowed, origin_allowed
+from streamlift.api.problems import Problem, problem_response
+from streamlift.config import Config
+
+__all__ = ["Gate"]
+
+_EXPOSED = "Location, ETag, Link, Retry-After, Livepeer-Playback-URL"
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST, PUT, PATCH, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match",
+    "Access-Control-Max-Age": "600",
+}
+_SECURITY = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_PAGE_POLICY = (
+    "default-src 'self'; media-src 'self' blob:; img-src 'self' blob: data:; "
+    "connect-src 'self'; frame-ancestors 'none'"
+)
+_DOCS = ("/docs", "/redoc")
+
+
+class Gate:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, config: Config) -> None:
+        self._app = app
+        self._config = config
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        origin, host = headers.get("origin"), headers.get("host", "")
+        refusal = self._refusal(origin, host, scope["scheme"])
+        if refusal is not None:
+            await problem_response(refusal)(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._add_headers(MutableHeaders(scope=message), origin, scope["path"])
+            await send(message)
+
+        preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
+        if preflight:
+            answer = Response(status_code=204, headers=_PREFLIGHT)
+            await answer(scope, receive, send_with_headers)
+            return
+        await self._app(scope, receive, send_with_headers)
+
+    def _refusal(self, origin: str | None, host: str, scheme: str) -> Problem | None:
+        if not host_allowed(host, self._config):
+            return Problem(
+                403,
+                "host-not-allowed",
+                "Host not allowed",
+                "without tokens the service answers only under a name of this machine",
+                found=host,
+                expected="localhost or 127.0.0.1",
+            )
+        if not origin_allowed(origin, host, scheme, self._config):
+            return Problem(
+                403,
+                "origin-not-allowed",
+                "Origin not allowed",
+                "this web page may not use the service; list it in server.allowed_origins",
+                found=origin,
+                expected=list(self._config.server.allowed_origins) or f"{scheme}://{host}",
+            )
+        return None
+
+    def _add_headers(self, headers: MutableHeaders, origin: str | None, path: str) -> None:
+        for name, value in _SECURITY.items():
+            headers.setdefault(name, value)
+        if not path.startswith(_DOCS):  # the API's documentation page loads its own scripts
+            headers.setdefault("Content-Security-Policy", _PAGE_POLICY)
+        if origin is not None:
+            headers["Access-Control-Allow-Origin"] = origin
+            headers["Access-Control-Expose-Headers"] = _EXPOSED
+            headers.add_vary_header("Origin")

@@ -1,0 +1,157 @@
+"""Health, readiness and Prometheus metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from streamlift import __version__
+from streamlift.api.service import Service, service_of
+from streamlift.frames import BackendState
+from streamlift.media import Role
+from streamlift.metrics import Histogram
+
+__all__ = ["observe"]
+
+PREFIX = "streamlift_"
+
+observe = APIRouter(tags=["health"])
+
+TheService = Annotated[Service, Depends(service_of)]
+
+
+@observe.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The process and its event loop are alive."""
+    return {"status": "ok", "version": __version__}
+
+
+@observe.get("/readyz")
+async def readyz(service: TheService) -> JSONResponse:
+    """Ready for new streams? 503 with the reasons when not."""
+    reasons: list[str] = []
+    if service.draining:
+        reasons.append("shutting down")
+    backends = service.router.backends()
+    if not any(b.state is BackendState.READY for b in backends):
+        reasons.append("no backend is ready")
+    reasons_by_backend: dict[str, Any] = {
+        b.name: b.reason for b in backends if b.state is not BackendState.READY
+    }
+    return JSONResponse(
+        {"ready": not reasons, "reasons": reasons, "backends": reasons_by_backend},
+        status_code=503 if reasons else 200,
+    )
+
+
+@observe.get("/metrics", response_class=Response)
+async def metrics(service: TheService) -> Response:
+    """Prometheus text format."""
+    registry = CollectorRegistry()
+    registry.register(_ServiceCollector(service))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class _ServiceCollector(Collector):
+    """Renders the plain counters and what can be read off the running parts."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._counted()
+        yield from self._sessions()
+        yield from self._backends()
+        info = GaugeMetricFamily(PREFIX + "build_info", "Version.", labels=["version"])
+        info.add_metric([__version__], 1)
+        yield info
+
+    def _counted(self) -> Iterator[Metric]:
+        metrics = self._service.metrics
+        counters: dict[str, CounterMetricFamily] = {}
+        for name, labels, value in sorted(metrics.counters()):
+            keys, values = _split(labels)
+            family = counters.setdefault(
+                name, CounterMetricFamily(PREFIX + name, _words(name), labels=keys)
+            )
+            family.add_metric(values, value)
+        gauges: dict[str, GaugeMetricFamily] = {}
+        for name, labels, value in sorted(metrics.gauges()):
+            keys, values = _split(labels)
+            gauge = gauges.setdefault(
+                name, GaugeMetricFamily(PREFIX + name, _words(name), labels=keys)
+            )
+            gauge.add_metric(values, value)
+        histograms: dict[str, HistogramMetricFamily] = {}
+        for name, labels, histogram in sorted(metrics.histograms(), key=lambda row: row[:2]):
+            keys, values = _split(labels)
+            rendered = histograms.setdefault(
+                name, HistogramMetricFamily(PREFIX + name, _words(name), labels=keys)
+            )
+            rendered.add_metric(values, _buckets(histogram), histogram.total)
+        yield from counters.values()
+        yield from gauges.values()
+        yield from histograms.values()
+
+    def _sessions(self) -> Iterator[Metric]:
+        active = GaugeMetricFamily(
+            PREFIX + "sessions_active", "WebRTC sessions now.", labels=["role", "state"]
+        )
+        counts: dict[tuple[str, str], int] = {}
+        for session in self._service.sessions:
+            role = "publisher" if session.role is Role.PUBLISH else "viewer"
+            key = (role, session.peer.state)
+            counts[key] = counts.get(key, 0) + 1
+        for (role, state), count in sorted(counts.items()):
+            active.add_metric([role, state], count)
+        yield active
+        pending = GaugeMetricFamily(PREFIX + "handshakes_pending", "Handshakes not finished.")
+        pending.add_metric([], self._service.sessions.pending)
+        yield pending
+
+    def _backends(self) -> Iterator[Metric]:
+        total = GaugeMetricFamily(
+            PREFIX + "slots", "Streams a backend can hold.", labels=["backend"]
+        )
+        used = GaugeMetricFamily(
+            PREFIX + "slots_used", "Streams a backend holds.", labels=["backend"]
+        )
+        state = GaugeMetricFamily(
+            PREFIX + "backend_state", "1 for the state it is in.", labels=["backend", "state"]
+        )
+        for backend in self._service.router.backends():
+            total.add_metric([backend.name], backend.slots.total)
+            used.add_metric([backend.name], backend.slots.used)
+            for known in BackendState:
+                state.add_metric([backend.name, known], float(backend.state is known))
+        yield from (total, used, state)
+
+
+def _split(labels: tuple[tuple[str, str], ...]) -> tuple[list[str], list[str]]:
+    return [k for k, _ in labels], [v for _, v in labels]
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    """Cumulative counts, as the exposition format wants them."""
+    buckets, seen = [], 0
+    bounds = [*map(str, histogram.bounds), "+Inf"]
+    for bound, count in zip(bounds, histogram.counts, strict=True):
+        seen += count
+        buckets.append((bound, float(seen)))
+    return buckets
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").capitalize() + "."

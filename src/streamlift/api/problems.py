@@ -1,0 +1,162 @@
+"""Errors as `application/problem+json` (RFC 9457), and the table from error type to status."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from streamlift import errors
+
+__all__ = ["Problem", "install_problems", "problem_response"]
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+# The first type that fits, from special to general.
+_STATUS: tuple[tuple[type[errors.StreamliftError], int, str], ...] = (
+    (errors.MalformedSdp, 400, "Malformed SDP"),
+    (errors.MediaError, 422, "Media not supported"),
+    (errors.UnknownStream, 404, "No such stream"),
+    (errors.UnknownSession, 404, "No such session"),
+    (errors.StreamTaken, 409, "Stream already has a publisher"),
+    (errors.UnknownBackend, 422, "No such backend"),
+    (errors.NotReady, 409, "Backend not ready"),
+    (errors.NoCapacity, 503, "No capacity"),
+    (errors.Overloaded, 503, "Overloaded"),
+    (errors.ConfigError, 422, "Not allowed"),
+    (errors.StreamliftError, 500, "Failed"),
+)
+_RETRY_AFTER_S = "5"
+
+
+class Problem(Exception):
+    """A refusal that the HTTP layer itself decides on."""
+
+    def __init__(
+        self,
+        status: int,
+        slug: str,
+        title: str,
+        detail: str,
+        *,
+        found: object = None,
+        expected: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.slug = slug
+        self.title = title
+        self.detail = detail
+        self.found = found
+        self.expected = expected
+        self.headers = dict(headers or {})
+
+
+def problem_response(problem: Problem) -> JSONResponse:
+    """The JSON of contracts: type, title, status, detail, and what was found and expected."""
+    body: dict[str, Any] = {
+        "type": f"urn:streamlift:problem:{problem.slug}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+    }
+    if problem.found is not None:
+        body["found"] = _plain(problem.found)
+    if problem.expected is not None:
+        body["expected"] = _plain(problem.expected)
+    return JSONResponse(
+        body, status_code=problem.status, headers=problem.headers, media_type=MEDIA_TYPE
+    )
+
+
+def install_problems(app: FastAPI) -> None:
+    """Map every error a handler may raise to a problem body."""
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(errors.StreamliftError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_unforeseen)
+
+
+async def _on_problem(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Problem)
+    return problem_response(error)
+
+
+async def _on_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.StreamliftError)
+    status, title = next((s, t) for kind, s, t in _STATUS if isinstance(error, kind))
+    retry = getattr(error, "retry_after_s", _RETRY_AFTER_S)
+    headers = {"Retry-After": str(retry)} if status == 503 else {}
+    return problem_response(
+        Problem(
+            status,
+            _slug(type(error).__name__),
+            title,
+            str(error),
+            found=error.found,
+            expected=error.expected,
+            headers=headers,
+        )
+    )
+
+
+async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return problem_response(
+        Problem(
+            422,
+            "invalid-request",
+            "Invalid request",
+            f"{where}: {first['msg']}",
+            found=first.get("input"),
+            expected=first.get("ctx"),
+        )
+    )
+
+
+async def _on_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    title = str(error.detail)
+    return problem_response(
+        Problem(
+            error.status_code,
+            _slug(title.title().replace(" ", "")),
+            title,
+            f"{request.method} {request.url.path}: {title}",
+            headers=error.headers,
+        )
+    )
+
+
+async def _on_unforeseen(request: Request, error: Exception) -> JSONResponse:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problem_response(
+        Problem(500, "internal", "Internal error", "the log has the details; please report it")
+    )
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
+
+
+def _plain(value: object) -> object:
+    """Only what JSON can carry; anything else as text."""
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(v) for v in value]
+    return str(value)

@@ -1,0 +1,37 @@
+"""What the HTTP handlers work on; `app` fills it when the service starts."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from streamlift.clock import Clock
+from streamlift.config import Config
+from streamlift.media import Packetizer, Sessions
+from streamlift.metrics import Metrics
+from streamlift.routing import Router
+
+__all__ = ["Service", "service_of"]
+
+
+@dataclass(slots=True)
+class Service:
+    """The running parts. `tasks` owns every session's task; its children never raise."""
+
+    config: Config
+    clock: Clock
+    metrics: Metrics
+    router: Router
+    sessions: Sessions
+    packetizer: Packetizer
+    tasks: asyncio.TaskGroup
+    draining: bool = False
+
+
+def service_of(request: Request) -> Service:
+    """FastAPI dependency: the running service."""
+    service = request.app.state.service
+    assert isinstance(service, Service)
+    return service

@@ -1,0 +1,187 @@
+"""The composition root: builds the running service from a configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+
+from streamlift.api import Service, create_api
+from streamlift.clock import Clock, MonotonicClock
+from streamlift.config import BackendConfig, Config
+from streamlift.engine import Accelerator, EngineBackend, accelerators
+from streamlift.errors import ConfigError
+from streamlift.frames import Codec, Rendition, Stabilise
+from streamlift.media import Packetizer, Sessions
+from streamlift.metrics import Metrics
+from streamlift.routing import Router, StreamSettings, supervise
+
+__all__ = ["Demo", "create_app"]
+
+logger = logging.getLogger(__name__)
+
+FALLBACK = "bicubic"
+_DEMO_STREAM = "demo"
+_DEMO_RESTART_S = 2.0
+_DEMO_STOP_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """Publish something to stream `demo`: a clip over and over, or the built-in moving scene.
+
+    `base_url` is where this service can be reached from the machine itself.
+    """
+
+    base_url: str
+    clip: str | None = None
+
+
+def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None = None) -> FastAPI:
+    """The service as an ASGI application. Nothing runs before its lifespan starts."""
+    time = clock or MonotonicClock()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        backends = _build_backends(config, time, accelerators())
+        async with asyncio.TaskGroup() as tasks:
+            metrics = Metrics()
+            service = Service(
+                config=config,
+                clock=time,
+                metrics=metrics,
+                router=Router(
+                    backends,
+                    config.default_backend,
+                    clock=time,
+                    metrics=metrics,
+                    tasks=tasks,
+                    settings=_stream_settings(config),
+                ),
+                sessions=Sessions(time),
+                packetizer=Packetizer(),
+                tasks=tasks,
+            )
+            app.state.service = service
+            # The default backend first: a stream may come as soon as the port is open.
+            await backends[config.default_backend].start()
+            loading = [
+                tasks.create_task(supervise(f"backend {name}", backend.start()))
+                for name, backend in backends.items()
+                if name != config.default_backend
+            ]
+            show = tasks.create_task(supervise("demo", _run_demo(config, demo))) if demo else None
+            yield
+            service.draining = True
+            if show is not None:
+                show.cancel()
+            for task in loading:
+                task.cancel()
+            await service.router.aclose()
+            for session in service.sessions:
+                await session.peer.aclose("service is shutting down")
+        for backend in backends.values():
+            await backend.aclose()
+
+    return create_api(config, lifespan)
+
+
+def _build_backends(
+    config: Config, clock: Clock, present: tuple[Accelerator, ...]
+) -> dict[str, EngineBackend]:
+    wanted = {backend.name: backend for backend in config.backends}
+    # What streams fall back to must always be there.
+    wanted.setdefault(FALLBACK, BackendConfig(name=FALLBACK, upscaler="bicubic"))
+    return {name: _build_backend(b, config, clock, present) for name, b in wanted.items()}
+
+
+def _build_backend(
+    backend: BackendConfig, config: Config, clock: Clock, present: tuple[Accelerator, ...]
+) -> EngineBackend:
+    settings = dict(backend.settings)
+    stabilise = _stabilise_setting(backend.name, settings.pop("stabilise", None))
+    return EngineBackend(
+        backend.name,
+        backend.upscaler,
+        device=backend.device,
+        slots=backend.slots,
+        settings=settings,
+        default_stabilise=stabilise,
+        preset=config.encode.preset,
+        max_age_s=config.ingest.max_age_ms / 1000,
+        clock=clock,
+        present=present,
+    )
+
+
+def _stabilise_setting(backend: str, value: object) -> Stabilise | None:
+    value = "off" if value is False else value  # YAML 1.1 reads a bare `off` as false
+    if value is None:
+        return None
+    if value not in list(Stabilise):
+        raise ConfigError(
+            f"backends.{backend}.settings.stabilise: found {value!r}",
+            found=value,
+            expected=list(Stabilise),
+        )
+    return Stabilise(str(value))
+
+
+def _stream_settings(config: Config) -> StreamSettings:
+    encode = config.encode
+    profile = encode.profile if encode.codec == Codec.H264 else ""
+    return StreamSettings(
+        rendition=Rendition(Codec(encode.codec), encode.bitrate_bps, profile),
+        takeover=config.ingest.takeover,
+    )
+
+
+async def _run_demo(config: Config, demo: Demo) -> None:
+    """Keep a child process publishing; a real WHIP client, like any other."""
+    command = [sys.executable, "-m", "streamlift.cli", "publish", "--stamp", "--wait"]
+    command += ["--demo"] if demo.clip is None else ["--loop", demo.clip]
+    command.append(f"{demo.base_url}/whip/{_DEMO_STREAM}")
+    environment = dict(os.environ)
+    if config.auth.publish:
+        # Not on the command line, where every user of the machine could read it.
+        environment["STREAMLIFT_TOKEN"] = config.auth.publish[0]
+    while True:
+        child = await asyncio.create_subprocess_exec(
+            *command, env=environment, preexec_fn=_die_with_parent()
+        )
+        try:
+            status = await child.wait()
+        finally:
+            await _stop(child)
+        logger.warning("the demo publisher ended with status %s; starting it again", status)
+        await asyncio.sleep(_DEMO_RESTART_S)
+
+
+async def _stop(child: asyncio.subprocess.Process) -> None:
+    if child.returncode is not None:
+        return
+    child.send_signal(signal.SIGTERM)
+    try:
+        async with asyncio.timeout(_DEMO_STOP_S):
+            await child.wait()
+    except TimeoutError:
+        child.kill()
+        await child.wait()
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """On Linux, end the child even when this process is killed without a chance to clean up."""
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    pr_set_pdeathsig = 1
+    return lambda: libc.prctl(pr_set_pdeathsig, signal.SIGTERM)

@@ -1,0 +1,331 @@
+"""The command line: serve, publish, watch, doctor and the rest."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from streamlift import __version__
+from streamlift.clock import MonotonicClock
+from streamlift.config import Config, load_config
+from streamlift.errors import ConfigError, MediaError, StreamliftError
+
+__all__ = ["main"]
+
+OK, FAILED, USAGE, NO_FRAME = 0, 1, 2, 3
+_TOKEN = "STREAMLIFT_TOKEN"
+_RETRY_S = 1.0
+
+logger = logging.getLogger("streamlift")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 ok, 1 failure, 2 usage or config, 3 no frame."""
+    arguments = _parser().parse_args(argv)
+    _set_up_logging(arguments.log_format, arguments.verbose)
+    try:
+        return int(arguments.run(arguments))
+    except ConfigError as error:
+        print(f"streamlift: {error}", file=sys.stderr)
+        return USAGE
+    except StreamliftError as error:
+        print(f"streamlift: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--log-format", choices=("text", "json"), default="text")
+    common.add_argument("-v", "--verbose", action="store_true", help="log more")
+    parser = argparse.ArgumentParser(
+        prog="streamlift", description="Real-time upscaling of live WebRTC video."
+    )
+    parser.add_argument("--version", action="version", version=f"streamlift {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands, common)
+    _add_publish(commands, common)
+    _add_watch(commands, common)
+    _add_doctor(commands, common)
+    return parser
+
+
+# ---- serve ----
+
+
+def _add_serve(commands: Any, common: argparse.ArgumentParser) -> None:
+    serve = commands.add_parser("serve", parents=[common], help="run the service")
+    serve.add_argument("--config", type=Path, help="YAML file, see configs/")
+    serve.add_argument("--host", help="address to bind (default 127.0.0.1)")
+    serve.add_argument("--port", type=int, help="HTTP port (default 8080)")
+    serve.add_argument("--backend", help="default backend, by name")
+    serve.add_argument(
+        "--demo",
+        nargs="?",
+        const="",
+        metavar="CLIP",
+        help="also publish stream 'demo': CLIP over and over, or a built-in moving scene",
+    )
+    serve.set_defaults(run=_serve)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    import uvicorn
+
+    from streamlift.api import check_exposure
+    from streamlift.app import Demo, create_app
+
+    config = _load(arguments)
+    check_exposure(config)
+    if arguments.demo and not Path(arguments.demo).is_file():
+        raise ConfigError(f"--demo: no such file: {arguments.demo}", found=arguments.demo)
+    server = config.server
+    _check_readable(server.tls_cert, server.tls_key)
+    listener = _bind(server.host, server.port)
+    port = listener.getsockname()[1]
+    scheme = "https" if server.tls_cert else "http"
+    demo = None
+    if arguments.demo is not None:
+        demo = Demo(f"{scheme}://{_local_name(server.host)}:{port}", arguments.demo or None)
+    web = uvicorn.Server(
+        uvicorn.Config(
+            create_app(config, demo=demo),
+            ssl_certfile=server.tls_cert,
+            ssl_keyfile=server.tls_key,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+            lifespan="on",
+        )
+    )
+    print(f"streamlift {__version__} at {scheme}://{_local_name(server.host)}:{port}", flush=True)
+    if not config.auth.complete:
+        logger.warning("no tokens are configured: only this machine can use the service")
+    with listener:
+        web.run(sockets=[listener])
+    return OK if web.started else FAILED
+
+
+def _load(arguments: argparse.Namespace) -> Config:
+    overrides = {
+        "server.host": arguments.host,
+        "server.port": arguments.port,
+        "default_backend": arguments.backend,
+    }
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return load_config(arguments.config, os.environ, given)
+
+
+def _check_readable(*paths: str | None) -> None:
+    for path in paths:
+        if path is not None and not os.access(path, os.R_OK):
+            raise ConfigError(f"cannot read {path}: no such file or no permission", found=path)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A listening socket; one clear line when the port is taken or not allowed."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MediaError(
+            f"cannot listen on {host}:{port}: {reason}; choose another --port"
+        ) from error
+    return listener
+
+
+def _local_name(host: str) -> str:
+    if host in ("0.0.0.0", "::", ""):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+# ---- publish ----
+
+
+def _add_publish(commands: Any, common: argparse.ArgumentParser) -> None:
+    publish = commands.add_parser("publish", parents=[common], help="publish a video by WHIP")
+    publish.add_argument("source", nargs="?", type=Path, help="video file")
+    publish.add_argument("url", help="WHIP address, e.g. http://127.0.0.1:8080/whip/mine")
+    publish.add_argument("--demo", action="store_true", help="the built-in moving scene")
+    publish.add_argument("--loop", action="store_true", help="play the file over and over")
+    publish.add_argument(
+        "--size", type=_size, help="WIDTHxHEIGHT (default: the file's, or 512x512)"
+    )
+    publish.add_argument("--fps", type=float, help="frames a second (default: the file's, or 25)")
+    publish.add_argument("--bitrate", type=int, default=4_000_000, help="bits a second")
+    publish.add_argument("--stamp", action="store_true", help="draw frame number and time")
+    publish.add_argument("--burst", type=int, default=1, metavar="N", help="N frames at once")
+    publish.add_argument("--seconds", type=float, help="stop after so long")
+    publish.add_argument("--wait", action="store_true", help="keep trying to reach the server")
+    publish.add_argument("--token", help=f"bearer token (default: ${_TOKEN})")
+    publish.set_defaults(run=_publish)
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    if (arguments.source is None) == (not arguments.demo):
+        raise ConfigError("give a video file, or --demo, and then the WHIP address")
+    if arguments.burst < 1:
+        raise ConfigError("--burst must be at least 1", found=arguments.burst)
+    return asyncio.run(_publish_until_done(arguments))
+
+
+async def _publish_until_done(arguments: argparse.Namespace) -> int:
+    from streamlift.media.client import WhipClient
+    from streamlift.media.http import Unreachable
+    from streamlift.media.scene import SCENE_FPS, SCENE_SIZE, scene_pictures
+    from streamlift.media.sources import clip_pictures, clip_rate, paced
+
+    clock = MonotonicClock()
+    size, fps = SCENE_SIZE, SCENE_FPS
+    if arguments.source is not None:
+        size, fps = clip_rate(arguments.source)
+    size, fps = arguments.size or size, arguments.fps or fps
+    stop = asyncio.current_task()
+    assert stop is not None
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(sign, stop.cancel)
+    client = WhipClient(size, fps, arguments.bitrate, clock=clock)
+
+    def live() -> None:
+        print(f"publishing {size} at {fps:g} fps to {arguments.url}", flush=True)
+
+    try:
+        async with asyncio.timeout(arguments.seconds):
+            while True:
+                if arguments.source is None:
+                    pictures = scene_pictures(size)
+                else:
+                    pictures = clip_pictures(arguments.source, size, loop=arguments.loop)
+                timed = paced(
+                    pictures, fps, clock=clock, stamp=arguments.stamp, burst=arguments.burst
+                )
+                try:
+                    reason = await client.run(
+                        arguments.url,
+                        arguments.token or os.environ.get(_TOKEN),
+                        timed,
+                        on_live=live,
+                    )
+                except Unreachable:
+                    if not arguments.wait:
+                        raise
+                    await asyncio.sleep(_RETRY_S)
+                    continue
+                print(f"ended: {reason}", flush=True)
+                return OK if client.sent else NO_FRAME
+    except (TimeoutError, asyncio.CancelledError):
+        return OK if client.sent else NO_FRAME
+
+
+def _size(text: str) -> Any:
+    from streamlift.frames import Size
+
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()) or int(width) % 2 or int(height) % 2:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected WIDTHxHEIGHT, both even")
+    return Size(int(width), int(height))
+
+
+# ---- watch ----
+
+
+def _add_watch(commands: Any, common: argparse.ArgumentParser) -> None:
+    watch = commands.add_parser("watch", parents=[common], help="watch by WHEP and measure")
+    watch.add_argument("url", help="WHEP address, e.g. http://127.0.0.1:8080/whep/demo")
+    watch.add_argument("--seconds", type=float, default=10.0)
+    watch.add_argument("--scale", type=int, default=2, help="of the stamp, if there is one")
+    watch.add_argument("--json", action="store_true", help="print the figures as JSON")
+    watch.add_argument("--token", help=f"bearer token (default: ${_TOKEN})")
+    watch.set_defaults(run=_watch)
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from streamlift.media.measure import measure_whep
+
+    token = arguments.token or os.environ.get(_TOKEN)
+    figures = asyncio.run(
+        measure_whep(
+            arguments.url, token, arguments.seconds, scale=arguments.scale, clock=MonotonicClock()
+        )
+    )
+    report = figures.as_json()
+    if arguments.json:
+        print(json.dumps(report))
+    else:
+        for name, value in report.items():
+            print(f"{name:>16}: {value}")
+    return OK if figures.frames else NO_FRAME
+
+
+# ---- doctor ----
+
+
+def _add_doctor(commands: Any, common: argparse.ArgumentParser) -> None:
+    doctor = commands.add_parser("doctor", parents=[common], help="check this machine")
+    doctor.add_argument("--config", type=Path)
+    doctor.add_argument("--json", action="store_true")
+    doctor.set_defaults(run=_doctor, host=None, port=None, backend=None)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from streamlift.doctor import examine
+
+    report = examine(_load(arguments))
+    if arguments.json:
+        print(json.dumps(report.as_json()))
+    else:
+        for check in report.checks:
+            print(f"{'ok ' if check.ok else 'BAD'}  {check.name:<12} {check.detail}")
+    return OK if report.ok else FAILED
+
+
+# ---- logging ----
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "ts": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _set_up_logging(log_format: str, verbose: bool) -> None:
+    output = logging.StreamHandler()
+    if log_format == "json":
+        output.setFormatter(_JsonFormatter())
+    else:
+        output.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+        )
+    logging.basicConfig(level=logging.INFO, handlers=[output], force=True)
+    logging.getLogger("streamlift").setLevel(logging.DEBUG if verbose else logging.INFO)
+    for noisy in ("aioice", "aiortc", "httpx", "httpcore", "libav", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

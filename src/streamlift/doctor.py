@@ -1,0 +1,123 @@
+"""Looks at this machine and says what streamlift can do on it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import socket
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from streamlift import __version__
+from streamlift.config import Config
+from streamlift.engine import accelerators
+
+__all__ = ["Check", "Report", "examine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All of them."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(check.ok for check in self.checks)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "ok": self.ok,
+            "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in self.checks],
+        }
+
+
+def examine(config: Config) -> Report:
+    """Run every check; nothing is changed, nothing is sent."""
+    return Report(
+        (
+            Check("streamlift", True, f"{__version__}, Python {platform.python_version()}"),
+            _processor(),
+            _gpu(),
+            *(_library(n) for n in ("av", "aiortc", "cv2", "onnxruntime", "fastapi")),
+            _encoder(),
+            _port(config),
+            _addresses(config),
+            _exposure(config),
+        )
+    )
+
+
+def _processor() -> Check:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Check("processor", True, f"{platform.machine()}, {cores} cores")
+
+
+def _gpu() -> Check:
+    present = accelerators()
+    if present:
+        return Check("gpu", True, ", ".join(f"{a.device} {a.name}" for a in present))
+    if importlib.util.find_spec("torch") is None:
+        return Check("gpu", True, "torch is not installed: CPU backends only (extra: torch)")
+    return Check("gpu", True, "no CUDA device: CPU backends only")
+
+
+def _library(name: str) -> Check:
+    if importlib.util.find_spec(name) is None:
+        return Check(name, False, "not installed: pip install 'streamlift[server]'")
+    return Check(name, True, "installed")
+
+
+def _encoder() -> Check:
+    import av
+
+    missing = [name for name in ("libx264", "libvpx") if name not in av.codecs_available]
+    if missing:
+        return Check("encoders", False, f"this FFmpeg lacks {', '.join(missing)}")
+    return Check("encoders", True, "libx264, libvpx")
+
+
+def _port(config: Config) -> Check:
+    server = config.server
+    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((server.host, server.port))
+        except OSError as error:
+            detail = f"{server.host}:{server.port}: {error.strerror}"
+            return Check("http port", False, detail)
+    return Check("http port", True, f"{server.host}:{server.port} is free")
+
+
+def _addresses(config: Config) -> Check:
+    """UDP: what peers are told, and from which ports media comes."""
+    announced = ", ".join(config.ice.announce) or "every address of this machine"
+    ports = "any free port"
+    if sys.platform == "linux":
+        with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+            ports = "-".join(file.read().split())
+    return Check("media", True, f"UDP {ports}, announced: {announced}")
+
+
+def _exposure(config: Config) -> Check:
+    from streamlift.api import check_exposure
+    from streamlift.errors import ConfigError
+
+    try:
+        check_exposure(config)
+    except ConfigError as error:
+        return Check("tokens", False, str(error))
+    state = "set" if config.auth.complete else "none: only this machine can use the service"
+    return Check("tokens", True, state)

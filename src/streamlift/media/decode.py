@@ -1,0 +1,153 @@
+"""The decode thread of a publisher: coded pictures in, I420 frames out."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import av
+import numpy as np
+from av.codec.context import Flags
+from av.video.codeccontext import VideoCodecContext
+from av.video.plane import VideoPlane
+
+from streamlift.clock import Clock
+from streamlift.frames import Codec, CodedVideo, Colour, Frame, Plane, Planes, Size
+
+__all__ = ["CodedPicture", "DecodeThread", "picture_of"]
+
+logger = logging.getLogger(__name__)
+
+MIN_SIDE = 64
+_NAMES = {Codec.H264: "h264", Codec.VP8: "vp8"}
+_MATRICES = {1: "bt709"}
+_FULL_RANGE = 2
+_DEPTH = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CodedPicture:
+    """One access unit with its time."""
+
+    pts: int
+    coded: CodedVideo
+    arrived_s: float
+
+
+class DecodeThread:
+    """Decodes everything it is given, in order: a predicted picture is never skipped before it.
+
+    `deliver(frame)` and `refuse(reason, detail)` are called on this thread.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_side: int,
+        clock: Clock,
+        deliver: Callable[[Frame], None],
+        refuse: Callable[[str, str], None],
+    ) -> None:
+        self._max_side = max_side
+        self._clock = clock
+        self._deliver = deliver
+        self._refuse = refuse
+        self._coded: queue.Queue[CodedPicture | None] = queue.Queue(maxsize=_DEPTH)
+        self._context: VideoCodecContext | None = None
+        self._codec: Codec | None = None
+        self._thread = threading.Thread(target=self._run, name=f"decode-{name}", daemon=True)
+        self._thread.start()
+
+    def offer(self, picture: CodedPicture) -> bool:
+        """Queue a picture; False when ten seconds of them are waiting already."""
+        try:
+            self._coded.put_nowait(picture)
+        except queue.Full:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """End after what is queued; never waits."""
+        while True:
+            try:
+                self._coded.put_nowait(None)
+            except queue.Full:
+                self._coded.get_nowait()
+                continue
+            return
+
+    def _run(self) -> None:
+        while (picture := self._coded.get()) is not None:
+            try:
+                self._decode(picture)
+            except av.FFmpegError as error:
+                # The decoder keeps its state: a new one would fail until the next keyframe.
+                self._refuse("decode_error", str(error))
+            except Exception as error:  # a codec library may raise anything; this picture is lost
+                logger.exception("decoding failed")
+                self._refuse("decode_error", str(error))
+
+    def _decode(self, picture: CodedPicture) -> None:
+        if self._context is None or picture.coded.codec is not self._codec:
+            self._codec = picture.coded.codec
+            self._context = _open_decoder(self._codec, self._max_side)
+        packet = av.Packet(picture.coded.data)
+        packet.pts = picture.pts
+        for decoded in self._context.decode(packet):
+            if decoded.is_corrupt:
+                self._refuse("decode_error", "damaged picture")
+                continue
+            size = Size(decoded.width, decoded.height)
+            if problem := _size_problem(size, self._max_side):
+                self._refuse("unsupported_size", problem)
+                continue
+            yuv = decoded
+            if decoded.format.name not in ("yuv420p", "yuvj420p"):
+                yuv = decoded.reformat(format="yuv420p")
+            self._deliver(
+                Frame(
+                    pts=picture.pts if decoded.pts is None else decoded.pts,
+                    size=size,
+                    planes=picture_of(yuv),
+                    colour=_colour_of(decoded),
+                    arrived_s=picture.arrived_s,
+                    coded=picture.coded,
+                    decode_s=self._clock.now_s() - picture.arrived_s,
+                )
+            )
+
+
+def picture_of(frame: av.VideoFrame) -> Planes:
+    """The planes of a yuv420p frame as views; they keep the frame's memory alive."""
+    return Planes(*(_view(plane) for plane in frame.planes))
+
+
+def _view(plane: VideoPlane) -> Plane:
+    rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(plane.height, plane.line_size)
+    return rows[:, : plane.width]
+
+
+def _open_decoder(codec: Codec, max_side: int) -> VideoCodecContext:
+    context = av.CodecContext.create(_NAMES[codec], "r")
+    assert isinstance(context, VideoCodecContext)
+    context.thread_count = 1  # more would hold frames back
+    context.flags |= Flags.low_delay
+    # Checked by FFmpeg before it allocates: a forged 16k x 16k header costs nothing.
+    context.options = {"max_pixels": str((max_side + 16) * (max_side + 16))}
+    return context
+
+
+def _size_problem(size: Size, max_side: int) -> str | None:
+    sides = (size.width, size.height)
+    if min(sides) < MIN_SIDE or max(sides) > max_side or any(side % 2 for side in sides):
+        return f"found {size}, expected {MIN_SIDE}x{MIN_SIDE} to {max_side}x{max_side}, even"
+    return None
+
+
+def _colour_of(frame: av.VideoFrame) -> Colour:
+    full = int(frame.color_range) == _FULL_RANGE or frame.format.name == "yuvj420p"
+    return Colour(_MATRICES.get(int(frame.colorspace), "bt601"), full)

@@ -1,0 +1,90 @@
+"""The HTTP half of being a WHIP or WHEP client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+
+import httpx
+
+from streamlift.errors import MediaError, Overloaded, StreamError, StreamliftError
+
+__all__ = ["Signalling", "Unreachable"]
+
+_TIMEOUT_S = 10.0
+_SDP = "application/sdp"
+
+
+class Unreachable(StreamliftError):
+    """Nobody answers at that address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a POST brought: the SDP, and the session's address if the server named one."""
+
+    sdp: str
+    resource: httpx.URL | None
+
+
+class Signalling:
+    """Posts one offer and deletes the session at the end; an async context manager."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        self._url = url
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        # trust_env off: a proxy meant for the web is no way to a media server on this machine.
+        self._http = httpx.AsyncClient(
+            headers=headers, timeout=_TIMEOUT_S, follow_redirects=True, trust_env=False
+        )
+        self._resource: httpx.URL | None = None
+
+    async def __aenter__(self) -> Signalling:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if self._resource is not None:
+                await self._http.delete(self._resource)
+        except httpx.HTTPError:
+            return  # the server is gone; so is the session
+        finally:
+            await self._http.aclose()
+
+    async def post(self, offer_sdp: str) -> str:
+        """Send the offer; returns the answer.
+
+        Raises Unreachable, Overloaded (503, 429), StreamError (409, 404), MediaError otherwise.
+        """
+        try:
+            response = await self._http.post(
+                self._url, content=offer_sdp, headers={"Content-Type": _SDP}
+            )
+        except httpx.InvalidURL as error:
+            raise MediaError(f"{self._url} is no URL: {error}", found=self._url) from error
+        except httpx.HTTPError as error:
+            raise Unreachable(f"cannot reach {self._url}: {error}") from error
+        if response.status_code not in (200, 201):
+            raise _refused(self._url, response)
+        if location := response.headers.get("location"):
+            # Relative to the address that answered, after redirects.
+            self._resource = response.url.join(location)
+        return response.text
+
+
+def _refused(url: str, response: httpx.Response) -> StreamliftError:
+    detail = response.text[:200]
+    if response.headers.get("content-type", "").startswith("application/problem+json"):
+        problem = response.json()
+        detail = problem.get("detail") or problem.get("title") or detail
+    message = f"{url} answered {response.status_code}: {detail}"
+    if response.status_code in (503, 429):
+        return Overloaded(message)
+    if response.status_code in (404, 409):
+        return StreamError(message)
+    return MediaError(message)

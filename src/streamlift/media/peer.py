@@ -1,0 +1,318 @@
+"""One WebRTC connection; the only file that touches aiortc's private parts.
+
+Every such place links to the code it leans on (aiortc 1.16) and has a test in
+`tests/media/test_peer.py` that fails when that code changes. Attributes of instances are replaced,
+never classes or module constants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from aiortc import (
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCRtpSender,
+    RTCRtpTransceiver,
+    RTCSessionDescription,
+)
+from aiortc.codecs import is_rtx
+from aiortc.exceptions import InvalidStateError, OperationError
+from aiortc.rtcconfiguration import RTCBundlePolicy
+from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpHeaderExtensionParameters
+from aiortc.rtp import RtpPacket
+from aiortc.sdp import SessionDescription
+
+from streamlift.config import IceConfig
+from streamlift.errors import MalformedSdp, UnsupportedOffer
+from streamlift.frames import Codec
+from streamlift.media.assembler import VideoPacket
+from streamlift.media.sdp import Offer, finish_answer
+from streamlift.media.transport_cc import EXTENSION_URI
+
+__all__ = [
+    "PacketSink",
+    "PayloadTrack",
+    "Peer",
+    "ReceiverTap",
+    "SenderTap",
+    "SentFrame",
+    "negotiated_codec",
+]
+
+logger = logging.getLogger(__name__)
+
+_MIME = {Codec.H264: "video/H264", Codec.VP8: "video/VP8"}
+_RTX = "video/rtx"
+
+
+class PacketSink(Protocol):
+    """Takes every media packet of one receiver, in the order of arrival."""
+
+    def __call__(self, packet: VideoPacket) -> None: ...
+
+
+class SentFrame(Protocol):
+    """What a payload track gives the sender: ready RTP payloads and their 90 kHz time."""
+
+    @property
+    def payloads(self) -> Sequence[bytes]: ...
+
+    @property
+    def pts(self) -> int: ...
+
+
+class PayloadTrack(MediaStreamTrack):
+    """A track whose frames are packetized already; `source` raises MediaStreamError at the end."""
+
+    def __init__(self, kind: str, source: Callable[[], Awaitable[SentFrame]]) -> None:
+        super().__init__()
+        self.kind = kind
+        self._source = source
+
+    async def recv(self) -> Any:
+        return await self._source()
+
+
+class Peer:
+    """An RTCPeerConnection that answers one offer, or makes one."""
+
+    def __init__(self, ice: IceConfig) -> None:
+        servers = [RTCIceServer(s.urls, s.username, s.credential) for s in ice.servers]
+        self._announce = ice.announce
+        self.connection = RTCPeerConnection(
+            # An explicit list, even an empty one: aiortc's default is a public STUN server.
+            RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
+        )
+        self.changed = asyncio.Event()
+        """Set at every change of `state`."""
+        self.connection.on("connectionstatechange", self.changed.set)
+
+    @property
+    def state(self) -> str:
+        """new, connecting, connected, failed or closed."""
+        return str(self.connection.connectionState)
+
+    def add(
+        self, kind: str, direction: str, track: MediaStreamTrack | None = None
+    ) -> RTCRtpTransceiver:
+        """Add a transceiver. Must happen before `answer`: preferences set later do nothing."""
+        return self.connection.addTransceiver(track or kind, direction=direction)
+
+    def prefer(self, transceiver: RTCRtpTransceiver, codecs: Sequence[Codec]) -> None:
+        """Allow only these video codecs, in this order, each with its retransmission format."""
+        known = RTCRtpSender.getCapabilities("video").codecs
+        ordered = [c for codec in codecs for c in known if c.mimeType == _MIME[codec]]
+        transceiver.setCodecPreferences([*ordered, *(c for c in known if c.mimeType == _RTX)])
+
+    async def answer(self, offer: Offer) -> str:
+        """Take the offer, gather all candidates, and return the finished answer.
+
+        Raises MalformedSdp or UnsupportedOffer when the offer cannot be served.
+        """
+        try:
+            await self.connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
+        except OperationError as error:
+            raise UnsupportedOffer(
+                f"no codec in common: {error}", expected=["H264", "VP8", "opus"]
+            ) from error
+        except (ValueError, IndexError, KeyError, AttributeError, InvalidStateError) as error:
+            # aiortc's SDP parser raises all of these for lines it cannot read.
+            raise MalformedSdp(f"the offer cannot be read: {error}") from error
+        self._take_passive_role(offer.sdp)
+        self._negotiate_transport_cc(offer.sdp)
+        await self.connection.setLocalDescription(await self.connection.createAnswer())
+        return finish_answer(self.connection.localDescription.sdp, self._announce)
+
+    async def offer(self) -> str:
+        """Gather all candidates and return an offer for the transceivers added."""
+        await self.connection.setLocalDescription(await self.connection.createOffer())
+        return str(self.connection.localDescription.sdp)
+
+    async def accept(self, answer_sdp: str) -> None:
+        """Take the answer to `offer`. Raises MalformedSdp when it cannot be read."""
+        try:
+            await self.connection.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
+        except (ValueError, OperationError, InvalidStateError) as error:
+            raise MalformedSdp(f"the answer cannot be read: {error}") from error
+
+    async def wait_connected(self) -> bool:
+        """Wait until media can flow (True) or never will (False)."""
+        while self.state not in ("connected", "failed", "closed"):
+            self.changed.clear()
+            await self.changed.wait()
+        return self.state == "connected"
+
+    async def wait_gone(self) -> None:
+        """Wait until the connection has failed or was closed by either side."""
+        while self.state not in ("failed", "closed"):
+            self.changed.clear()
+            await self.changed.wait()
+
+    async def close(self) -> None:
+        await self.connection.close()
+
+    def _take_passive_role(self, offer_sdp: str) -> None:
+        """Be the DTLS server whenever the peer leaves it open: RSA certificates work then.
+
+        createAnswer keeps a role that is set and answers `active` otherwise:
+        https://github.com/aiortc/aiortc/blob/1.16.0/src/aiortc/rtcpeerconnection.py (createAnswer)
+        """
+        if "a=setup:actpass" in offer_sdp:
+            for transceiver in self.connection.getTransceivers():
+                transceiver.receiver.transport._set_role("server")
+
+    def _negotiate_transport_cc(self, offer_sdp: str) -> None:
+        """Answer with transport-cc and without REMB where the peer offers the extension.
+
+        createAnswer reads the transceiver's `_headerExtensions` and `_codecs`:
+        https://github.com/aiortc/aiortc/blob/1.16.0/src/aiortc/rtcpeerconnection.py
+        """
+        offered = SessionDescription.parse(offer_sdp)
+        for transceiver in self.connection.getTransceivers():
+            media = next((m for m in offered.media if m.rtp.muxId == transceiver.mid), None)
+            if media is None or transceiver.kind != "video":
+                continue
+            ids = [e.id for e in media.rtp.headerExtensions if e.uri == EXTENSION_URI]
+            if not ids:
+                continue
+            transceiver._headerExtensions.append(
+                RTCRtpHeaderExtensionParameters(id=ids[0], uri=EXTENSION_URI)
+            )
+            for codec in transceiver._codecs:
+                if not is_rtx(codec):
+                    kept = [f for f in codec.rtcpFeedback if f.type != "goog-remb"]
+                    codec.rtcpFeedback = [*kept, RTCRtcpFeedback(type="transport-cc")]
+
+
+class ReceiverTap:
+    """Coded access to one receiver: its packets come here instead of to aiortc's decoder.
+
+    The receiver's jitter buffer is replaced, so that no picture is ever assembled there; its
+    decoder thread stays idle on an empty queue.
+    https://github.com/aiortc/aiortc/blob/1.16.0/src/aiortc/rtcrtpreceiver.py (_handle_rtp_packet)
+    """
+
+    def __init__(self, receiver: Any, sink: PacketSink) -> None:
+        self._receiver = receiver
+        self.transport_sequence: Callable[[int], None] | None = None
+        """Called with the transport-wide sequence number of every packet, retransmissions too."""
+        self._receiver._RTCRtpReceiver__jitter_buffer = _JitterBufferTap(sink)
+        self._stock_handler = receiver._handle_rtp_packet
+        receiver._handle_rtp_packet = self._handle_rtp_packet
+        # REMB would compete with transport-cc, and its estimate is what starves Chromium.
+        self._receiver._RTCRtpReceiver__remote_bitrate_estimator = None
+
+    def codec_of(self, payload_type: int) -> Codec | None:
+        codec = self._receiver._RTCRtpReceiver__codecs.get(payload_type)
+        return None if codec is None else _codec(codec.mimeType)
+
+    @property
+    def rtcp_ssrc(self) -> int:
+        return int(self._receiver._RTCRtpReceiver__rtcp_ssrc or 0)
+
+    async def send_pli(self, media_ssrc: int) -> None:
+        await self._receiver._send_rtcp_pli(media_ssrc)
+
+    async def send_nack(self, media_ssrc: int, sequences: list[int]) -> None:
+        await self._receiver._send_rtcp_nack(media_ssrc, sequences)
+
+    async def send_rtcp(self, packet: bytes) -> None:
+        """Send a whole RTCP packet; silently nothing when the connection is gone."""
+        try:
+            await self._receiver.transport._send_rtp(packet)
+        except ConnectionError:
+            logger.debug("feedback not sent: the connection is closed")
+
+    async def packets_lost(self) -> int:
+        return sum(
+            getattr(s, "packetsLost", 0)
+            for s in (await self._receiver.getStats()).values()
+            if s.type == "inbound-rtp"
+        )
+
+    async def _handle_rtp_packet(self, packet: RtpPacket, arrival_time_ms: int) -> None:
+        sequence = packet.extensions.transport_sequence_number
+        if sequence is not None and self.transport_sequence is not None:
+            self.transport_sequence(sequence)
+        await self._stock_handler(packet, arrival_time_ms)
+
+
+class SenderTap:
+    """Packet mode of one sender: payloads go out as they are, keyframe requests come to us.
+
+    The sender's encoder is replaced by one whose `pack` returns ready payloads, and its
+    `_send_keyframe`, which packet mode ignores, by a callback.
+    https://github.com/aiortc/aiortc/blob/1.16.0/src/aiortc/rtcrtpsender.py (_next_encoded_frame)
+    """
+
+    def __init__(self, sender: Any, on_keyframe_request: Callable[[], None]) -> None:
+        self._sender = sender
+        self._packer = _PayloadPacker(self._rtp_timestamp)
+        self._sender._RTCRtpSender__encoder = self._packer
+        sender._send_keyframe = on_keyframe_request
+
+    @property
+    def rtp_origin(self) -> int | None:
+        """The RTP timestamp of pts 0, random per sender (RFC 3550 5.1); None before 2 frames."""
+        return self._packer.rtp_origin
+
+    @property
+    def packets_sent(self) -> int:
+        return int(self._sender._RTCRtpSender__packet_count)
+
+    @property
+    def octets_sent(self) -> int:
+        return int(self._sender._RTCRtpSender__octet_count)
+
+    def _rtp_timestamp(self) -> int:
+        return int(self._sender._RTCRtpSender__rtp_timestamp)
+
+    async def packets_lost(self) -> int:
+        """Packets the viewer reported lost in its last receiver report."""
+        stats = (await self._sender.getStats()).values()
+        received = [s.packetsReceived for s in stats if s.type == "remote-inbound-rtp"]
+        return max(0, self.packets_sent - received[-1]) if received else 0
+
+
+def negotiated_codec(transceiver: RTCRtpTransceiver) -> Codec | None:
+    """The video codec media will use: the first of the negotiated list."""
+    codecs = transceiver._codecs
+    return _codec(codecs[0].mimeType) if codecs else None
+
+
+def _codec(mime: str) -> Codec | None:
+    return next((codec for codec, name in _MIME.items() if name.lower() == mime.lower()), None)
+
+
+class _JitterBufferTap:
+    """Stands in for aiortc's JitterBuffer; never completes a frame."""
+
+    def __init__(self, sink: PacketSink) -> None:
+        self._sink = sink
+
+    def add(self, packet: Any) -> tuple[bool, None]:
+        self._sink(packet)
+        return False, None
+
+
+class _PayloadPacker:
+    """Stands in for aiortc's Encoder in packet mode."""
+
+    def __init__(self, rtp_timestamp: Callable[[], int]) -> None:
+        self._rtp_timestamp = rtp_timestamp
+        self._last_pts: int | None = None
+        self.rtp_origin: int | None = None
+
+    def pack(self, frame: SentFrame) -> tuple[list[bytes], int]:
+        if self.rtp_origin is None and self._last_pts is not None:
+            # The sender's random origin is a local variable there; but when the second frame is
+            # packed, the time it stored is that of the first.
+            self.rtp_origin = (self._rtp_timestamp() - self._last_pts) & 0xFFFFFFFF
+        self._last_pts = frame.pts
+        return list(frame.payloads), frame.pts

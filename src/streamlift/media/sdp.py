@@ -1,0 +1,190 @@
+"""Reading and editing SDP as text: what an offer asks for, and what our answer adds. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from streamlift.errors import MalformedSdp, UnsupportedOffer
+from streamlift.frames import Codec
+
+__all__ = ["MAX_CANDIDATES", "Offer", "OfferedMedia", "Role", "finish_answer", "read_offer"]
+
+MAX_CANDIDATES = 64
+MAX_MEDIA = 4
+_CODECS = {"H264": Codec.H264, "VP8": Codec.VP8}
+_DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
+
+
+class Role(StrEnum):
+    """Which side of the service a peer is on."""
+
+    PUBLISH = "publish"
+    VIEW = "view"
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedMedia:
+    """One m-line: kind, mid, direction, and the names of the codecs in it, upper case, in order."""
+
+    kind: str
+    mid: str
+    direction: str
+    codecs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A checked offer; `sdp` is safe to hand to the WebRTC stack."""
+
+    sdp: str
+    media: tuple[OfferedMedia, ...]
+
+    @property
+    def video(self) -> OfferedMedia:
+        return next(m for m in self.media if m.kind == "video")
+
+    @property
+    def audio(self) -> OfferedMedia | None:
+        return next((m for m in self.media if m.kind == "audio"), None)
+
+    @property
+    def video_codecs(self) -> tuple[Codec, ...]:
+        """The codecs of ours that the peer offers, in its order, each once."""
+        names = dict.fromkeys(self.video.codecs)
+        return tuple(_CODECS[name] for name in names if name in _CODECS)
+
+
+def read_offer(text: str, role: Role) -> Offer:
+    """Check an offer against RFC 9725 (WHIP) or draft-ietf-wish-whep and what we can do.
+
+    Raises MalformedSdp when it is not usable SDP, UnsupportedOffer when it asks for what we
+    do not do.
+    """
+    lines = text.replace("\r\n", "\n").strip().split("\n")
+    if lines[0] != "v=0":
+        raise MalformedSdp("the body is not SDP", found=lines[0][:40] or "nothing", expected="v=0")
+    media = tuple(_read_media(section) for section in _sections(lines))
+    _check_media(media, role)
+    if len(media) > 1 and not any(line.startswith("a=group:BUNDLE") for line in lines):
+        raise UnsupportedOffer(
+            "media must be bundled", found="no a=group:BUNDLE", expected="a=group:BUNDLE"
+        )
+    _check_transport(lines)
+    # mDNS names would be resolved before answering (a second lost); the peer's address shows itself
+    # when its checks arrive. Without candidates an end-of-candidates would mean failure, so it
+    # goes too. TCP candidates are of no use to a UDP-only agent.
+    kept = [
+        line
+        for line in lines
+        if not line.startswith("a=end-of-candidates")
+        and not (line.startswith("a=candidate:") and not _usable(line))
+    ]
+    return Offer("\r\n".join(kept) + "\r\n", media)
+
+
+def finish_answer(sdp: str, announce: tuple[str, ...]) -> str:
+    """Add what RFC 9725 wants of an answer, and announce only the configured addresses.
+
+    When none of the configured addresses is the machine's own (a public address behind one-to-one
+    NAT), the host candidates are announced under them instead.
+    """
+    lines = sdp.replace("\r\n", "\n").strip().split("\n")
+    hosts = {line.split()[4] for line in lines if line.startswith("a=candidate:")}
+    rewrite = bool(announce) and not hosts.intersection(announce)
+    answer: list[str] = []
+    for line in lines:
+        if line.startswith("a=candidate:") and announce:
+            answer.extend(_announced(line, announce, rewrite=rewrite))
+            continue
+        if line not in answer[-1:]:
+            answer.append(line)
+        if line == "a=rtcp-mux":
+            answer.append("a=rtcp-mux-only")  # RFC 8858
+    return "\r\n".join(answer) + "\r\n"
+
+
+def _sections(lines: list[str]) -> list[list[str]]:
+    sections: list[list[str]] = []
+    for line in lines:
+        if line.startswith("m="):
+            sections.append([line])
+        elif sections:
+            sections[-1].append(line)
+    return sections
+
+
+def _read_media(section: list[str]) -> OfferedMedia:
+    kind = section[0][2:].split(" ")[0]
+    mid = next((line[6:] for line in section if line.startswith("a=mid:")), "")
+    direction = next((line[2:] for line in section if line[2:] in _DIRECTIONS), "sendrecv")
+    codecs = tuple(
+        match[1].upper()
+        for line in section
+        if (match := re.match(r"a=rtpmap:\d+ ([\w.+-]+)/", line))
+    )
+    return OfferedMedia(kind, mid, direction, codecs)
+
+
+def _check_media(media: tuple[OfferedMedia, ...], role: Role) -> None:
+    kinds = [m.kind for m in media]
+    if len(media) > MAX_MEDIA:
+        raise UnsupportedOffer("too many media sections", found=len(media), expected=MAX_MEDIA)
+    if kinds.count("video") != 1 or kinds.count("audio") > 1 or set(kinds) - {"audio", "video"}:
+        raise UnsupportedOffer(
+            "one video and at most one audio section are served",
+            found=kinds,
+            expected=["video", "audio?"],
+        )
+    wanted = ("sendonly", "sendrecv") if role is Role.PUBLISH else ("recvonly", "sendrecv")
+    video = next(m for m in media if m.kind == "video")
+    if video.direction not in wanted:
+        raise UnsupportedOffer(
+            f"the video direction does not fit a peer that wants to {role}",
+            found=video.direction,
+            expected=" or ".join(wanted),
+        )
+    if not set(video.codecs) & set(_CODECS):
+        raise UnsupportedOffer(
+            "no video codec in common", found=list(video.codecs), expected=list(_CODECS)
+        )
+
+
+def _check_transport(lines: list[str]) -> None:
+    candidates = sum(line.startswith("a=candidate:") for line in lines)
+    if candidates > MAX_CANDIDATES:
+        raise UnsupportedOffer("too many ICE candidates", found=candidates, expected=MAX_CANDIDATES)
+    for attribute in ("a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:"):
+        if not any(line.startswith(attribute) for line in lines):
+            raise MalformedSdp(f"the offer lacks {attribute[2:-1]}", found=None, expected=attribute)
+
+
+def _usable(candidate: str) -> bool:
+    fields = candidate.split()
+    if len(fields) < 8 or fields[2].lower() != "udp":
+        return False
+    return _is_address(fields[4]) and fields[5].isdigit()
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _announced(line: str, announce: tuple[str, ...], *, rewrite: bool) -> list[str]:
+    fields = line.split()
+    if not rewrite:
+        return [line] if fields[4] in announce or fields[7] != "host" else []
+    if fields[7] != "host":
+        return [line]
+    version = ipaddress.ip_address(fields[4]).version
+    return [
+        " ".join([*fields[:4], address, *fields[5:]])
+        for address in announce
+        if ipaddress.ip_address(address).version == version
+    ]
