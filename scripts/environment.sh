@@ -1,0 +1,34 @@
+# Sourced by the scripts here: makes .venv, and installs into it when what is asked for has changed.
+# Honours STREAMLIFT_TORCH_INDEX (an extra package index, e.g. the CPU builds of torch) and PYTHON.
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:-} python3.13 python3.12 python3.11 python3; do
+    if command -v "$candidate" >/dev/null &&
+      "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "streamlift needs Python 3.11, 3.12 or 3.13 with venv; none was found" >&2
+  return 1
+}
+
+# ensure_environment EXTRAS: e.g. "server" or "server,torch,test"
+ensure_environment() {
+  local extras=$1 wanted python
+  wanted=$(cat pyproject.toml constraints.txt <(echo "$extras ${STREAMLIFT_TORCH_INDEX:-}") | cksum)
+  if [ -x .venv/bin/streamlift ] && [ "$(cat .venv/installed 2>/dev/null)" = "$wanted" ]; then
+    return
+  fi
+  if [ ! -x .venv/bin/python ]; then
+    python=$(find_python)
+    echo "making .venv with $($python --version)" >&2
+    "$python" -m venv .venv
+  fi
+  echo "installing streamlift[$extras] into .venv" >&2
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    ${STREAMLIFT_TORCH_INDEX:+--extra-index-url "$STREAMLIFT_TORCH_INDEX"} \
+    -c constraints.txt -e ".[$extras]"
+  echo "$wanted" >.venv/installed
+}
