@@ -87,12 +87,12 @@ def _clip(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     photographic = rng.random() < plan.photograph_share
     layers = [_layer(rng, photographs, plan.side, photographic, masked=False)]
-    for _ in range(int(rng.integers(0, 4))):
-        layers.append(_layer(rng, photographs, plan.side, photographic, masked=True))
+    above = int(rng.integers(0, 4))
+    layers += [_layer(rng, photographs, plan.side, photographic, masked=True) for _ in range(above)]
     blur = float(rng.uniform(0.15, 0.8))
     tone = _tone(rng)
     hr = [
-        cv2.LUT(render_scene(layers, side=plan.side, frame=t, blur=blur), tone)
+        cast(Plane, cv2.LUT(render_scene(layers, side=plan.side, frame=t, blur=blur), tone))
         for t in range(plan.frames)
     ]
     shrink = _downscale(rng)
@@ -223,7 +223,9 @@ def _cut(rng: np.random.Generator, picture: Plane, side: int) -> Plane:
 
 def _area(picture: Plane) -> npt.NDArray[np.float32]:
     height, width = picture.shape
-    small = cv2.resize(picture.astype(np.float32), (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(
+        picture.astype(np.float32), (width // 2, height // 2), interpolation=cv2.INTER_AREA
+    )
     return cast("npt.NDArray[np.float32]", small)
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
-
 from scripts.train_compact.net import TIERS, CompactNet
+from torch import Tensor, nn
 
 __all__ = ["Schedule", "Trained", "load_trained", "train"]
 
@@ -91,7 +90,7 @@ def train(
             output = net(source)
         loss = torch.sqrt((output - target) ** 2 + schedule.epsilon**2).mean()
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), schedule.clip)
         optimiser.step()
         _average(averaged, net, schedule.averaging)
@@ -143,7 +142,8 @@ def _save(
 
 def _batch(rng: np.random.Generator, lr: U8, hr: U8, schedule: Schedule) -> tuple[Tensor, Tensor]:
     side = schedule.patch
-    sources, targets = [], []
+    sources: list[U8] = []
+    targets: list[U8] = []
     for _ in range(schedule.batch):
         picture = int(rng.integers(len(lr)))
         # Whole 2x2 blocks would do, but any offset varies how patches meet the coder's blocks.
@@ -179,7 +179,8 @@ def _held_gain(net: CompactNet, lr: U8, hr: U8) -> float:
     """Mean dB over bicubic on held-out pictures of the training kind."""
     base = CompactNet(TIERS["xs"])
     gains = []
-    for source, target in zip(_unit(lr).split(8), _unit(hr).split(8), strict=True):
+    for begin in range(0, len(lr), 8):
+        source, target = (_unit(pictures[begin : begin + 8]) for pictures in (lr, hr))
         errors = [_error(net(source), target), _error(_bicubic(base, source), target)]
         gains.append(10 * torch.log10(errors[1] / errors[0]))
     return float(torch.cat(gains).mean())

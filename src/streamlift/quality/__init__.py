@@ -1,1 +1,51 @@
 """Picture quality and temporal stability figures."""
+
+from streamlift.quality.figures import (
+    Motion,
+    e_warp,
+    flicker,
+    motion_of,
+    psnr,
+    sharpness_ratio,
+    shift_flicker,
+    ssim,
+)
+from streamlift.quality.table import (
+    Clip,
+    FlickerRow,
+    Method,
+    Row,
+    bicubic,
+    cpu_ms,
+    flicker_rows,
+    lanczos,
+    quality_table,
+    read_clip,
+    render_flicker,
+    render_table,
+    write_crops,
+)
+
+__all__ = [
+    "Clip",
+    "FlickerRow",
+    "Method",
+    "Motion",
+    "Row",
+    "bicubic",
+    "cpu_ms",
+    "e_warp",
+    "flicker",
+    "flicker_rows",
+    "lanczos",
+    "motion_of",
+    "psnr",
+    "quality_table",
+    "read_clip",
+    "render_flicker",
+    "render_table",
+    "sharpness_ratio",
+    "shift_flicker",
+    "ssim",
+    "write_crops",
+]

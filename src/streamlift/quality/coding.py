@@ -53,10 +53,8 @@ def code_clip(clip: Sequence[Planes], coding: Coding, *, fps: int = 25) -> list[
     import av
 
     encoder = _encoder(clip[0], coding, fps)
-    decoder = cast(
-        "av.VideoCodecContext",
-        av.CodecContext.create("h264" if coding.codec is Codec.H264 else "vp8", "r"),
-    )
+    name = "h264" if coding.codec is Codec.H264 else "vp8"
+    decoder = cast("av.VideoCodecContext", av.CodecContext.create(name, "r"))
     coded: list[Planes] = []
     for index, planes in enumerate(clip):
         frame = _video_frame(planes)
@@ -87,7 +85,7 @@ def _encoder(first: Planes, coding: Coding, fps: int) -> av.VideoCodecContext:
     import av
 
     name = "libx264" if coding.codec is Codec.H264 else "libvpx"
-    encoder = cast("av.VideoCodecContext", av.CodecContext.create(name, "w"))
+    encoder = cast("av.VideoCodecContext", av.CodecContext.create(name, mode="w"))
     encoder.width, encoder.height = first.size.width, first.size.height
     encoder.pix_fmt = "yuv420p"
     encoder.framerate = Fraction(fps)

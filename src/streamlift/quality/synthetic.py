@@ -276,7 +276,9 @@ Scene = Callable[[np.random.Generator, int], tuple[list[Layer], float]]
 
 def _leaves_pan(rng: np.random.Generator, side: int) -> tuple[list[Layer], float]:
     ground = Layer(foliage(rng, side), Motion(velocity=(2.3, 0.7)), scale=1.1)
-    top = Layer(foliage(rng, side), Motion(velocity=(-1.4, 1.1), turn=0.01), 0.8, blob_mask(rng, side))
+    top = Layer(
+        foliage(rng, side), Motion(velocity=(-1.4, 1.1), turn=0.01), 0.8, blob_mask(rng, side)
+    )
     return [ground, top], 0.4
 
 
@@ -318,7 +320,9 @@ def _crowd(rng: np.random.Generator, side: int) -> tuple[list[Layer], float]:
 
 def _portrait(rng: np.random.Generator, side: int) -> tuple[list[Layer], float]:
     ground = Layer(gradient(rng, side), Motion())
-    body = Layer(fractal(rng, side), Motion(velocity=(0.6, 0.3), wobble=1.5), 0.9, blob_mask(rng, side))
+    body = Layer(
+        fractal(rng, side), Motion(velocity=(0.6, 0.3), wobble=1.5), 0.9, blob_mask(rng, side)
+    )
     hair = Layer(fur(rng, side), Motion(velocity=(0.6, 0.3), turn=0.005), 0.5, blob_mask(rng, side))
     return [ground, body, hair], 0.5
 

@@ -36,6 +36,13 @@ def _bicubic(device: str, settings: Mapping[str, Any]) -> Upscaler:
     return Bicubic.from_settings(settings)
 
 
+def _compact(device: str, settings: Mapping[str, Any]) -> Upscaler:
+    _need("onnxruntime", "compact", extra="server")
+    from streamlift.upscalers.compact import Compact
+
+    return Compact.from_settings(settings)
+
+
 def _toy(device: str, settings: Mapping[str, Any]) -> Upscaler:
     from streamlift.upscalers.toy import Toy
 
@@ -76,6 +83,7 @@ def _flashvsr_tiny_random(device: str, settings: Mapping[str, Any]) -> Upscaler:
 
 _FACTORIES: dict[str, Callable[[str, Mapping[str, Any]], Upscaler]] = {
     "bicubic": _bicubic,
+    "compact": _compact,
     "toy": _toy,
     "realesrgan-x2": _realesrgan("realesrgan-x2"),
     "realesrgan-general": _realesrgan("realesrgan-general"),

@@ -1,0 +1,124 @@
+"""Make data, train, export and evaluate the `compact` networks; `retrain` does it all.
+
+From the repository's root: `python -m scripts.train_compact retrain`. Clips and checkpoints are
+kept in `data/compact`, which git ignores; graphs go into the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+import torch
+from scripts.train_compact.data import DataPlan, load_clips, make_clips
+from scripts.train_compact.evaluate import report
+from scripts.train_compact.export import calibrate, export, write_manifest
+from scripts.train_compact.train import Schedule, load_trained, train
+
+from streamlift.upscalers.compact import Tier
+
+SCHEDULES = {
+    "s": Schedule("s", steps=60_000, warm_up=500, exact_share=0.25),
+    "m": Schedule("m", steps=60_000, warm_up=500, exact_share=0.25),
+    "xs": Schedule("xs", steps=60_000, warm_up=500, exact_share=0.25),
+}
+TRAINING = DataPlan()
+HELD = DataPlan(clips=24, seed=900_000)
+CALIBRATION_PICTURES = 48
+WEIGHTS = Path("src/streamlift/upscalers/compact/weights")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m scripts.train_compact", description=__doc__)
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("--folder", type=Path, default=Path("data/compact"))
+    parser.add_argument("--tier", action="append", choices=[*SCHEDULES], help="default: all")
+    parser.add_argument(
+        "--clip", action="append", type=Path, default=[], help="file to evaluate on"
+    )
+    parser.add_argument("--frames", type=int, default=48, help="frames of each such file")
+    options = parser.parse_args()
+    options.tier = options.tier or list(SCHEDULES)
+    # One thread each: the numbers are per core, and another core makes the sums differ.
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    cv2.setNumThreads(1)
+    COMMANDS[options.command](options)
+
+
+def make_data(options: argparse.Namespace) -> None:
+    """Clips to train on, and two dozen to log progress on."""
+    make_clips(options.folder / "clips", TRAINING)
+    make_clips(options.folder / "held", HELD)
+
+
+def train_tiers(options: argparse.Namespace) -> None:
+    lr, hr = load_clips(options.folder / "clips")
+    held = load_clips(options.folder / "held")
+    for tier in options.tier:
+        train(lr, hr, held, SCHEDULES[tier], options.folder / f"{tier}.pt")
+
+
+def export_tiers(options: argparse.Namespace) -> None:
+    """Write both graphs of each tier into the package, and the manifest."""
+    WEIGHTS.mkdir(exist_ok=True)
+    lr, _ = load_clips(options.folder / "clips")
+    some = lr[np.linspace(0, len(lr) - 1, CALIBRATION_PICTURES).astype(int)]
+    for tier in options.tier:
+        trained = load_trained(options.folder / f"{tier}.pt")
+        schedule = trained.schedule
+        notes = {
+            "tier": tier,
+            "steps": str(schedule.steps),
+            "seed": str(schedule.seed),
+            "data_seed": str(TRAINING.seed),
+            "revision": _revision(),
+        }
+        export(trained.net, WEIGHTS / f"{tier}-fp32.onnx", None, notes)
+        steps = calibrate(trained.net, some)
+        export(trained.net, WEIGHTS / f"{tier}-int8.onnx", steps, notes)
+    write_manifest(WEIGHTS)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    tiers = [Tier(tier) for tier in options.tier]
+    print(f"{_processor()}, {os.cpu_count()} cores, onnxruntime {onnxruntime.__version__}")
+    print(report(options.clip, frames=options.frames, tiers=tiers))
+
+
+def retrain(options: argparse.Namespace) -> None:
+    for step in (make_data, train_tiers, export_tiers, evaluate):
+        step(options)
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "data": make_data,
+    "train": train_tiers,
+    "export": export_tiers,
+    "evaluate": evaluate,
+    "retrain": retrain,
+}
+
+
+def _revision() -> str:
+    result = subprocess.run(
+        ["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+    )
+    return result.stdout.strip()
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return "unknown processor"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""When the CPU path steps down under load and up again: pure decisions, and how to apply them."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Protocol, runtime_checkable
+
+from streamlift.clock import Clock
+from streamlift.frames import Stabilise
+from streamlift.upscalers.compact import Effort
+
+__all__ = ["Adjustable", "Ladder", "Rung", "Steadier", "take_rung"]
+
+STRAINED_S = 2.0
+"""Drops that go on for this long mean that the machine cannot keep up."""
+
+RELIEF_S = 1.0
+"""A pause between drops that ends a strain: a hiccup is not a lack of speed."""
+
+QUIET_S = 30.0
+LONGEST_QUIET_S = 240.0
+
+
+class Rung(IntEnum):
+    """How much is spent on a frame, most first. BICUBIC must be shown as degraded."""
+
+    FULL = 0
+    HALF_FLOW = 1
+    UNSTEADIED = 2
+    SMALL = 3
+    BICUBIC = 4
+
+
+class Ladder:
+    """One stream's step: down after 2 s of drops, up after 30 s without.
+
+    When a step up brings drops back within those 30 s, the next one waits twice as long, to at
+    most 4 minutes. Feed it every drop and every delivered frame; it reads only the clock.
+    """
+
+    def __init__(self, clock: Clock, *, best: Rung = Rung.FULL) -> None:
+        """`best`: where to begin and never to go above, as UNSTEADIED with no stabiliser."""
+        self.rung = best
+        self._best = best
+        self._clock = clock
+        self._strain_began_s: float | None = None
+        self._last_drop_s = clock.now_s()
+        self._changed_s = clock.now_s()
+        self._went_up = False
+        self._quiet_s = QUIET_S
+
+    def note_drops(self, count: int = 1) -> Rung | None:
+        """Frames were dropped because the queue was late; the new rung if it changed."""
+        if count < 1:
+            return None
+        now_s = self._clock.now_s()
+        if self._strain_began_s is None or now_s - self._last_drop_s > RELIEF_S:
+            self._strain_began_s = now_s
+        self._last_drop_s = now_s
+        if now_s - self._strain_began_s < STRAINED_S or self.rung is Rung.BICUBIC:
+            return None
+        if self._went_up and now_s - self._changed_s < QUIET_S:
+            self._quiet_s = min(LONGEST_QUIET_S, self._quiet_s * 2)
+        return self._move(Rung(self.rung + 1), went_up=False)
+
+    def note_frame(self) -> Rung | None:
+        """A frame was delivered in time; the new rung if it changed."""
+        now_s = self._clock.now_s()
+        quiet_since_s = max(self._last_drop_s, self._changed_s)
+        if now_s - quiet_since_s < self._quiet_s:
+            return None
+        if self.rung is self._best:
+            self._quiet_s = QUIET_S
+            return None
+        return self._move(Rung(self.rung - 1), went_up=True)
+
+    @property
+    def degraded(self) -> bool:
+        return self.rung is Rung.BICUBIC
+
+    def _move(self, rung: Rung, *, went_up: bool) -> Rung:
+        self.rung = rung
+        self._changed_s = self._clock.now_s()
+        self._strain_began_s = None
+        self._went_up = went_up
+        return rung
+
+
+@runtime_checkable
+class Adjustable(Protocol):
+    """A session that can spend less on a frame, as `compact`'s."""
+
+    effort: Effort
+
+
+class Steadier(Protocol):
+    """What of a stabiliser the ladder turns."""
+
+    half_flow: bool
+    strength: Stabilise
+
+
+def take_rung(
+    rung: Rung, *, session: object, stabiliser: Steadier | None, strength: Stabilise
+) -> None:
+    """Set a stream's stabiliser and session to a rung; `strength` is what the stream asked for."""
+    if stabiliser is not None:
+        stabiliser.half_flow = rung >= Rung.HALF_FLOW
+        stabiliser.strength = Stabilise.OFF if rung >= Rung.UNSTEADIED else strength
+    if isinstance(session, Adjustable):
+        session.effort = _EFFORTS.get(rung, Effort.FULL)
+
+
+_EFFORTS = {Rung.SMALL: Effort.SMALL, Rung.BICUBIC: Effort.BICUBIC}
