@@ -64,8 +64,8 @@ class Loop:
         self.coded = {"source": _encode(scene, 1), "upscaled": _encode(scene, 2)}
         self.started_s = time.monotonic()
 
-    def packet(self, view: str, index: int) -> av.Packet:
-        packet = av.Packet(self.coded[view][index % LOOP])
+    def packet(self, view: str, index: int) -> av.Packet[Any]:
+        packet: av.Packet[Any] = av.Packet(self.coded[view][index % LOOP])
         packet.pts = packet.dts = index * 90_000 // FPS
         packet.time_base = Fraction(1, 90_000)
         return packet
@@ -78,20 +78,20 @@ class LoopTrack(MediaStreamTrack):
 
     def __init__(self, loop: Loop, view: str) -> None:
         super().__init__()
-        self._loop, self._view = loop, view
+        self._scene, self._view = loop, view
         now = (time.monotonic() - loop.started_s) * FPS
         self._next = (int(now) // GOP + 1) * GOP
         self.sender: RTCRtpSender | None = None
         self.rtp_origin: int | None = None
 
-    async def recv(self) -> av.Packet:
+    async def recv(self) -> av.Packet[Any]:
         if self.sender is not None and self.rtp_origin is None:
-            sent = self.sender._RTCRtpSender__rtp_timestamp
+            sent = getattr(self.sender, "_RTCRtpSender__rtp_timestamp")  # noqa: B009, mangled
             if sent:
                 self.rtp_origin = (sent - (self._next - 1) * 90_000 // FPS) % (1 << 32)
-        due_s = self._loop.started_s + self._next / FPS
+        due_s = self._scene.started_s + self._next / FPS
         await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-        packet = self._loop.packet(self._view, self._next)
+        packet = self._scene.packet(self._view, self._next)
         self._next += 1
         return packet
 
@@ -196,13 +196,15 @@ class Fake:
             ("flashvsr", "flashvsr", "cuda:0", "unavailable", "no such device: H100", None),
         ]
         keys = ("name", "upscaler", "device", "state", "reason", "fps")
-        return [dict(zip(keys, row, strict=True)) | {"slots": {"total": 4, "used": 1}} for row in rows]
+        return [
+            dict(zip(keys, row, strict=True)) | {"slots": {"total": 4, "used": 1}} for row in rows
+        ]
 
 
 def _draw(number: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     y, x = np.mgrid[0:LOW, 0:LOW]
     luma = 110 + 50 * np.sin((x + 3 * number) / 9) * np.cos((y - 2 * number) / 7)
-    picture = luma.astype(np.uint8)
+    picture: np.ndarray[Any, np.dtype[np.uint8]] = luma.astype(np.uint8)
     at = (20 + number, LOW // 2 + int(30 * np.sin(number * 2 * np.pi / LOOP)))
     cv2.putText(picture, "streamlift", at, cv2.FONT_HERSHEY_SIMPLEX, 0.8, 230, 2, cv2.LINE_AA)
     draw_stamp(picture, number, number / FPS)
@@ -231,7 +233,9 @@ def _encode(scene: list[np.ndarray[Any, np.dtype[np.uint8]]], scale: int) -> lis
 def problem(status: int, detail: str, **headers: str) -> JSONResponse:
     body = {"type": "urn:streamlift:problem:fake", "title": "", "status": status, "detail": detail}
     return JSONResponse(
-        body, status, headers={name.replace("_", "-"): value for name, value in headers.items()},
+        body,
+        status,
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
         media_type="application/problem+json",
     )
 

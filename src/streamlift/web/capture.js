@@ -71,23 +71,25 @@ export class Capture {
     const parts = [];
     const startedMs = performance.now();
     let total = 0;
+    // By a clock, since MP4 data comes only at keyframes.
+    const clock = setInterval(() => {
+      const seconds = (performance.now() - startedMs) / 1000;
+      setText(this.#record, `Stop · ${duration(seconds)}`);
+      // What is recorded waits in memory until it is saved.
+      if (seconds > LONGEST_S || total > LARGEST) recorder.stop();
+    }, 500);
     recorder.addEventListener("dataavailable", ({ data }) => {
       parts.push(data);
       total += data.size;
-      const seconds = (performance.now() - startedMs) / 1000;
-      setText(this.#record, `Stop · ${duration(seconds)} · ${bytes(total)}`);
-      // What is recorded waits in memory until it is saved.
-      if (recorder.state === "recording" && (seconds > LONGEST_S || total > LARGEST)) {
-        recorder.stop();
-      }
     });
     recorder.addEventListener("stop", () => {
+      clearInterval(clock);
       this.#recorder = null;
       this.#record.setAttribute("aria-pressed", "false");
       setText(this.#record, "Record");
       const type = recorder.mimeType.split(";")[0];
-      const ending = type.endsWith("mp4") ? "mp4" : "webm";
-      if (total) download(new Blob(parts, { type }), `${stream}-${fileTime(new Date())}.${ending}`);
+      const name = `${stream}-${fileTime(new Date())}.${ending(type)}`;
+      if (total) download(new Blob(parts, { type }), name);
       this.say(total ? `Recording saved, ${bytes(total)}.` : "Nothing was recorded.");
     });
     recorder.start(1000);
@@ -95,4 +97,10 @@ export class Capture {
     setText(this.#record, "Stop");
     return recorder;
   }
+}
+
+/** @param {string} type of a recording @returns {string} */
+function ending(type) {
+  if (type.endsWith("mp4")) return "mp4";
+  return type.endsWith("webm") ? "webm" : "mkv";
 }

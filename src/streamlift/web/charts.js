@@ -1,7 +1,7 @@
 // @ts-check
-/** Small live charts on canvas: the last two minutes, one value a second, in the page's colours. */
+/** Small live charts on canvas: the last minute, one value a second, in the page's colours. */
 
-const KEPT = 120;
+const KEPT = 60;
 
 /** One or more series stacked on each other; a bounded memory of the newest values. */
 export class Chart {

@@ -38,17 +38,28 @@ export class FramePairs {
     const mine = this.#held[side];
     mine.push({ pts, picture });
     const other = this.#held[side === "source" ? "upscaled" : "source"];
-    const partner = other.find((held) => belongTogether(held.pts, pts));
+    // With a full memory and no partner in it the times mean nothing: show the newest of both.
+    const partner =
+      other.findLast((held) => belongTogether(held.pts, pts)) ??
+      (mine.length > KEPT && other.length === KEPT ? other[KEPT - 1] : undefined);
     if (!partner) {
       if (mine.length > KEPT) mine.shift()?.picture.close();
       return false;
     }
+    const newest = mine[mine.length - 1];
     this.#show(
       side === "source"
-        ? { source: mine[mine.length - 1], upscaled: partner }
-        : { source: partner, upscaled: mine[mine.length - 1] },
+        ? { source: newest, upscaled: partner }
+        : { source: partner, upscaled: newest },
     );
     return true;
+  }
+
+  /** Whether the pair is known to be one frame. */
+  get locked() {
+    const pair = this.#pair;
+    return pair !== null && pair.source.pts !== null && pair.upscaled.pts !== null &&
+      belongTogether(pair.source.pts, pair.upscaled.pts);
   }
 
   /** How many frames wait for their partner. */

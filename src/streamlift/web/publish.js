@@ -120,7 +120,8 @@ export class PublishPanel extends EventTarget {
   }
 
   get #kind() {
-    return new FormData(this.#form).get("source");
+    // Not by FormData, which leaves out a disabled fieldset.
+    return this.#form.querySelector("input[name=source]:checked")?.getAttribute("value");
   }
 
   #showFields() {

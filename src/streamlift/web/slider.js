@@ -54,8 +54,7 @@ export class Slider extends EventTarget {
 
   /** Whether both halves are known to show the same frame. */
   get locked() {
-    const pair = this.#pairs.pair;
-    return pair !== null && pair.source.pts !== null && pair.upscaled.pts !== null;
+    return this.#pairs.locked;
   }
 
   start() {
@@ -76,6 +75,9 @@ export class Slider extends EventTarget {
     this.position = Math.min(1, Math.max(0, position));
     const percent = Math.round(this.position * 100);
     this.line.style.left = `${this.position * 100}%`;
+    // The captions belong to their halves: one goes when its half gets too narrow for it.
+    this.canvas.parentElement?.classList.toggle("no-left", this.position < 0.15);
+    this.canvas.parentElement?.classList.toggle("no-right", this.position > 0.85);
     this.line.setAttribute("aria-valuenow", String(percent));
     this.line.setAttribute("aria-valuetext", `${percent}% source`);
     this.draw();
