@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,18 @@ from streamlift.errors import ConfigError, OutOfMemory, UpscaleError
 from streamlift.frames import Size
 from streamlift.stamp import draw_stamp, read_stamp
 from streamlift.upscalers import Parkable, create_upscaler
+from streamlift.upscalers.flashvsr.colour import ColourFix
+from streamlift.upscalers.flashvsr.config import (
+    DecoderConfig,
+    DitConfig,
+    ModelConfig,
+    ProjectorConfig,
+    VaeConfig,
+)
+from streamlift.upscalers.flashvsr.model import Model
 from streamlift.upscalers.flashvsr.session import FlashVsrSession
-from streamlift.upscalers.flashvsr.tiny import create_tiny_random
+from streamlift.upscalers.flashvsr.settings import Settings
+from streamlift.upscalers.flashvsr.tiny import create_tiny_random, random_model
 from streamlift.upscalers.flashvsr.upscaler import FlashVsr
 
 near = partial(torch.testing.assert_close, rtol=0)
@@ -170,9 +181,9 @@ def test_parking_between_frames_changes_nothing(primed: FlashVsr) -> None:
 # Endless ---------------------------------------------------------------------------------------
 
 
-def test_more_chunks_than_the_references_rope_table_has_room_for(primed: FlashVsr) -> None:
-    session = primed.open(SMALL)
-    video = _video(8)
+def test_more_chunks_than_the_references_rope_table_has_room_for() -> None:
+    session = _smallest().open(Size(32, 32))
+    video = _video(8, Size(32, 32))
     before = session.nbytes()
     given = sum(group.shape[0] for group in session.push(video[0]))
     for chunk in range(525):
@@ -311,11 +322,17 @@ def _counts(upscaler: FlashVsr, frames: int) -> tuple[list[int], list[int]]:
     return counts, wanted
 
 
-def _with_vae(tiny: FlashVsr) -> Any:
-    from dataclasses import replace
+def _smallest() -> FlashVsr:
+    """128 x 128 pixels, one block, two channels: for long runs."""
+    config = ModelConfig(
+        dit=DitConfig(dim=32, heads=1, blocks=1, ffn_dim=8, freq_dim=8, text_dim=8),
+        projector=ProjectorConfig(hidden1=2, hidden2=2, dim=32),
+        decoder=DecoderConfig(channels=(2, 2, 2, 2)),
+    )
+    model = random_model(config, seed=2).prepare(torch.device("cpu"), torch.float32)
+    return FlashVsr("smallest", model, Settings(scale=4, colour=ColourFix.OFF))
 
-    from streamlift.upscalers.flashvsr.config import VaeConfig
-    from streamlift.upscalers.flashvsr.tiny import random_model
 
+def _with_vae(tiny: FlashVsr) -> Model:
     config = replace(tiny.model.config, decoder=VaeConfig(base=4))
     return random_model(config, seed=1).prepare(torch.device("cpu"), torch.float32)

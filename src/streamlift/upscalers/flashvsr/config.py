@@ -125,5 +125,5 @@ def tiny_random() -> ModelConfig:
     return ModelConfig(
         dit=DitConfig(dim=32, heads=1, blocks=2, ffn_dim=48, text_dim=16, freq_dim=16),
         projector=ProjectorConfig(hidden1=8, hidden2=8, dim=32),
-        decoder=DecoderConfig(channels=(16, 8, 8, 8)),
+        decoder=DecoderConfig(channels=(16, 8, 8, 4)),
     )
