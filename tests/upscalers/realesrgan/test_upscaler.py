@@ -275,6 +275,13 @@ def test_a_device_that_is_not_there_is_named() -> None:
         create_upscaler("realesrgan-x2", device="abacus", settings={"path": str(TINY_FILE)})
 
 
+def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    with pytest.raises(NotReady, match=r"pip install 'streamlift\[torch\]'"):
+        create_upscaler("realesrgan-x2", settings={})
+
+
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
