@@ -116,6 +116,7 @@ class Knobs:
     opening_s: float = 0.0
     fail_at: int | None = None  # raise when the n-th frame of a lane is to be delivered
     hang_at: int | None = None
+    lose: frozenset[int] = frozenset()  # numbers of frames that are never delivered
     error: Exception = field(default_factory=lambda: RuntimeError("toy failure"))
 
 
@@ -179,6 +180,8 @@ class FakeLane:
             for out in ready:
                 self._misbehave()
                 self.delivered += 1
+                if self.delivered - 1 in knobs.lose:
+                    continue
                 for one in self._encode(out):
                     yield one
             await self._hang_if_told()

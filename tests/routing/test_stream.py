@@ -12,7 +12,6 @@ from tests.routing.fakes import (
     FakeBackend,
     FakePublisher,
     Knobs,
-    frame,
     stream_frames,
 )
 from tests.routing.virtual_time import LoopClock, ended, in_virtual_time, settle, until
@@ -106,23 +105,15 @@ async def test_the_source_view_goes_in_step_with_the_upscaled_one() -> None:
 @in_virtual_time
 async def test_access_units_of_frames_the_lane_dropped_are_relayed_too() -> None:
     async with running() as (stream, backend, clock):
+        backend.knobs = Knobs(lose=frozenset({3, 4, 7}))
         publisher = FakePublisher()
+        upscaled, source = Seen(stream.watch()), Seen(stream.watch(View.SOURCE))
         done = asyncio.ensure_future(stream.publish(publisher))
-        source = Seen(stream.watch(View.SOURCE))
-        for n in range(3):
-            publisher.push(frame(n * 3600, clock.now_s(), keyframe=n == 0))
-        await until(lambda: bool(backend.lanes))
-        await settle()
-        assert backend.lanes[0].offered == [0, 3600, 7200]
-        stream.show(_like(backend, 7200), backend.name)
-        await settle()
-        assert source.pts == [0, 3600, 7200]
+        await stream_frames(publisher, clock, 10, keyframe_every=10)
+        await until(lambda: len(upscaled.frames) == 7)
+        assert source.pts == [n * 3600 for n in range(10)]
         publisher.end()
         await ended(done)
-
-
-def _like(backend: FakeBackend, pts: int) -> EncodedFrame:
-    return EncodedFrame(pts, Size(32, 32), H264, True, b"hr", 0.0)
 
 
 @in_virtual_time

@@ -8,11 +8,14 @@ import logging
 from collections.abc import Mapping
 
 from streamlift.clock import Clock
-from streamlift.errors import NoCapacity, StreamTaken, UnknownStream
+from streamlift.errors import BackendError, StreamTaken, UnknownStream
 from streamlift.frames import Codec, EncodedFrame, Frame, LaneOptions, Rendition
 from streamlift.metrics import Metrics
 from streamlift.routing.broadcast import Broadcast, Cursor
+from streamlift.routing.events import EventKind, EventLog
+from streamlift.routing.feed import Feed
 from streamlift.routing.figures import Figures
+from streamlift.routing.health import ErrorBudget
 from streamlift.routing.keyframes import KeyframeRequests
 from streamlift.routing.ports import Backend, Lane, Publisher
 from streamlift.routing.settings import Idle, StreamSettings, View
@@ -46,12 +49,19 @@ class Stream:
         clock: Clock,
         metrics: Metrics,
         settings: StreamSettings,
+        fallback: str | None = None,
+        budgets: Mapping[str, ErrorBudget] | None = None,
+        events: EventLog | None = None,
     ) -> None:
         self.name = name
         self.settings = settings
         self._backends = backends
         self._backend = backend
+        self._fallback = fallback
+        self._budgets = budgets or {name: ErrorBudget() for name in backends}
+        self._events = events or EventLog()
         self._clock = clock
+        self._metrics = metrics
         self._machine = StateMachine()
         self._figures = Figures(metrics)
         self._timeline = Timeline()
@@ -62,12 +72,12 @@ class Stream:
         self._board: Switchboard | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._publisher: Publisher | None = None
-        self._refusal: NoCapacity | None = None
+        self._refusal: BackendError | None = None
+        self._last_shown: dict[Format, tuple[Feed, int]] = {}
         self._gone_s = clock.now_s()
         self._running = asyncio.Event()
         self._changed = asyncio.Event()
         self._close_reason: str | None = None
-        self.degraded = False
         self._output(settings.rendition)
 
     @property
@@ -89,13 +99,25 @@ class Stream:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                self._board = Switchboard(self.name, self._backends, self._backend, self, tasks)
+                self._board = Switchboard(
+                    self.name,
+                    self._backends,
+                    self._backend,
+                    self._fallback,
+                    self._budgets,
+                    self,
+                    self._clock,
+                    self._metrics,
+                    tasks,
+                )
+                running = tasks.create_task(self._board.run())
                 self._running.set()
                 reason = await self._until_closed()
                 self._apply(StreamEvent.DRAIN, reason)
                 if self._publisher is not None:
                     tasks.create_task(self._send_away(self._publisher, reason))
                 await self._board.drain(self.settings.drain_s)
+                running.cancel()
         finally:
             self._apply(StreamEvent.CLOSE, self._close_reason or "cancelled")
             self._source.broadcast.close()
@@ -165,7 +187,7 @@ class Stream:
             name=self.name,
             state=self._machine.state,
             reason=self._machine.reason,
-            degraded=self.degraded,
+            degraded=board is not None and board.degraded,
             backend=self._backend if board is None else board.backend,
             policy="fixed",
             publisher=None if publisher is None else figures.publisher(),
@@ -188,20 +210,46 @@ class Stream:
             fps=self._figures.ingest.fps,
         )
 
-    def show(self, encoded: EncodedFrame, backend: str) -> None:
-        rendition = encoded.rendition
-        self._output(rendition).put(encoded)
-        default = self.settings.rendition
-        if (rendition.codec, rendition.profile) == (default.codec, default.profile):
-            self._source.release(encoded.pts)
-            self._figures.sent(encoded, self._clock.now_s(), backend)
-            self._apply(StreamEvent.PICTURE, "")
+    def leads(self, encoded: EncodedFrame) -> bool:
+        return _format(encoded.rendition) == _format(self.settings.rendition)
 
-    def refused(self, error: NoCapacity) -> None:
+    def show(self, encoded: EncodedFrame, feed: Feed) -> None:
+        kind = _format(encoded.rendition)
+        before, last_pts = self._last_shown.get(kind, (None, -1))
+        # A decoder cannot go on in another lane's frames but at a keyframe.
+        if encoded.pts <= last_pts or (before is not feed and not encoded.keyframe):
+            self._figures.drop("out_of_step")
+            return
+        self._last_shown[kind] = (feed, encoded.pts)
+        self._output(encoded.rendition).put(encoded)
+        if kind != _format(self.settings.rendition):
+            return
+        self._source.release(encoded.pts)
+        self._figures.sent(encoded, self._clock.now_s(), feed.backend)
+        self._apply(StreamEvent.PICTURE, "")
+
+    def refused(self, error: BackendError) -> None:
         self._refusal = error
 
-    def failed(self, backend: str, reason: str) -> None:
-        log.warning("stream %s: %s failed: %s", self.name, backend, reason)
+    def crossing(self, begins: bool, reason: str) -> None:
+        self._apply(StreamEvent.SWITCH if begins else StreamEvent.SETTLED, reason)
+
+    def tell(
+        self,
+        kind: EventKind,
+        *,
+        before: str | None = None,
+        after: str | None = None,
+        gap_ms: float | None = None,
+        reason: str = "",
+    ) -> None:
+        log.info("stream %s: %s %s -> %s: %s", self.name, kind, before, after, reason)
+        self._events.add(
+            kind, stream=self.name, before=before, after=after, gap_ms=gap_ms, reason=reason
+        )
+
+    def drop(self, reason: str, amount: int) -> None:
+        self._figures.drop(reason, amount)
 
     def lane_ended(self, lane: Lane) -> None:
         self._figures.lane_gone(lane)
@@ -274,7 +322,7 @@ class Stream:
             raise UnknownStream(f"stream {self.name} is closed: {self._close_reason}")
 
     def _output(self, rendition: Rendition) -> Broadcast:
-        kind = (rendition.codec, rendition.profile)
+        kind = _format(rendition)
         output = self._outputs.get(kind)
         if output is None:
             output = Broadcast(self._clock, self.request_keyframe, self._viewers_changed)
@@ -302,3 +350,7 @@ class Stream:
         before = self._machine.state
         if self._machine.apply(event, reason):
             log.info("stream %s: %s -> %s %s", self.name, before, self.state, reason)
+
+
+def _format(rendition: Rendition) -> Format:
+    return rendition.codec, rendition.profile

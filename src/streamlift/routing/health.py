@@ -1,0 +1,71 @@
+"""Faults of backends, and budgets that say when a failed backend may be tried again."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import StrEnum
+
+__all__ = ["ErrorBudget", "FaultKind"]
+
+BUDGET = 3
+WINDOW_S = 60.0
+BACK_OFF_S = 1.0
+QUARANTINE_S = 30.0
+LONGEST_QUARANTINE_S = 300.0
+
+
+class FaultKind(StrEnum):
+    """Label `kind` of `backend_faults_total`, and the beginning of a fault's reason."""
+
+    RAISE = "raise"
+    HANG = "hang"
+    OUT_OF_MEMORY = "oom"
+    NOT_READY = "not_ready"
+    NO_CAPACITY = "no_capacity"
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is the backend's failure; being full or loading is none."""
+        return self not in (FaultKind.NOT_READY, FaultKind.NO_CAPACITY)
+
+
+class ErrorBudget:
+    """Three faults in a minute put a backend in quarantine; pure, the caller brings the time.
+
+    Before that it may be tried again after 1 s, then 2 s. Quarantine starts at 30 s and doubles,
+    up to 5 minutes, with every further fault; a minute without one ends the series.
+    """
+
+    __slots__ = ("_closed_until_s", "_faults_s", "_quarantine_s", "quarantined", "reason")
+
+    def __init__(self) -> None:
+        self._faults_s: deque[float] = deque(maxlen=BUDGET)
+        self._closed_until_s = float("-inf")
+        self._quarantine_s = QUARANTINE_S
+        self.quarantined = False
+        self.reason = ""
+
+    def fault(self, now_s: float, reason: str) -> None:
+        """A lane of the backend failed."""
+        self.reason = reason
+        if now_s - self._closed_until_s > WINDOW_S:
+            self._quarantine_s = QUARANTINE_S
+        while self._faults_s and now_s - self._faults_s[0] > WINDOW_S:
+            self._faults_s.popleft()
+        self._faults_s.append(now_s)
+        if self.quarantined or len(self._faults_s) >= BUDGET:
+            self.quarantined = True
+            self._closed_until_s = now_s + self._quarantine_s
+            self._quarantine_s = min(2 * self._quarantine_s, LONGEST_QUARANTINE_S)
+        else:
+            self._closed_until_s = now_s + BACK_OFF_S * 2 ** (len(self._faults_s) - 1)
+
+    def may_try(self, now_s: float) -> bool:
+        return now_s >= self._closed_until_s
+
+    def works(self, now_s: float) -> None:
+        """A lane of the backend has shown pictures; ends quarantine."""
+        if self.quarantined and self.may_try(now_s):
+            self.quarantined = False
+            self._faults_s.clear()
+            self.reason = ""
