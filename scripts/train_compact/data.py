@@ -35,9 +35,16 @@ PHOTOGRAPHS = {
 """Pictures in scikit-image's wheel (`skimage.data`), with their licences; nothing is downloaded."""
 
 
+PHOTOGRAPH_LIMIT = 1.2
+
+
 @dataclass(frozen=True, slots=True)
 class DataPlan:
-    """What is drawn. Sides in pixels; every random choice follows from `seed`."""
+    """What is drawn. Sides in pixels; every random choice follows from `seed`.
+
+    `scales` is the range of output pixels per photograph pixel, `blurs` that of a last Gaussian's
+    sigma: together they set how sharp the pictures are.
+    """
 
     clips: int = 1600
     seed: int = 1000
@@ -45,6 +52,8 @@ class DataPlan:
     frames: int = 12
     kept: int = 3
     photograph_share: float = 0.7
+    scales: tuple[float, float] = (0.4, 1.1)
+    blurs: tuple[float, float] = (0.15, 0.8)
 
 
 def make_clips(folder: Path, plan: DataPlan, *, first: int = 0, every: int = 1) -> None:
@@ -86,10 +95,10 @@ def _clip(
     rng: np.random.Generator, photographs: list[Plane], plan: DataPlan
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     photographic = rng.random() < plan.photograph_share
-    layers = [_layer(rng, photographs, plan.side, photographic, masked=False)]
+    layers = [_layer(rng, photographs, plan, photographic, masked=False)]
     above = int(rng.integers(0, 4))
-    layers += [_layer(rng, photographs, plan.side, photographic, masked=True) for _ in range(above)]
-    blur = float(rng.uniform(0.15, 0.8))
+    layers += [_layer(rng, photographs, plan, photographic, masked=True) for _ in range(above)]
+    blur = float(rng.uniform(*plan.blurs))
     tone = _tone(rng)
     hr = [
         cast(Plane, cv2.LUT(render_scene(layers, side=plan.side, frame=t, blur=blur), tone))
@@ -112,15 +121,20 @@ def _clip(
 def _layer(
     rng: np.random.Generator,
     photographs: list[Plane],
-    side: int,
+    plan: DataPlan,
     photographic: bool,
     *,
     masked: bool,
 ) -> Layer:
+    side = plan.side
     if photographic and rng.random() < 0.9:
         texture = photographs[int(rng.integers(len(photographs)))]
         texture = _cut(rng, texture, 2 * side)
-        scale = float(np.exp(rng.uniform(np.log(0.4), np.log(1.1))))
+        scale = float(np.exp(rng.uniform(*np.log(plan.scales))))
+        if plan.scales[1] > PHOTOGRAPH_LIMIT:
+            # Drawing interpolates linearly, which would show at these scales.
+            texture = cast(Plane, cv2.resize(texture, None, fx=2, fy=2, interpolation=_LANCZOS))
+            scale /= 2
         if rng.random() < 0.5:
             texture = texture[:, ::-1]
     else:
@@ -256,4 +270,5 @@ def _lanczos(x: float) -> float:
     return float(np.sinc(x) * np.sinc(x / 3)) if abs(x) < 3 else 0.0
 
 
+_LANCZOS = cv2.INTER_LANCZOS4
 _KERNELS = {"cubic": _half_kernel(_cubic, 2), "lanczos": _half_kernel(_lanczos, 3)}

@@ -49,8 +49,10 @@ def every_method(tiers: Sequence[Tier]) -> list[Method]:
             name = f"compact {tier} {precision}"
             methods.append(upscaler_method(Compact(tier, precision), name=name))
         int8 = Compact(tier, Precision.INT8)
-        for strength in (Stabilise.LITE, Stabilise.STRONG):
-            methods.append(upscaler_method(int8, strength, name=f"compact {tier} int8"))
+        methods += [
+            upscaler_method(int8, strength, name=f"compact {tier} int8")
+            for strength in (Stabilise.LITE, Stabilise.STRONG)
+        ]
     return methods
 
 

@@ -1,4 +1,4 @@
-"""What `streamlift bench --quality` measures: bicubic, Lanczos, and upscalers with and without calm.
+"""The quality benchmark: bicubic, Lanczos, and an upscaler with and without the stabiliser.
 
 It lies in `engine` because only here an upscaler and the stabiliser meet.
 """
