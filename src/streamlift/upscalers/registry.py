@@ -75,7 +75,18 @@ def _need(module: str, name: str, *, extra: str) -> None:
         )
 
 
+def _flashvsr(name: str) -> Callable[[str, Mapping[str, Any]], Upscaler]:
+    def factory(device: str, settings: Mapping[str, Any]) -> Upscaler:
+        _need("torch", name, extra="torch")
+        from streamlift.upscalers.flashvsr.loading import create_flashvsr
+
+        return create_flashvsr(name, device, settings)
+
+    return factory
+
+
 def _flashvsr_tiny_random(device: str, settings: Mapping[str, Any]) -> Upscaler:
+    _need("torch", "flashvsr-tiny-random", extra="torch")
     from streamlift.upscalers.flashvsr.tiny import create_tiny_random
 
     return create_tiny_random(device, settings)
@@ -89,5 +100,7 @@ _FACTORIES: dict[str, Callable[[str, Mapping[str, Any]], Upscaler]] = {
     "realesrgan-general": _realesrgan("realesrgan-general"),
     "realesrgan-anime": _realesrgan("realesrgan-anime"),
     "spandrel": _spandrel,
+    "flashvsr": _flashvsr("flashvsr"),
+    "flashvsr-full": _flashvsr("flashvsr-full"),
     "flashvsr-tiny-random": _flashvsr_tiny_random,
 }

@@ -159,10 +159,12 @@ def fold_projector(published: PublishedProjector) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def fold_dit(published: PublishedDit, prompt: Tensor) -> dict[str, Tensor]:
+def fold_dit(
+    published: PublishedDit, prompt: Tensor, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
     """State of `dit.Dit`: time, prompt, modulation, gates and norm3 gone into the weights.
 
-    Products are taken in float64 and rounded once.
+    Products are taken in float64 and rounded once, to `dtype`.
     """
     t, t_mod = time_constants(published)
     context = prompt_constants(published, prompt)
@@ -175,9 +177,9 @@ def fold_dit(published: PublishedDit, prompt: Tensor) -> dict[str, Tensor]:
     }
     for index, block in enumerate(published.each_block()):
         folded = _fold_block(block, t_mod, context.keys[index], context.values[index])
-        state |= {f"blocks.{index}.{name}": tensor for name, tensor in folded.items()}
-    kind = published.patch_embedding.weight.dtype
-    return {name: tensor.detach().to(kind).contiguous() for name, tensor in state.items()}
+        # Rounded block by block: the whole in float64 would not fit many a machine.
+        state |= {f"blocks.{index}.{name}": tensor.to(dtype) for name, tensor in folded.items()}
+    return {name: tensor.detach().to(dtype).contiguous() for name, tensor in state.items()}
 
 
 def _fold_block(
