@@ -19,6 +19,7 @@ from streamlift import __version__
 from streamlift.clock import MonotonicClock
 from streamlift.config import Config, load_config
 from streamlift.errors import ConfigError, MediaError, StreamliftError
+from streamlift.frames import Stabilise
 
 __all__ = ["main"]
 
@@ -35,14 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     _set_up_logging(arguments.log_format, arguments.verbose)
     try:
         return int(arguments.run(arguments))
-    except ConfigError as error:
-        print(f"streamlift: {error}", file=sys.stderr)
-        return USAGE
     except StreamliftError as error:
-        print(f"streamlift: {error}", file=sys.stderr)
-        return FAILED
+        print(f"streamlift: {_explained(error)}", file=sys.stderr)
+        return USAGE if isinstance(error, ConfigError) else FAILED
     except KeyboardInterrupt:
         return OK
+
+
+def _explained(error: StreamliftError) -> str:
+    """The message, with what was expected where the message itself does not say it."""
+    text = str(error)
+    if error.expected is not None and str(error.expected) not in text:
+        text += f" (found {error.found}, expected {error.expected})"
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands, common)
     _add_publish(commands, common)
     _add_watch(commands, common)
+    _add_upscale(commands, common)
+    _add_weights(commands, common)
+    _add_bench(commands, common)
     _add_doctor(commands, common)
     return parser
 
@@ -271,6 +280,163 @@ def _watch(arguments: argparse.Namespace) -> int:
         for name, value in report.items():
             print(f"{name:>16}: {value}")
     return OK if figures.frames else NO_FRAME
+
+
+# ---- upscale ----
+
+
+def _add_upscale(commands: Any, common: argparse.ArgumentParser) -> None:
+    upscale = commands.add_parser("upscale", parents=[common], help="upscale a file")
+    upscale.add_argument(
+        "source", type=Path, help="video, image, or numbered sequence in/%%04d.png"
+    )
+    upscale.add_argument("target", type=Path, help="video, image, or numbered sequence")
+    upscale.add_argument("--backend", default="compact", help="an upscaler, or one of --config's")
+    upscale.add_argument("--config", type=Path, help="YAML file whose backends can be named")
+    upscale.add_argument("--stabilise", choices=[s.value for s in Stabilise], default="off")
+    upscale.add_argument("--scale", type=int, choices=(2, 4), default=2)
+    upscale.add_argument("--device", default=None, help="cpu, cuda:0, or a pattern such as H100")
+    upscale.add_argument("--crf", type=int, default=14, help="video quality, 0 best to 51")
+    upscale.set_defaults(run=_upscale)
+
+
+def _upscale(arguments: argparse.Namespace) -> int:
+    from streamlift.engine import accelerators, resolve_device
+    from streamlift.offline import Progress, upscale_file
+    from streamlift.upscalers import create_upscaler
+
+    backends = {b.name: b for b in load_config(arguments.config, os.environ).backends}
+    backend = backends.get(arguments.backend)
+    settings = {k: v for k, v in (backend.settings if backend else {}).items() if k != "stabilise"}
+    if arguments.scale != 2:
+        settings["scale"] = arguments.scale
+    wanted = arguments.device or (backend.device if backend else "cpu")
+    device = resolve_device(wanted, accelerators())
+    name = backend.upscaler if backend else arguments.backend
+    upscaler = create_upscaler(name, device=device, settings=settings)
+    shown_s = 0.0
+
+    def show(progress: Progress) -> None:
+        nonlocal shown_s
+        now_s = time.monotonic()
+        if progress.done == progress.total or now_s - shown_s >= 0.2:
+            shown_s = now_s
+            print(f"\r{_bar(progress)}", end="", file=sys.stderr, flush=True)
+
+    written = upscale_file(
+        arguments.source,
+        arguments.target,
+        upscaler,
+        device=device,
+        stabilise=Stabilise(arguments.stabilise),
+        crf=arguments.crf,
+        progress=show if sys.stderr.isatty() or arguments.verbose else None,
+    )
+    print(file=sys.stderr)
+    print(f"{arguments.target}: {written} pictures")
+    return OK
+
+
+def _bar(progress: Any) -> str:
+    width = 30
+    if progress.total is None:
+        return f"{progress.done} frames, {progress.fps:.1f} fps"
+    share = min(1.0, progress.done / max(1, progress.total))
+    filled = "#" * int(share * width)
+    left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
+    return f"[{filled:<{width}}] {progress.done}/{progress.total}, {progress.fps:.1f} fps{left}   "
+
+
+# ---- weights ----
+
+
+def _add_weights(commands: Any, common: argparse.ArgumentParser) -> None:
+    weights = commands.add_parser("weights", parents=[common], help="download and check models")
+    actions = weights.add_subparsers(required=True, metavar="ACTION")
+    for action, text in (
+        ("list", "what is known and what is here"),
+        ("pull", "download and verify"),
+        ("verify", "hash what is here"),
+        ("path", "where files lie"),
+    ):
+        command = actions.add_parser(action, parents=[common], help=text)
+        command.add_argument("names", nargs="*", metavar="NAME", help="upscaler, folder or file")
+        command.add_argument("--allow-unpinned", action="store_true")
+        command.set_defaults(run=_weights, action=action)
+
+
+def _weights(arguments: argparse.Namespace) -> int:
+    from streamlift.upscalers.checkpoints import find_checkpoints
+    from streamlift.upscalers.weights import FileState, WeightStore
+
+    store = WeightStore.from_environment(os.environ)
+    chosen = find_checkpoints(arguments.names) if arguments.names else None
+    action = arguments.action
+    if action == "path" and chosen is None:
+        print(store.directory)
+        return OK
+    if action == "pull" and chosen is None:
+        raise ConfigError("say what to pull, e.g. streamlift weights pull realesrgan-x2")
+    if action == "list":
+        for status in store.statuses():
+            if chosen is None or status.checkpoint in chosen:
+                size = f"{status.checkpoint.size / 1e6:8.1f} MB" if status.checkpoint.size else ""
+                print(f"{status.state:<10} {size:>12}  {status.checkpoint.name}")
+        return OK
+    wanted = chosen or tuple(
+        s.checkpoint for s in store.statuses() if s.state is not FileState.MISSING
+    )
+    for checkpoint in wanted:
+        if action == "path":
+            print(store.path(checkpoint))
+        elif action == "pull":
+            path = store.pull(
+                checkpoint, allow_unpinned=arguments.allow_unpinned, progress=_show_download
+            )
+            print(f"\r{path}")
+        else:
+            store.verify(checkpoint, progress=_show_download)
+            print(f"\rgood  {checkpoint.name}")
+    return OK
+
+
+def _show_download(checkpoint: Any, done: int, total: int | None) -> None:
+    if sys.stderr.isatty():
+        share = f"{100 * done / total:5.1f} %" if total else f"{done / 1e6:.1f} MB"
+        print(f"\r{share}  {checkpoint.name}", end="", file=sys.stderr, flush=True)
+
+
+# ---- bench ----
+
+
+def _add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
+    bench = commands.add_parser("bench", parents=[common], help="measure backends on this machine")
+    bench.add_argument("clips", nargs="*", type=Path, help="ground-truth videos for --quality")
+    bench.add_argument("--quality", action="store_true", help="quality and flicker table")
+    bench.add_argument("--backend", default="compact", help="upscaler")
+    bench.add_argument("--device", default="cpu")
+    bench.add_argument("--frames", type=int, default=48, help="frames a clip for --quality")
+    bench.set_defaults(run=_bench)
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from streamlift.engine import accelerators, measure_fps, resolve_device
+    from streamlift.upscalers import create_upscaler
+
+    device = resolve_device(arguments.device, accelerators())
+    upscaler = create_upscaler(arguments.backend, device=device, settings={})
+    if arguments.quality:
+        from streamlift.engine.quality_bench import bench_quality
+
+        print(bench_quality(arguments.clips, upscaler=upscaler, frames=arguments.frames))
+        return OK
+    if arguments.clips:
+        raise ConfigError("clips are used with --quality only", found=len(arguments.clips))
+    started_s = time.process_time()
+    fps = measure_fps(upscaler, device)
+    cpu_s = time.process_time() - started_s
+    print(f"{arguments.backend} on {device}: {fps:.1f} fps at 512x512 ({cpu_s:.1f} CPU s in all)")
+    return OK
 
 
 # ---- doctor ----

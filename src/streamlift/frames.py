@@ -118,6 +118,10 @@ class Planes:
         height, width = self.y.shape
         return Size(width, height)
 
+    def each(self) -> tuple[Plane, Plane, Plane]:
+        """y, u and v."""
+        return self.y, self.u, self.v
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CodedVideo:

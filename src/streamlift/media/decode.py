@@ -17,7 +17,7 @@ from av.video.plane import VideoPlane
 from streamlift.clock import Clock
 from streamlift.frames import Codec, CodedVideo, Colour, Frame, Plane, Planes, Size
 
-__all__ = ["CodedPicture", "DecodeThread", "picture_of"]
+__all__ = ["CodedPicture", "DecodeThread", "colour_of", "picture_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,8 @@ class CodedPicture:
 class DecodeThread:
     """Decodes everything it is given, in order: a predicted picture is never skipped before it.
 
-    `deliver(frame)` and `refuse(reason, detail)` are called on this thread.
+    `deliver(frame)` and `refuse(reason, detail)` are called on this thread, and `done()` when all
+    that was queued before `stop` is decoded.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class DecodeThread:
         clock: Clock,
         deliver: Callable[[Frame], None],
         refuse: Callable[[str, str], None],
+        done: Callable[[], None],
     ) -> None:
         self._max_side = max_side
         self._clock = clock
         self._deliver = deliver
         self._refuse = refuse
+        self._done = done
         self._coded: queue.Queue[CodedPicture | None] = queue.Queue(maxsize=_DEPTH)
         self._context: VideoCodecContext | None = None
         self._codec: Codec | None = None
@@ -90,6 +93,7 @@ class DecodeThread:
             except Exception as error:  # a codec library may raise anything; this picture is lost
                 logger.exception("decoding failed")
                 self._refuse("decode_error", str(error))
+        self._done()
 
     def _decode(self, picture: CodedPicture) -> None:
         if self._context is None or picture.coded.codec is not self._codec:
@@ -113,7 +117,7 @@ class DecodeThread:
                     pts=picture.pts if decoded.pts is None else decoded.pts,
                     size=size,
                     planes=picture_of(yuv),
-                    colour=_colour_of(decoded),
+                    colour=colour_of(decoded),
                     arrived_s=picture.arrived_s,
                     coded=picture.coded,
                     decode_s=self._clock.now_s() - picture.arrived_s,
@@ -148,6 +152,7 @@ def _size_problem(size: Size, max_side: int) -> str | None:
     return None
 
 
-def _colour_of(frame: av.VideoFrame) -> Colour:
+def colour_of(frame: av.VideoFrame) -> Colour:
+    """The colour tags of a decoded frame."""
     full = int(frame.color_range) == _FULL_RANGE or frame.format.name == "yuvj420p"
     return Colour(_MATRICES.get(int(frame.colorspace), "bt601"), full)
