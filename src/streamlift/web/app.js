@@ -46,6 +46,9 @@ function choose(name) {
   upscaled.play(name);
 }
 
+/** @type {import("./api.js").Stream | null} what the service last said of the chosen stream */
+let stream = null;
+
 /** One round of news. @param {AbortSignal} signal */
 async function poll(signal) {
   const [list, received] = await Promise.all([
@@ -54,7 +57,7 @@ async function poll(signal) {
   ]);
   const first = preferredStream(list);
   if (chosen === null && first !== null) choose(first);
-  const stream = list.find(({ name }) => name === chosen) ?? null;
+  stream = list.find(({ name }) => name === chosen) ?? null;
   streams.show(list, chosen);
   numbers.show(stream, received);
   backends.showStream(stream);
@@ -83,9 +86,22 @@ function showStatus() {
   const { phase, text } = upscaled.state;
   const status = byId("status", HTMLElement);
   const locked = phase === "locked" || isUnauthorised(pollError);
-  status.dataset.phase = locked ? "locked" : phase;
+  const news = phase === "live" ? streamNews(stream) : "";
+  status.dataset.phase = locked ? "locked" : news ? "waiting" : phase;
   button("enter-token").hidden = !locked;
-  setText(byId("status-text", HTMLElement), statusText(phase, text, locked));
+  setText(byId("status-text", HTMLElement), news || statusText(phase, text, locked));
+}
+
+/**
+ * What is to be said of a stream that is watched but not simply live.
+ * @param {import("./api.js").Stream | null} stream
+ * @returns {string} empty when there is nothing
+ */
+function streamNews(stream) {
+  if (!stream || (stream.state === "live" && !stream.degraded)) return "";
+  const state = stream.degraded ? "degraded" : stream.state;
+  const text = stream.reason ? `${state}: ${stream.reason}` : state;
+  return text[0].toUpperCase() + text.slice(1);
 }
 
 /**

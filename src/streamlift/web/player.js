@@ -65,6 +65,7 @@ export class Player extends EventTarget {
       }
       if (signal.aborted) return;
       this.#set(retry.phase, retry.text);
+      if (retry.phase === "locked") this.api.tokens.ask("view");
       await pause(retry.waitS * 1000, signal, this.api.tokens, "change");
     }
   }

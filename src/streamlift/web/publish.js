@@ -106,13 +106,10 @@ export class PublishPanel extends EventTarget {
   /** @param {unknown} error */
   #explain(error) {
     if (error instanceof SourceError) return error.message;
-    if (error instanceof Problem && error.status === 401) {
+    if (error instanceof Problem && [401, 403].includes(error.status)) {
       this.#wantsToken = true;
       this.api.tokens.ask("publish", { again: true });
-      return "A token is needed to publish.";
-    }
-    if (error instanceof Problem && error.status === 403) {
-      return "This token may not publish this stream.";
+      return `A token is needed to publish “${this.name}”: ${error.message}`;
     }
     if (error instanceof Problem) return `The service refused: ${error.message}`;
     if (error instanceof MediaPathError) return `Not published: ${error.message}`;
