@@ -21,7 +21,10 @@ from scripts.train_compact.evaluate import report
 from scripts.train_compact.export import calibrate, export, write_manifest
 from scripts.train_compact.train import Schedule, load_trained, train
 
-from streamlift.upscalers.compact import Tier
+from streamlift.quality.coding import area_half, luma_planes
+from streamlift.quality.synthetic import synthetic_clip
+from streamlift.upscalers.compact import Precision, Tier
+from streamlift.upscalers.compact.network import Network
 
 SCHEDULES = {
     "s": Schedule("s", steps=60_000, warm_up=500, exact_share=0.25),
@@ -31,6 +34,7 @@ SCHEDULES = {
 TRAINING = DataPlan()
 HELD = DataPlan(clips=24, seed=900_000)
 CALIBRATION_PICTURES = 48
+GOLDEN = Path("tests/data/compact/golden.npz")
 WEIGHTS = Path("src/streamlift/upscalers/compact/weights")
 
 
@@ -84,6 +88,7 @@ def export_tiers(options: argparse.Namespace) -> None:
         steps = calibrate(trained.net, some)
         export(trained.net, WEIGHTS / f"{tier}-int8.onnx", steps, notes)
     write_manifest(WEIGHTS)
+    _write_golden()
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -104,6 +109,19 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "evaluate": evaluate,
     "retrain": retrain,
 }
+
+
+def _write_golden() -> None:
+    """The output of every graph in the package for one tiny picture, for the tests."""
+    lr = area_half(luma_planes(synthetic_clip("crowd", side=128, frames=1)[0])).y
+    lr = np.ascontiguousarray(lr[:, 8:56])
+    graphs = [p.stem for p in sorted(WEIGHTS.glob("*.onnx"))]
+    outputs = {}
+    for graph in graphs:
+        tier, _, precision = graph.partition("-")
+        outputs[graph] = Network(Tier(tier), Precision(precision)).enlarge(lr)
+    GOLDEN.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(GOLDEN, lr=lr, **outputs)
 
 
 def _revision() -> str:

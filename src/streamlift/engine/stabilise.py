@@ -84,6 +84,8 @@ class Stabiliser:
         if preset is None:
             self._state = None
             return hr
+        # The flow search refuses rows with padding.
+        lr_luma = np.ascontiguousarray(lr_luma)
         state = self._state
         if state is None or not state.fits(lr_luma, hr, preset) or state.gap_before(pts):
             self._state = _State.start(lr_luma, hr, preset, pts)
