@@ -52,10 +52,12 @@ class VideoReceiver:
             clock=clock,
             deliver=lambda frame: self._post(self._deliver, frame),
             refuse=lambda reason, detail: self._post(self._refuse, reason, detail),
+            done=lambda: self._post(self._finish),
         )
         self._ssrc = 0
         self._frames: deque[Frame] = deque()
         self._arrived = asyncio.Event()
+        self._ending = False
         self._ended = False
         self._received = 0
         self._decoded = 0
@@ -84,11 +86,10 @@ class VideoReceiver:
         self._pli_wanted = True
 
     def end(self) -> None:
-        """End the iteration and the decode thread; never waits."""
-        if not self._ended:
-            self._ended = True
+        """End the iteration and the decode thread, after what has arrived; never waits."""
+        if not self._ending:
+            self._ending = True
             self._decode.stop()
-            self._arrived.set()
 
     async def packets_lost(self) -> int:
         return await self._tap.packets_lost()
@@ -119,6 +120,8 @@ class VideoReceiver:
         self._feedback.add(transport_sequence, self._clock.now_s())
 
     def _take_packet(self, packet: VideoPacket) -> None:
+        if self._ending:
+            return
         now_s = self._clock.now_s()
         self._ssrc = packet.ssrc
         self.media_bytes += len(packet._data)
@@ -163,6 +166,10 @@ class VideoReceiver:
             self._frames.popleft()
             self._count_drop("stale", "the stream does not keep up")
         self._frames.append(frame)
+        self._arrived.set()
+
+    def _finish(self) -> None:
+        self._ended = True
         self._arrived.set()
 
     def _refuse(self, reason: str, detail: str) -> None:

@@ -1,0 +1,89 @@
+"""What all tests share: strict skips, asyncio's debug mode, a running service, a certificate."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Read when an event loop is made: forgotten awaits and calls from the wrong thread become errors.
+os.environ["PYTHONASYNCIODEBUG"] = "1"
+# OpenCV and torch would each start a thread per core, beside those of the tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+REQUIRED = frozenset(filter(None, os.environ.get("STREAMLIFT_REQUIRE", "").split(",")))
+"""Markers whose tests must run here: a skip of one of them is a failure."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    owed = REQUIRED.intersection(marker.name for marker in item.iter_markers())
+    if report.skipped and owed and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"STREAMLIFT_REQUIRE has {', '.join(sorted(owed))}: {report.longrepr}"
+    return report
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[..., Any]]:
+    """`served = await serve(config)`: the service on a free port of this loop, closed at the end.
+
+    See `tests.serving.serving` for what it takes and what it gives.
+    """
+    from tests.serving import serving
+
+    async with AsyncExitStack() as stack:
+
+        async def start(*args: Any, **kwargs: Any) -> Any:
+            return await stack.enter_async_context(serving(*args, **kwargs))
+
+        yield start
+
+
+@pytest.fixture
+async def service(serve: Callable[..., Any]) -> Any:
+    """The service with its default configuration."""
+    return await serve()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Paths of a self-signed P-256 certificate for 127.0.0.1 and of its key, both PEM."""
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "streamlift test")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    folder = tmp_path_factory.mktemp("certificate")
+    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
+    cert_file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return cert_file, key_file

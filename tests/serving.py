@@ -1,0 +1,101 @@
+"""The real service inside a test: uvicorn on a free port of the test's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from streamlift.api import Service
+from streamlift.app import create_app
+from streamlift.config import Config
+
+__all__ = ["Served", "serving", "until"]
+
+POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A running service: its address, and its parts for looking inside."""
+
+    url: str
+    app: FastAPI
+
+    @property
+    def parts(self) -> Service:
+        service = self.app.state.service
+        assert isinstance(service, Service)
+        return service
+
+    def whip(self, stream: str = "live") -> str:
+        return f"{self.url}/whip/{stream}"
+
+    def whep(self, stream: str = "live", view: str | None = None) -> str:
+        return f"{self.url}/whep/{stream}" + (f"?view={view}" if view else "")
+
+    def http(self, **options: Any) -> httpx.AsyncClient:
+        """A client of this service; close it (`async with`)."""
+        return httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=15, **options)
+
+    async def read(self, path: str) -> Any:
+        """The JSON at a path, whatever its status."""
+        async with self.http() as http:
+            return (await http.get(path)).json()
+
+    async def stream(self, name: str = "live") -> Any:
+        return await self.read(f"/api/v1/streams/{name}")
+
+
+@asynccontextmanager
+async def serving(config: Config | None = None, *, tls: bool = False) -> AsyncIterator[Served]:
+    """Run the service until the block ends; raises if it cannot start or does not end."""
+    config = config or Config()
+    app = create_app(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        web = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="on",
+                ws="none",
+                timeout_graceful_shutdown=2,
+                ssl_certfile=config.server.tls_cert,
+                ssl_keyfile=config.server.tls_key,
+            )
+        )
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(web.serve(sockets=[listener]))
+            await until(lambda: web.started or running.done(), "the service to start")
+            assert web.started, "the service did not start: see its log"
+            try:
+                yield Served(f"{'https' if tls else 'http'}://127.0.0.1:{port}", app)
+            finally:
+                web.should_exit = True
+                async with asyncio.timeout(15):
+                    await asyncio.wait([running])
+
+
+async def until(
+    check: Callable[[], bool | Awaitable[bool]], what: str, *, timeout_s: float = 10.0
+) -> None:
+    """Look again and again until `check` holds; fail with `what` was waited for."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                held = check()
+                if await held if inspect.isawaitable(held) else held:
+                    return
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        raise AssertionError(f"waited {timeout_s:g} s in vain for {what}") from None
