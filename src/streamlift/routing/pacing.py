@@ -3,8 +3,8 @@
 Every frame has an *offset*: the time it was ready minus its pts. A lane that answers frame by
 frame has nearly constant offsets, and its frames go out at once. A chunked one has offsets that
 rise and fall; its frames go out at pts plus a high quantile of the recent offsets, where nearly
-none comes too late. So the added delay is never more than the lane's own unevenness, the cadence
-is the publisher's, and a drifting clock is followed.
+none comes too late. So the added delay is never more than the lane's own unevenness (and 0.8 s),
+the cadence is the publisher's, and a drifting clock is followed.
 """
 
 from __future__ import annotations
@@ -17,16 +17,24 @@ from streamlift.clock import VIDEO_CLOCK_HZ
 __all__ = ["Offsets", "Pace"]
 
 RECENT_OFFSETS = 128
-QUANTILE = 0.98
+LOW, MIDDLE, HIGH = 0.05, 0.5, 0.97
+SKEW = 1.2
+"""How much further the high offset may lie above the median than the low one below it. Steps give
+evenly spread offsets; a long tail is an overload or a stall, for which no viewer should wait."""
+LONGEST_ADDED_S = 0.8
+"""Bursts of 12 frames in and steps of 8 out need 0.72 s at 25 fps."""
 RECENT_SPACINGS = 48
 UNEVEN_ON, UNEVEN_OFF = 0.15, 0.08
 """Share of time in which viewers would see a picture stand for longer than 1.5 frame times."""
+PROOF_SPACINGS = 32
+"""A lane must be even for that long to count as even again; bursts may be 24 frames apart."""
 LONGEST_PAUSE = VIDEO_CLOCK_HZ
 """Between frames further apart than a second no cadence is kept."""
 SLOWEST, FASTEST = 1.25, 0.9
 """Bounds of frame spacing while the delay changes: 50 ms and 36 ms at 25 fps."""
 CATCH_UP = 0.5
-"""Least spacing where frames go out at once: a backlog runs off at double speed."""
+"""Least spacing where frames go out at once, or too late: a backlog runs off at double speed."""
+LATE_S = 0.1
 
 
 class Offsets:
@@ -52,10 +60,11 @@ class Offsets:
 
     @property
     def high(self) -> float | None:
-        """The offset before which nearly all frames are ready."""
+        """The offset before which nearly all frames are ready; stalls do not count."""
         if not self._sorted:
             return None
-        return self._sorted[min(len(self._sorted) - 1, int(QUANTILE * len(self._sorted)))]
+        low, middle, high = (self._quantile(q) for q in (LOW, MIDDLE, HIGH))
+        return min(high, middle + SKEW * (middle - low), low + LONGEST_ADDED_S)
 
     @property
     def spread(self) -> float:
@@ -67,6 +76,9 @@ class Offsets:
     def aim(self) -> float | None:
         """The offset at which frames should go out; None: as soon as they are ready."""
         return self.high if self.uneven else None
+
+    def _quantile(self, q: float) -> float:
+        return self._sorted[min(len(self._sorted) - 1, int(q * len(self._sorted)))]
 
     def _add_offset(self, offset: float) -> None:
         self._recent.append(offset)
@@ -83,8 +95,10 @@ class Offsets:
             old_s, old_excess_s = self._spacings.popleft()
             self._time_s -= old_s
             self._excess_s -= old_excess_s
-        threshold = UNEVEN_OFF if self.uneven else UNEVEN_ON
-        self.uneven = self._excess_s > threshold * self._time_s
+        if self._excess_s > UNEVEN_ON * self._time_s:
+            self.uneven = True
+        elif self._excess_s < UNEVEN_OFF * self._time_s and len(self._spacings) >= PROOF_SPACINGS:
+            self.uneven = False
 
 
 class Pace:
@@ -107,7 +121,9 @@ class Pace:
         if aim is None:
             return last_s + CATCH_UP * step_s
         wanted_s = pts / VIDEO_CLOCK_HZ + aim
-        return min(max(wanted_s, last_s + FASTEST * step_s), last_s + SLOWEST * step_s)
+        late = last_s + step_s - wanted_s > LATE_S
+        least_s = last_s + (CATCH_UP if late else FASTEST) * step_s
+        return min(max(wanted_s, least_s), last_s + SLOWEST * step_s)
 
     def went_out(self, pts: int, now_s: float) -> None:
         self._last = (pts, now_s)

@@ -12,6 +12,7 @@ from streamlift.errors import BackendError, StreamTaken, UnknownStream
 from streamlift.frames import Codec, EncodedFrame, Frame, LaneOptions, Rendition
 from streamlift.metrics import Metrics
 from streamlift.routing.broadcast import Broadcast, Cursor
+from streamlift.routing.crossing import SwitchMode
 from streamlift.routing.events import EventKind, EventLog
 from streamlift.routing.feed import Feed
 from streamlift.routing.figures import Figures
@@ -172,6 +173,15 @@ class Stream:
         rendition = dataclasses.replace(self.settings.rendition, bitrate_bps=bitrate_bps)
         self.settings = dataclasses.replace(self.settings, rendition=rendition)
         self._viewers_changed()
+
+    def switch(
+        self, backend: str, *, mode: SwitchMode | None = None, reason: str = "asked"
+    ) -> None:
+        """Move to another backend; returns at once, events tell how it went."""
+        if self._board is None:
+            self._backend = backend
+        else:
+            self._board.switch(backend, mode, reason)
 
     async def close(self, reason: str) -> None:
         """End the publisher and all viewers; returns at once, `run` then ends."""

@@ -269,10 +269,8 @@ class Switchboard:
         predecessor = self._shown.task if self._shown is not None else None
         self._coming, self._crossing = feed, crossing
         self._open_feeds.add(feed)
-        work = supervise(
-            f"stream {self._stream}: {feed.backend}", self._carry(feed, kind, predecessor)
-        )
-        feed.task = self._tasks.create_task(work)
+        feed.task = self._tasks.create_task(self._own(feed, kind, predecessor))
+        feed.task.add_done_callback(lambda _: self._ended(feed))  # also if it never started
         return crossing
 
     def _advance(self) -> None:
@@ -316,6 +314,8 @@ class Switchboard:
         if skipped:
             self._viewport.drop("switch", len(skipped))
             self._playout.pace.jump()
+        # Whatever made the old one uneven may be the publisher; until the new one proves itself.
+        feed.offsets.uneven |= old is not None and old.offsets.uneven
         self._held_back_s = 0.0
         if crossing.kind is CrossingKind.SWITCH and self._mode is SwitchMode.CONSTANT_LATENCY:
             self._held_back_s = max(0.0, (offset or 0.0) - (high or 0.0))
@@ -410,6 +410,17 @@ class Switchboard:
 
     # A lane's life.
 
+    async def _own(
+        self, feed: Feed, kind: CrossingKind, predecessor: asyncio.Task[None] | None
+    ) -> None:
+        name = f"stream {self._stream}: lane on {feed.backend}"
+        await supervise(name, self._carry(feed, kind, predecessor))
+
+    def _ended(self, feed: Feed) -> None:
+        feed.alive = False
+        self._open_feeds.discard(feed)
+        self._advance()
+
     async def _carry(
         self, feed: Feed, kind: CrossingKind, predecessor: asyncio.Task[None] | None
     ) -> None:
@@ -425,10 +436,6 @@ class Switchboard:
             self._failed(feed, error)
         else:
             await self._serve(feed, lane)
-        finally:
-            feed.alive = False
-            self._open_feeds.discard(feed)
-            self._advance()
 
     async def _serve(self, feed: Feed, lane: Lane) -> None:
         try:
