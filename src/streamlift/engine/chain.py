@@ -14,6 +14,7 @@ from streamlift.clock import Clock
 from streamlift.engine.checks import check_output
 from streamlift.engine.padding import crop_planes, pad_planes, padded_size
 from streamlift.engine.stabilise import Stabiliser
+from streamlift.engine.tiers import Adjustable, Rung, take_rung
 from streamlift.errors import UpscaleError
 from streamlift.frames import Frame, Planes, Size, Stabilise
 from streamlift.upscalers.base import Pixels, Upscaler, UpscaleSession
@@ -43,6 +44,18 @@ class UpscaleChain:
         self._session: UpscaleSession[Any] | None = None
         self._size: Size | None = None
         self._owed: deque[tuple[Frame, Planes, float]] = deque()
+        self._strength = stabilise
+        self._rung: Rung | None = None
+
+    @property
+    def adjustable(self) -> bool:
+        """True while a session is open that can spend less on a frame."""
+        return isinstance(self._session, Adjustable)
+
+    def set_rung(self, rung: Rung) -> None:
+        """Spend this much on a frame from now on."""
+        self._rung = rung
+        take_rung(rung, session=self._session, stabiliser=self._stabiliser, strength=self._strength)
 
     def push(self, frame: Frame) -> Iterator[Upscaled]:
         """Take one frame; yield what is ready. A change of size pays out the old session first.
@@ -56,6 +69,8 @@ class UpscaleChain:
         if self._session is None:
             self._session = self._upscaler.open(padded)
             self._size = frame.size
+            if self._rung is not None:
+                self.set_rung(self._rung)
         lr = pad_planes(frame.planes, padded)
         self._owed.append((frame, lr, self._clock.now_s()))
         if spec.pixels is Pixels.YUV420:

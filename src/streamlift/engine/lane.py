@@ -11,6 +11,7 @@ from streamlift.clock import Clock
 from streamlift.engine.chain import UpscaleChain, Upscaled
 from streamlift.engine.encode import EncodeThread, Picture
 from streamlift.engine.engine import Engine
+from streamlift.engine.tiers import Ladder, Rung
 from streamlift.errors import StreamliftError, UpscaleError
 from streamlift.frames import (
     EncodedFrame,
@@ -62,6 +63,9 @@ class EngineLane:
         # Engine thread only.
         self._chain = UpscaleChain(upscaler, device, stabilise, clock=clock)
         self._last_arrived_s: float | None = None
+        steady = stabilise is not Stabilise.OFF
+        self._ladder = Ladder(clock, best=Rung.FULL if steady else Rung.UNSTEADIED)
+        self._drops_seen = 0
         # Event loop only.
         self._out: deque[EncodedFrame] = deque()
         self._error: StreamliftError | None = None
@@ -87,6 +91,11 @@ class EngineLane:
     def dropped(self) -> Mapping[str, int]:
         with self._engine.changed:
             return dict(self._dropped)
+
+    @property
+    def degraded(self) -> bool:
+        """True while the upscaler gives no more than bicubic, to keep up."""
+        return self._ladder.degraded
 
     def offer(self, frame: Frame) -> bool:
         with self._engine.changed:
@@ -165,6 +174,20 @@ class EngineLane:
         if before_s is not None and frame.arrived_s - before_s > GAP_S:
             self._encode_all(self._chain.finish())
         self._encode_all(self._chain.push(frame))
+        if self._chain.adjustable:
+            self._take_steps()
+
+    def _take_steps(self) -> None:
+        """Spend less on a frame when frames are dropped, more again when none were for long."""
+        with self._engine.changed:
+            drops = sum(self._dropped.values())
+        new, self._drops_seen = drops - self._drops_seen, drops
+        rung = self._ladder.note_drops(new) if new else self._ladder.note_frame()
+        if rung is not None:
+            self._chain.set_rung(rung)
+            logger.warning(
+                "stream %s: %s now runs at %s", self._stream, self._upscaler_name, rung.name.lower()
+            )
 
     def _encode_all(self, outputs: Iterable[Upscaled]) -> None:
         for output in outputs:
