@@ -316,8 +316,8 @@ class _Run:
         self.lists: list[BlockLists] = []
         for index, block in enumerate(self.dit.blocks):
             self._watch(block, f"block{index}")
-        for name in ("self_attn", "cross_attn", "ffn"):
-            self._watch(getattr(self.dit.blocks[0], name), name)
+        for name in ("self_attn.qkv", "self_attn.out", "cross_attn", "ffn"):
+            self._watch(self.dit.blocks[0].get_submodule(name), name)
 
     def step(self, chunk: int) -> Tensor:
         self.lists, self.seen = [], {}
@@ -331,6 +331,7 @@ class _Run:
             self.rope.at([n + self.shift for n in range(at.start, at.stop)]),
             self.sparsity,
         )
+        self.ring.advance(self.frames // 2)
         return prediction
 
     def mask(self, layer: int) -> Tensor:
@@ -373,12 +374,12 @@ def _compare_block0(dit: _Run, data: Any, expect: Callable[[str], Tensor]) -> No
         near(natural["block0.in"], expect("block0.in"), atol=5e-5)
         # Modulation and gates are folded into the weights: put them back to compare.
         found = {
-            "sa_in": natural["self_attn.in"] * (1 + scale1) + shift1,
+            "sa_in": natural["self_attn.qkv.in"] * (1 + scale1) + shift1,
             "ca_in": natural["cross_attn.in"] * norm3.weight + norm3.bias,
             "ca_out": natural["cross_attn.out"],
             "ffn_in": natural["ffn.in"] * (1 + scale2) + shift2,
         }
         for name, tensor in found.items():
             near(tensor, expect(f"block0.{name}"), atol=5e-5)
-        near(natural["self_attn.out"], expect("block0.sa_out") * gate1, atol=5e-5)
+        near(natural["self_attn.out.out"], expect("block0.sa_out") * gate1, atol=5e-5)
         near(natural["ffn.out"], expect("block0.ffn_out") * gate2, atol=5e-5)

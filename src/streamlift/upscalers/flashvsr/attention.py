@@ -1,4 +1,4 @@
-"""Block-sparse attention over lists of 128 x 128 blocks: the contract, and two ways to fulfil it.
+"""Block-sparse attention over lists of 128 x 128 blocks: the contract, and its implementations.
 
 Contract: q (H, Tq, d); k, v (H, Tk, d); for each head and query block a count and the indices of
 the key blocks it attends. All pairs inside a listed block count, scale is d ** -0.5, and a query
@@ -7,6 +7,7 @@ block without any key block gives zeros. Every implementation gives the same for
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from streamlift.errors import NotReady
 from streamlift.upscalers.flashvsr.config import WINDOW_TOKENS
 
 __all__ = ["Attend", "AttentionKind", "BlockLists", "attend_exact", "attend_flex", "attention"]
@@ -52,12 +54,15 @@ class AttentionKind(StrEnum):
     AUTO = "auto"
     EXACT = "exact"
     FLEX = "flex"
+    TRITON = "triton"
 
 
 def attention(kind: AttentionKind, device: torch.device) -> Attend:
-    """The implementation to use on a device."""
+    """The implementation to use on a device. Raises NotReady if it needs a missing package."""
     if kind is AttentionKind.FLEX or (kind is AttentionKind.AUTO and device.type == "cuda"):
         return attend_flex
+    if kind is AttentionKind.TRITON:
+        return _triton()
     return attend_exact
 
 
@@ -81,25 +86,29 @@ def attend_exact(q: Tensor, k: Tensor, v: Tensor, blocks: BlockLists) -> Tensor:
 def attend_flex(q: Tensor, k: Tensor, v: Tensor, blocks: BlockLists) -> Tensor:
     """FlexAttention with the lists as full blocks, so that nothing is masked inside one."""
     flex, block_mask_type = _flex(q.device.type)
-    keep = blocks.to_mask()
-    used = blocks.index.clamp_min(0)[None]
-
-    def inside_kept_block(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
-        # Only the uncompiled form asks; the compiled kernel walks the lists.
-        return keep[h, q_idx // WINDOW_TOKENS, kv_idx // WINDOW_TOKENS]
-
+    used = blocks.index[None]
     mask = block_mask_type.from_kv_blocks(
         torch.zeros_like(blocks.count)[None],
         used,
         full_kv_num_blocks=blocks.count[None],
         full_kv_indices=used,
         BLOCK_SIZE=WINDOW_TOKENS,
-        mask_mod=inside_kept_block,
+        mask_mod=None if q.is_cuda else _inside(blocks),
         seq_lengths=(q.shape[1], k.shape[1]),
         compute_q_blocks=False,
     )
     out: Tensor = flex(q[None], k[None], v[None], block_mask=mask)[0]
     return out
+
+
+def _inside(blocks: BlockLists) -> Callable[..., Tensor]:
+    """The mask by position: the uncompiled form asks it, the compiled one walks the lists."""
+    keep = blocks.to_mask()
+
+    def inside_kept_block(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+        return keep[h, q_idx // WINDOW_TOKENS, kv_idx // WINDOW_TOKENS]
+
+    return inside_kept_block
 
 
 def _attend_rows(q: Tensor, k: Tensor, v: Tensor, count: Tensor, index: Tensor) -> Tensor:
@@ -115,6 +124,18 @@ def _attend_rows(q: Tensor, k: Tensor, v: Tensor, count: Tensor, index: Tensor) 
     scores = scores.masked_fill(unused.repeat_interleave(WINDOW_TOKENS, 1)[:, None], -torch.inf)
     mixed: Tensor = scores.softmax(-1) @ values
     return mixed.masked_fill((count == 0)[:, None, None], 0.0)
+
+
+def _triton() -> Attend:
+    if importlib.util.find_spec("triton") is None:
+        raise NotReady(
+            "FlashVSR attention `triton` needs the package triton",
+            found="no module triton",
+            expected="triton, or attention `flex`",
+        )
+    from streamlift.upscalers.flashvsr.triton_attention import attend_triton
+
+    return attend_triton
 
 
 @cache

@@ -121,6 +121,7 @@ class Chunks:
             self._rope.at(range(first, first + count)),
             self._sparsity,
         )
+        self.memory.kv.advance(count // STEP_LATENTS)
         latents: Tensor = (noise - prediction).transpose(0, 1)
         return latents
 

@@ -52,19 +52,28 @@ class Dit(nn.Module):
     ) -> Tensor:
         """One chunk: noise (16, f, H/8, W/8), lq_tokens (f, h * w, dim) -> (16, f, H/8, W/8).
 
-        Writes the chunk's keys and values into the ring; f is even.
+        Writes the chunk's keys and values into the ring, which the caller then advances; f is
+        even.
         """
         frames, height, width = noise.shape[1], noise.shape[2] // 2, noise.shape[3] // 2
         x = self.patch(to_windows(_to_patches(noise)))
         x = x + to_windows(torch.unflatten(lq_tokens, 1, (height, width)))
         for layer, block in enumerate(self.blocks):
             x = block(x, ring, layer, rotation, sparsity, self.context_weight)
-        ring.advance(frames // 2)
         x = self.head(_layer_norm(x, self.config.eps))
         return _from_patches(from_windows(x, frames, height, width))
 
+    def compile_parts(self) -> None:
+        """Let torch.compile fuse the pure parts of all blocks; they share their code."""
+        for block in self.blocks:
+            if isinstance(block, _Block):
+                for name in ("enter", "choose", "leave"):
+                    setattr(block, name, torch.compile(getattr(block, name), dynamic=False))
+
 
 class _Block(nn.Module):
+    """`enter`, `choose` and `leave` are pure, so that they can be compiled one by one."""
+
     def __init__(self, config: DitConfig, context_rows: int) -> None:
         super().__init__()
         self.eps = config.eps
@@ -85,7 +94,30 @@ class _Block(nn.Module):
         sparsity: Sparsity,
         context_weight: Tensor,
     ) -> Tensor:
-        x = x + self.self_attn(_layer_norm(x, self.eps), ring, layer, rotation, sparsity)
+        """x: (tokens, dim) in window order."""
+        q, k, v, q_means, k_means = self.enter(x, rotation.cos, rotation.sin)
+        keys, values, all_means = ring.store(layer, k, v, k_means)
+        count, index = self.choose(q_means, all_means, sparsity.allowed, sparsity.topk)
+        mixed = sparsity.attend(q, keys, values, BlockLists(count, index))
+        return self.leave(x, mixed, context_weight)
+
+    def enter(
+        self, x: Tensor, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """q, k, v (heads, tokens, head_dim), and the block means of q and k."""
+        q, k, v = self.self_attn(_layer_norm(x, self.eps), Rotation(cos, sin))
+        return q, k, v, block_means(q), block_means(k)
+
+    def choose(
+        self, q_means: Tensor, k_means: Tensor, allowed: Tensor, topk: int
+    ) -> tuple[Tensor, Tensor]:
+        """Count and index of the blocks to attend."""
+        blocks = BlockLists.from_mask(choose_blocks(q_means, k_means, allowed, topk))
+        return blocks.count, blocks.index
+
+    def leave(self, x: Tensor, mixed: Tensor, context_weight: Tensor) -> Tensor:
+        """All that follows the attention; mixed: (heads, tokens, head_dim)."""
+        x = x + self.self_attn.out(mixed.transpose(0, 1).flatten(1))
         x = x + self.cross_attn(_layer_norm(x, self.eps), context_weight)
         return x + self.ffn(_layer_norm(x, self.eps))  # type: ignore[no-any-return]
 
@@ -99,20 +131,14 @@ class _SelfAttention(nn.Module):
         self.norm_k = nn.RMSNorm(config.dim, eps=config.eps)
         self.out = nn.Linear(config.dim, config.dim)
 
-    def forward(
-        self, x: Tensor, ring: KvRing, layer: int, rotation: Rotation, sparsity: Sparsity
-    ) -> Tensor:
-        """x: (tokens, dim) in window order."""
+    def forward(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """(tokens, dim) -> q, k, v (heads, tokens, head_dim), q and k normed and rotated."""
         q, k, v = self.qkv(x).chunk(3, -1)
         heads = (self.config.heads, self.config.head_dim)
         # The norm runs over all heads together; rotation, windows and scores are by head.
         q = rotate(torch.unflatten(self.norm_q(q), -1, heads), rotation).transpose(0, 1)
         k = rotate(torch.unflatten(self.norm_k(k), -1, heads), rotation).transpose(0, 1)
-        v = torch.unflatten(v, -1, heads).transpose(0, 1)  # (heads, tokens, head_dim)
-        keys, values, k_means = ring.store(layer, k, v, block_means(k))
-        keep = choose_blocks(block_means(q), k_means, sparsity.allowed, sparsity.topk)
-        mixed = sparsity.attend(q, keys, values, BlockLists.from_mask(keep))
-        return self.out(mixed.transpose(0, 1).flatten(1))  # type: ignore[no-any-return]
+        return q, k, torch.unflatten(v, -1, heads).transpose(0, 1)
 
 
 class _CrossAttention(nn.Module):

@@ -109,7 +109,13 @@ def create_flashvsr(
     config = flashvsr_full(tiled=chosen.vae_tiled) if full else flashvsr()
     dtype = dtype_for(chosen.precision, place)
     model = load_model(
-        files, config, place, dtype, version=wanted, allow_unpinned=allow_unpinned is True
+        files,
+        config,
+        place,
+        dtype,
+        version=wanted,
+        allow_unpinned=allow_unpinned is True,
+        compiled=chosen.compile,
     )
     return FlashVsr(name, model, chosen)
 
@@ -123,6 +129,7 @@ def load_model(
     version: Version | None = None,
     allow_unpinned: bool = False,
     table: Iterable[Checkpoint] = CHECKPOINTS,
+    compiled: bool = False,
 ) -> Model:
     """The pipeline on its device; from the cache if that was made from these very files.
 
@@ -143,7 +150,7 @@ def load_model(
         model = Model.build(replace(config, version=identity), rows)
     for name, network in model.networks().items():
         _load(network, _below(f"{name}.", state), cache)
-    return model.prepare(device, dtype)
+    return model.prepare(device, dtype, compiled=compiled)
 
 
 def identify(

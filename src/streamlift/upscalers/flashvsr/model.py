@@ -36,12 +36,16 @@ class Model:
             decoder=TcDecoder(decoder) if isinstance(decoder, DecoderConfig) else WanVae(decoder),
         )
 
-    def prepare(self, device: torch.device, dtype: torch.dtype) -> Model:
+    def prepare(self, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> Model:
         """The same networks, moved, frozen, and laid out as the device likes convolutions."""
         for network in self.networks().values():
             network.to(device=device, dtype=dtype).eval().requires_grad_(False)
             if device.type == "cuda" and not isinstance(network, WanVae):
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if compiled:
+            self.dit.compile_parts()
+            self.projector.compile(dynamic=False)
+            self.decoder.compile(dynamic=False)
         return self
 
     def networks(self) -> dict[str, nn.Module]:

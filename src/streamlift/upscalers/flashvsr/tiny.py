@@ -31,8 +31,9 @@ def create_tiny_random(device: str, settings: Mapping[str, Any]) -> FlashVsr:
     """The tests-only upscaler. Raises ConfigError for an unknown setting."""
     chosen = settings_from(settings, colour=ColourFix.WAVELET, wavelet_levels=_WAVELET_LEVELS)
     place = torch.device(device)
-    model = random_model(tiny_random(), seed=_SEED)
-    return FlashVsr(TINY_RANDOM, model.prepare(place, dtype_for(chosen.precision, place)), chosen)
+    dtype = dtype_for(chosen.precision, place)
+    model = random_model(tiny_random(), seed=_SEED).prepare(place, dtype, compiled=chosen.compile)
+    return FlashVsr(TINY_RANDOM, model, chosen)
 
 
 def random_model(config: ModelConfig, *, seed: int, context_rows: int = _CONTEXT_ROWS) -> Model:
