@@ -11,6 +11,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -116,7 +117,7 @@ def _write_golden() -> None:
     lr = area_half(luma_planes(synthetic_clip("crowd", side=128, frames=1)[0])).y
     lr = np.ascontiguousarray(lr[:, 8:56])
     graphs = [p.stem for p in sorted(WEIGHTS.glob("*.onnx"))]
-    outputs = {}
+    outputs: dict[str, Any] = {}
     for graph in graphs:
         tier, _, precision = graph.partition("-")
         outputs[graph] = Network(Tier(tier), Precision(precision)).enlarge(lr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -188,7 +188,8 @@ def _noisy_coded_clip(picture: Plane, shift: tuple[int, int]) -> list[Plane]:
 
 def _bicubic(lr: Plane) -> Plane:
     height, width = lr.shape
-    return cv2.resize(lr, (2 * width, 2 * height), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+    large = cv2.resize(lr, (2 * width, 2 * height), interpolation=cv2.INTER_CUBIC)
+    return cast(Plane, large)
 
 
 def _padded_rows(plane: Plane) -> Plane:
@@ -203,4 +204,4 @@ def _spread(a: Plane, b: Plane) -> float:
 
 
 def _u8(values: Any) -> Plane:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return cast(Plane, np.clip(np.rint(values), 0, 255).astype(np.uint8))

@@ -336,9 +336,9 @@ def _tile(name: str, crop: Plane) -> Plane:
 def _centre(i420: Plane, square: bool) -> Planes:
     """The middle of a packed I420 picture (3H/2, W), its sides cut to multiples of 4."""
     height, width = i420.shape[0] * 2 // 3, i420.shape[1]
-    y = i420[:height]
-    u = i420[height : height + height // 4].reshape(height // 2, width // 2)
-    v = i420[height + height // 4 :].reshape(height // 2, width // 2)
+    packed, pixels = i420.reshape(-1), height * width
+    y = packed[:pixels].reshape(height, width)
+    u, v = packed[pixels:].reshape(2, height // 2, width // 2)
     wide, high = (min(width, height),) * 2 if square else (width, height)
     wide, high = wide - wide % 4, high - high % 4
     # Even corners keep luma and chroma together.
