@@ -51,6 +51,16 @@ class Served:
         async with self.http() as http:
             return (await http.get(path)).json()
 
+    def state(self, stream: str = "live") -> str | None:
+        """The stream's state, or None if there is no such stream."""
+        return next((s.state for s in self.parts.router.streams() if s.name == stream), None)
+
+    async def live(self, stream: str = "live", timeout_s: float = 15.0) -> None:
+        """Wait until the stream gives pictures."""
+        await until(
+            lambda: self.state(stream) == "live", f"{stream} to be live", timeout_s=timeout_s
+        )
+
     async def stream(self, name: str = "live") -> Any:
         return await self.read(f"/api/v1/streams/{name}")
 

@@ -97,7 +97,7 @@ async def _watch_muxer(
     async with ffmpeg_whip(
         whip, certificate, seconds=SECONDS + 3, dtls_active=dtls_active
     ) as muxer:
-        await until(lambda: _live(service, stream), "the stream to be live", timeout_s=15)
+        await service.live(stream)
         async with watching(whep) as second, watching(whep) as third:
             figures = await measure_whep(whep, None, SECONDS, scale=2, clock=MonotonicClock())
             await asyncio.gather(second.wait_more(5), third.wait_more(5))
@@ -120,10 +120,6 @@ def _lateness(figures: ViewFigures) -> list[str]:
     if report["lost"]:
         late.append(f"{report['lost']} lost")
     return late
-
-
-def _live(service: Served, stream: str) -> bool:
-    return any(s.name == stream and s.state == "live" for s in service.parts.router.streams())
 
 
 def _settled(service: Served, stream: str, sent: int) -> bool:
