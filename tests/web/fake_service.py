@@ -50,6 +50,9 @@ class Behaviour:
 
     published: list[str] = dataclasses.field(default_factory=lambda: ["demo"])
     token: str | None = None
+    control_token: str | None = None
+    state: str = "live"
+    reason: str = ""
     missing: list[str] = dataclasses.field(default_factory=list)
     whep_status: int = 0
     backend: str = "bicubic"
@@ -165,8 +168,8 @@ class Fake:
         total = sum(stages.values())
         return {
             "name": name,
-            "state": "live",
-            "reason": None,
+            "state": self.behaviour.state,
+            "reason": self.behaviour.reason,
             "degraded": False,
             "backend": self.behaviour.backend,
             "policy": self.behaviour.policy,
@@ -261,6 +264,11 @@ def create_app() -> FastAPI:
         expected = f"Bearer {behaviour.token}"
         if guarded and behaviour.token and request.headers.get("authorization") != expected:
             return problem(401, "token missing or wrong", WWW_Authenticate="Bearer")
+        control = behaviour.control_token and f"Bearer {behaviour.control_token}"
+        if request.method == "PUT" and path.startswith("/api") and control:
+            found = request.headers.get("authorization")
+            if found != control:
+                return problem(403 if found else 401, "this token does not allow to control")
         response: Response = await call_next(request)
         response.headers["Content-Security-Policy"] = CSP
         return response

@@ -98,6 +98,26 @@ def test_a_declined_token_prompt_stays_away_until_asked_for(page: Page, service:
     assert page.evaluate("() => document.getElementById('token').open")
 
 
+def test_a_token_without_the_right_to_switch_asks_for_another(page: Page, service: Any) -> None:
+    service.behave(control_token="other-token")
+    page.goto(service.url)
+    page.evaluate("() => sessionStorage.setItem('streamlift.token.view', 'view-token')")
+    page.click("#backend-list button:has-text('compact'):not(:disabled)")
+    wait_until(page, "() => document.getElementById('token').open")
+    page.fill("#token input", "other-token")
+    page.keyboard.press("Enter")
+    wait_until(page, "() => !document.getElementById('token').open")
+    page.click("#backend-list button:has-text('compact')")
+    wait_until(page, text_has("#backend-message", "Switched bicubic → compact"))
+
+
+def test_a_stream_whose_publisher_left_is_said_to_wait(page: Page, service: Any) -> None:
+    page.goto(service.url)
+    wait_until(page, PLAYING)
+    service.behave(state="waiting", reason="publisher gone")
+    wait_until(page, text_has("#status-text", "Waiting: publisher gone"))
+
+
 def test_panels_without_an_endpoint_are_not_shown(page: Page, service: Any) -> None:
     service.behave(missing=["/api/v1/backends", "/api/v1/events", "/api/v1/sessions"])
     page.goto(service.url)
@@ -295,6 +315,15 @@ def test_freezing_keeps_the_pair_on_screen(page: Page, service: Any) -> None:
         f"() => streamlift.upscaled.video.getVideoPlaybackQuality().totalVideoFrames > {shown} + 9",
     )
     assert page.evaluate("() => streamlift.stage.slider.stamps()") == before
+
+
+def test_sharpness_and_flicker_are_measured_on_demand(page: Page, service: Any) -> None:
+    page.goto(service.url)
+    wait_until(page, PLAYING)
+    page.click("#view-compare")
+    page.click("#measure")
+    wait_until(page, text_has("#said", "Sharpness 1."))
+    assert "flicker" in page.inner_text("#said")
 
 
 def test_a_snapshot_is_saved(page: Page, service: Any) -> None:

@@ -18,13 +18,14 @@ import { Tokens } from "./tokens.js";
 
 const POLL_MS = 1000;
 const BACKENDS_MS = 5000;
+const SAID_MS = 15_000;
 
 const tokens = new Tokens(byId("token", HTMLDialogElement));
 const api = new Api(tokens);
 const source = new Player(byId("video-source", HTMLVideoElement), api, "source");
 const upscaled = new Player(byId("video-upscaled", HTMLVideoElement), api, "upscaled");
 const origins = new Origins(api, [source, upscaled]);
-const stage = new Stage(source, upscaled, origins);
+const stage = new Stage(source, upscaled, origins, say);
 const streams = new StreamList();
 const numbers = new Numbers();
 const rates = new ReceivedRates();
@@ -125,7 +126,7 @@ function isUnauthorised(error) {
 function say(message) {
   const said = byId("said", HTMLElement);
   setText(said, message);
-  setTimeout(() => said.textContent === message && setText(said, ""), 6000);
+  setTimeout(() => said.textContent === message && setText(said, ""), SAID_MS);
 }
 
 function start() {

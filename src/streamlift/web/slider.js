@@ -173,15 +173,23 @@ export class Slider extends EventTarget {
     this.dispatchEvent(new Event("pair"));
   }
 
-  /** Frame numbers of both halves, read from their stamps; null without a stamp. */
-  stamps() {
+  /** The pictures shown now, with their sizes; null before the first pair. */
+  pictures() {
     const pair = this.#pairs.pair;
     if (!pair) return null;
-    const [lowWidth] = dimensions(pair.source.picture.picture);
-    const [highWidth] = dimensions(pair.upscaled.picture.picture);
-    const source = this.#stamps.read(pair.source.picture.picture, lowWidth, 1);
-    const scale = highWidth / lowWidth;
-    const upscaled = this.#stamps.read(pair.upscaled.picture.picture, highWidth, scale);
+    const source = pair.source.picture.picture;
+    const upscaled = pair.upscaled.picture.picture;
+    return { source, upscaled, lowSize: dimensions(source), highSize: dimensions(upscaled) };
+  }
+
+  /** Frame numbers of both halves, read from their stamps; null without a stamp. */
+  stamps() {
+    const pictures = this.pictures();
+    if (!pictures) return null;
+    const [lowWidth] = pictures.lowSize;
+    const [highWidth] = pictures.highSize;
+    const source = this.#stamps.read(pictures.source, lowWidth, 1);
+    const upscaled = this.#stamps.read(pictures.upscaled, highWidth, highWidth / lowWidth);
     return source && upscaled && { source: source.number, upscaled: upscaled.number };
   }
 

@@ -2,6 +2,7 @@
 /** The stage: both videos or the before/after view, zoom, full screen, keys and notices. */
 
 import { button, byId, setText } from "./dom.js";
+import { describeMeasured, Measurement } from "./measure.js";
 import { Slider } from "./slider.js";
 import { applyZoom, attachZoom, Zoom } from "./zoom.js";
 
@@ -13,13 +14,17 @@ export class Stage {
   #stage = byId("stage", HTMLElement);
   #compare = byId("compare", HTMLElement);
   #freeze = button("freeze");
+  #measure = button("measure");
+  /** @type {Measurement | null} under way */ #measurement = null;
 
   /**
    * @param {Player} source
    * @param {Player} upscaled
    * @param {import("./origins.js").Origins} origins
+   * @param {(message: string) => void} say
    */
-  constructor(source, upscaled, origins) {
+  constructor(source, upscaled, origins, say) {
+    this.say = say;
     this.players = [source, upscaled];
     this.slider = new Slider(
       byId("compare-canvas", HTMLCanvasElement),
@@ -30,7 +35,10 @@ export class Stage {
       },
       this.zoom,
     );
-    this.slider.addEventListener("pair", () => this.#showLock());
+    this.slider.addEventListener("pair", () => {
+      this.#showLock();
+      this.#measurePair();
+    });
     attachZoom(this.#stage, this.zoom);
     this.zoom.addEventListener("change", () => this.#showZoom());
     for (const player of this.players) this.#attach(player);
@@ -49,6 +57,8 @@ export class Stage {
     this.#stage.dataset.view = view;
     this.#compare.hidden = !compare;
     this.#freeze.disabled = !compare;
+    this.#measure.disabled = !compare;
+    this.#measurement = null;
     button("view-side").setAttribute("aria-pressed", String(!compare));
     button("view-compare").setAttribute("aria-pressed", String(compare));
     this.freeze(false);
@@ -89,6 +99,11 @@ export class Stage {
     button("zoom-out").addEventListener("click", () => this.zoom.out());
     button("zoom-reset").addEventListener("click", () => this.zoom.to(1));
     this.#freeze.addEventListener("click", () => this.freeze(!this.slider.frozen));
+    this.#measure.addEventListener("click", () => {
+      this.freeze(false);
+      this.#measurement = new Measurement();
+      this.say("Measuring.");
+    });
     button("fullscreen").hidden = !document.fullscreenEnabled;
     button("fullscreen").addEventListener("click", () => void this.toggleFullScreen());
     const help = byId("help", HTMLDialogElement);
@@ -159,6 +174,15 @@ export class Stage {
     for (const { video } of this.players) applyZoom(video, this.zoom);
     this.#stage.dataset.zoomed = String(scale > 1);
     setText(button("zoom-reset"), `${scale < 9.95 ? Number(scale.toFixed(1)) : scale.toFixed(0)}×`);
+  }
+
+  #measurePair() {
+    const pictures = this.slider.pictures();
+    if (!this.#measurement || !pictures || !this.slider.locked) return;
+    const measured = this.#measurement.add(pictures);
+    if (!measured) return;
+    this.#measurement = null;
+    this.say(describeMeasured(measured));
   }
 
   #showLock() {
