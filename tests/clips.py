@@ -38,7 +38,11 @@ def picture(size: Size, number: int, *, now_s: float = 0.0, stamped: bool = True
 
 @lru_cache
 def coded_clip(
-    size: Size = SMALL, frames: int = 50, codec: Codec = Codec.H264, gop: int = 0
+    size: Size = SMALL,
+    frames: int = 50,
+    codec: Codec = Codec.H264,
+    gop: int = 0,
+    stamped: bool = True,
 ) -> CodedClip:
     """A clip of stamped pictures; a keyframe first, and every `gop` frames if that is not 0."""
     rendition = Rendition(codec, 1_500_000, "Baseline" if codec is Codec.H264 else "")
@@ -46,7 +50,8 @@ def coded_clip(
     units = []
     for number in range(frames):
         keyframe = number == 0 or (gop > 0 and number % gop == 0)
-        data, _ = encoder.encode(picture(size, number), number * TICKS, keyframe=keyframe)
+        shown = picture(size, number, stamped=stamped)
+        data, _ = encoder.encode(shown, number * TICKS, keyframe=keyframe)
         units.append(data)
     encoder.close()
     return CodedClip(codec, size, tuple(units))

@@ -99,6 +99,10 @@ class DecodeThread:
         if self._context is None or picture.coded.codec is not self._codec:
             self._codec = picture.coded.codec
             self._context = _open_decoder(self._codec, self._max_side)
+        if not picture.coded.data:
+            # To FFmpeg an empty packet means the end: it would decode nothing ever after.
+            self._refuse("decode_error", "empty picture")
+            return
         packet = av.Packet(picture.coded.data)
         packet.pts = picture.pts
         for decoded in self._context.decode(packet):
