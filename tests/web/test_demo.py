@@ -1,0 +1,106 @@
+"""The page in a real Chromium against the real service and its demo."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.peer]
+
+ROOT = Path(__file__).parents[2]
+ARTIFACTS = ROOT / "artifacts"
+PLAYING = """() => ["video-source", "video-upscaled"].every(
+    (id) => document.getElementById(id).videoWidth > 0)"""
+
+
+@pytest.fixture(scope="module")
+def demo_url() -> Iterator[str]:
+    """`streamlift serve --demo` on a free port."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+    command = [sys.executable, "-m", "streamlift.cli", "serve", "--demo", "--port", str(port)]
+    with subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    ) as process:
+        url = f"http://127.0.0.1:{port}/"
+        try:
+            _wait_for_demo(url, process)
+            yield url
+        finally:
+            process.terminate()
+
+
+def test_the_demo_plays_side_by_side(page: Page, demo_url: str) -> None:
+    page.goto(demo_url)
+    wait_until(page, PLAYING)
+    sizes = page.evaluate(
+        """() => ["video-source", "video-upscaled"].map(
+            (id) => document.getElementById(id).videoWidth)"""
+    )
+    assert sizes == [512, 1024]
+    wait_until(page, "() => Number(document.getElementById('n-fps').textContent) > 5")
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / "console.png")
+
+
+def test_both_halves_of_the_demo_show_the_same_frame(page: Page, demo_url: str) -> None:
+    page.goto(demo_url)
+    wait_until(page, PLAYING)
+    page.click("#view-compare")
+    wait_until(page, "() => document.getElementById('lock').textContent === 'Same frame'")
+    page.evaluate("() => { streamlift.sync.readStamps = true; }")
+    wait_until(page, "() => streamlift.sync.same + streamlift.sync.different >= 75")
+    sync = page.evaluate("() => streamlift.sync")
+    assert sync["same"] / (sync["same"] + sync["different"]) >= 0.95
+    page.screenshot(path=ARTIFACTS / "console-compare.png")
+
+
+def test_a_camera_published_on_the_page_comes_back_upscaled(page: Page, demo_url: str) -> None:
+    page.context.grant_permissions(["camera"], origin=demo_url.rstrip("/"))
+    page.goto(demo_url)
+    page.fill("#publish-name", "mine")
+    page.click("#publish-start")
+    wait_until(page, "() => streamlift.publisher.phase === 'live'")
+    wait_until(page, "() => document.getElementById('stream').value === 'mine'")
+    wait_until(page, PLAYING)
+    page.click("#publish-stop")
+    wait_until(page, "() => streamlift.publisher.phase === 'idle'")
+
+
+def wait_until(page: Page, condition: str, timeout_s: float = 45) -> None:
+    """Wait for a JavaScript condition; Playwright's own way needs eval, which the page forbids."""
+    deadline = time.monotonic() + timeout_s
+    while not page.evaluate(condition):
+        if time.monotonic() > deadline:
+            said = page.inner_text("#status-text"), page.inner_text("#publish-message")
+            pytest.fail(f"waited {timeout_s} s in vain for {condition}; the page says {said}")
+        page.wait_for_timeout(50)
+
+
+def _wait_for_demo(url: str, process: subprocess.Popen[bytes], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the service ended before it was ready"
+        if _is_live(f"{url}api/v1/streams/demo"):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"the demo was not live after {timeout_s} s")
+
+
+def _is_live(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url) as response:
+            return b'"state":"live"' in response.read()
+    except urllib.error.URLError:
+        return False  # not listening yet, or nothing published yet
