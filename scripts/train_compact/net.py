@@ -48,13 +48,13 @@ class FoldedConv(nn.Module):
     two kernels moved so far in a step that every ReLU died at a rate of 2e-3.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, gain: float) -> None:
+    def __init__(self, inputs: int, outputs: int, *, gain: float, identity: bool = False) -> None:
         super().__init__()
         spread = gain * (2 / (9 * inputs)) ** 0.5
         self.direct = nn.Parameter(torch.randn(outputs, inputs, 3, 3) * spread * 0.7)
         self.point = nn.Parameter(torch.randn(outputs, inputs, 1, 1) * spread * 0.7)
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.identity = inputs == outputs
+        self.identity = identity
 
     def folded(self) -> PlainConv:
         kernel = self.direct + functional.pad(self.point, (1, 1, 1, 1))
@@ -76,7 +76,8 @@ class CompactNet(nn.Module):
         super().__init__()
         self.head = FoldedConv(BLOCK**2, tier.channels, gain=1.0)
         self.body = nn.ModuleList(
-            FoldedConv(tier.channels, tier.channels, gain=0.5) for _ in range(tier.hidden)
+            FoldedConv(tier.channels, tier.channels, gain=0.5, identity=True)
+            for _ in range(tier.hidden)
         )
         self.tail = FoldedConv(tier.channels, OUT_CHANNELS, gain=0.02)
         self.skip = nn.Parameter(bicubic_kernel())
