@@ -266,7 +266,9 @@ class Switchboard:
     def _begin(self, feed: Feed, kind: CrossingKind, reason: str, now_s: float) -> _Crossing:
         before = None if self._shown is None else self._shown.backend
         crossing = _Crossing(kind, before, feed.backend, reason, now_s)
-        predecessor = self._shown.task if self._shown is not None else None
+        predecessor = None
+        if self._shown is not None and self._shown.backend == feed.backend:
+            predecessor = self._shown.task
         self._coming, self._crossing = feed, crossing
         self._open_feeds.add(feed)
         feed.task = self._tasks.create_task(self._own(feed, kind, predecessor))

@@ -8,10 +8,10 @@ __all__ = ["Watchdog"]
 
 SILENCE_S = 0.2
 """What a lane may take beyond its own habit."""
-FIRST_S = 3.0
-"""What the first frame of a new lane may take."""
-LEARNING_S = 1.2
-LEARNING_FRAMES = 16
+FIRST_S, FIRST_FRAMES = 3.0, 32
+"""A new lane may take this many frames, and this long, for its first answer."""
+LEARNING_S, LEARNING_FRAMES = 1.2, 16
+"""The same for those after it, until its habit is known."""
 RECENT = 32
 LONGEST_ANSWER_S = 1.0
 
@@ -22,7 +22,7 @@ class Watchdog:
     It is hung when that many frames are there and it has been silent for 200 ms longer than it
     has recently needed: 200 ms for a per-frame model, one step and 200 ms for a chunked one. A
     publisher that pauses raises no alarm, because no further frames are there. Until sixteen
-    frames after its first answer the habit is not known, and 1.2 s are allowed.
+    frames after its first answer the habit is not known, and nothing is said.
     """
 
     __slots__ = (
@@ -54,8 +54,8 @@ class Watchdog:
     def answered(self, now_s: float) -> None:
         if self._since_answer == 0:
             return  # a further frame of the same step
-        needed_s = 0.0 if self._complete_s is None else now_s - self._complete_s
-        if self._steps:
+        if self._since_answer <= max(self._steps, default=0):  # else it was a longer step
+            needed_s = 0.0 if self._complete_s is None else now_s - self._complete_s
             self._answers_s.append(min(needed_s, LONGEST_ANSWER_S))
         self._steps.append(self._since_answer)
         self._since_answer = 0
@@ -65,8 +65,11 @@ class Watchdog:
         if self._since_answer == 0:
             return False
         if not self._steps:
-            return now_s - self._first_offer_s > FIRST_S
+            silent_s = now_s - self._first_offer_s
+            return silent_s > FIRST_S and self._since_answer >= FIRST_FRAMES
         if self._since_first < LEARNING_FRAMES:
+            return False
+        if len(self._steps) == 1:  # has answered once, and nothing since
             return now_s - self._first_offer_s > LEARNING_S
         if self._complete_s is None:
             return False
