@@ -36,11 +36,6 @@ export function duration(seconds) {
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 }
 
-/** @param {Record<string, number>} counts @returns {number} */
-export function sum(counts) {
-  return Object.values(counts).reduce((total, count) => total + count, 0);
-}
-
 /** @param {Date} date @returns {string} for file names: 20260131-142501 */
 export function fileTime(date) {
   const text = date.toISOString().replace(/[-:]/g, "");

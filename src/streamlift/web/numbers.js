@@ -3,7 +3,7 @@
 
 import { Chart } from "./charts.js";
 import { byId, make, setText } from "./dom.js";
-import { megabits, milliseconds, number, size, sum } from "./format.js";
+import { megabits, milliseconds, number, size } from "./format.js";
 
 /** @typedef {import("./api.js").Stream} Stream */
 /** @typedef {{fps: number | null, bitrateBps: number | null, dropped: number, freezes: number}} Received */
@@ -35,9 +35,8 @@ export class Numbers {
     write("source-size", size(stream?.publisher?.size));
     write("output-size", size(stream?.output?.size));
     write("codec", stream?.publisher?.codec?.toUpperCase() ?? "–");
-    write("dropped", stream?.frames ? String(sum(dropped)) : "–");
+    write("dropped", stream?.frames ? reasons(dropped) : "–");
     write("dropped-here", received ? String(received.dropped) : "–");
-    byId("n-dropped", HTMLElement).title = reasons(dropped);
   }
 
   /** @param {Stream | null} stream @param {Received | null} received */
@@ -108,10 +107,10 @@ function stageRow(stage, index) {
   return { row: make("li", {}, [swatch, stage, value]), value };
 }
 
-/** @param {Record<string, number>} dropped */
+/** @param {Record<string, number>} dropped @returns {string} such as "3 stale, 1 damaged" */
 function reasons(dropped) {
-  const parts = Object.entries(dropped).map(([reason, count]) => `${reason}: ${count}`);
-  return parts.length ? parts.join("\n") : "no frame was dropped";
+  const counts = Object.entries(dropped).filter(([, count]) => count > 0);
+  return counts.length ? counts.map(([reason, count]) => `${count} ${reason}`).join(", ") : "0";
 }
 
 /** @param {string} name @param {string} text */
