@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -49,6 +50,7 @@ logger = logging.getLogger(__name__)
 
 _MIME = {Codec.H264: "video/H264", Codec.VP8: "video/VP8"}
 _RTX = "video/rtx"
+RECEIVE_BUFFER = 2 * 1024 * 1024
 
 
 class PacketSink(Protocol):
@@ -127,11 +129,13 @@ class Peer:
         self._take_passive_role(offer.sdp)
         self._negotiate_transport_cc(offer.sdp)
         await self.connection.setLocalDescription(await self.connection.createAnswer())
+        self._enlarge_receive_buffers()
         return finish_answer(self.connection.localDescription.sdp, self._announce)
 
     async def offer(self) -> str:
         """Gather all candidates and return an offer for the transceivers added."""
         await self.connection.setLocalDescription(await self.connection.createOffer())
+        self._enlarge_receive_buffers()
         return str(self.connection.localDescription.sdp)
 
     async def accept(self, answer_sdp: str) -> None:
@@ -156,6 +160,20 @@ class Peer:
 
     async def close(self) -> None:
         await self.connection.close()
+
+    def _enlarge_receive_buffers(self) -> None:
+        """Room for a whole keyframe burst: the usual 208 KiB overflow at about 90 packets.
+
+        A 1024x1024 keyframe is that large, and arrives at once; on a busy machine the loss was
+        thousands of packets (counted by the kernel as UdpRcvbufErrors). The kernel caps the size.
+        https://github.com/aiortc/aioice/blob/0.10.1/src/aioice/ice.py (Connection._protocols)
+        """
+        for transceiver in self.connection.getTransceivers():
+            ice: Any = transceiver.receiver.transport.transport._connection
+            for protocol in ice._protocols:
+                bound = protocol.transport.get_extra_info("socket")
+                if bound is not None:  # a TURN allocation has none of its own
+                    bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
 
     def _take_passive_role(self, offer_sdp: str) -> None:
         """Be the DTLS server whenever the peer leaves it open: RSA certificates work then.
