@@ -127,6 +127,8 @@ export function explain(error, stream, failures) {
         return { phase: "locked", text: "A token is needed to watch.", waitS: 3600 };
       case 403:
         return { phase: "locked", text: "This token is not for this stream.", waitS: 3600 };
+      case 422: // such as no codec in common; it helps only if the publisher changes
+        return { phase: "retrying", text: `Cannot be played here: ${error.message}.`, waitS: 30 };
       case 503:
         return { phase: "retrying", text: `The service is full: ${error.message}`, waitS: told };
       default:

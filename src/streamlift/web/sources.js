@@ -173,10 +173,14 @@ function paint(video, square) {
   const context = canvas.getContext("2d", { alpha: false });
   if (!context) throw new SourceError("This browser has no 2D canvas.");
   const media = canvas.captureStream(0); // a frame only when one is requested
-  const track = /** @type {CanvasCaptureMediaStreamTrack} */ (media.getVideoTracks()[0]);
+  const track = media.getVideoTracks()[0];
+  // Firefox has the method on the stream, the standard on the track.
+  const capture = /** @type {CanvasCaptureMediaStreamTrack} */ (
+    "requestFrame" in track ? track : media
+  );
   const stop = eachFrame(video, () => {
     context.drawImage(video, from.x, from.y, from.width, from.height, 0, 0, width, height);
-    track.requestFrame();
+    capture.requestFrame();
   });
   return {
     media,
