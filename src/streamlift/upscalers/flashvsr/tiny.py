@@ -36,10 +36,17 @@ def create_tiny_random(device: str, settings: Mapping[str, Any]) -> FlashVsr:
     return FlashVsr(TINY_RANDOM, model, chosen)
 
 
-def random_model(config: ModelConfig, *, seed: int, context_rows: int = _CONTEXT_ROWS) -> Model:
+def random_model(
+    config: ModelConfig,
+    *,
+    seed: int,
+    context_rows: int = _CONTEXT_ROWS,
+    device: torch.device | str = "cpu",
+) -> Model:
     """Networks with seeded random weights, scaled so that activations keep unit variance."""
-    model = Model.build(config, context_rows)
-    generator = torch.Generator().manual_seed(seed)
+    with torch.device(device):
+        model = Model.build(config, context_rows)
+    generator = torch.Generator(device).manual_seed(seed)
     for network in model.networks().values():
         for name, parameter in network.named_parameters():
             _fill(name, parameter, generator)
