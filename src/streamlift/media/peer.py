@@ -51,6 +51,8 @@ logger = logging.getLogger(__name__)
 _MIME = {Codec.H264: "video/H264", Codec.VP8: "video/VP8"}
 _RTX = "video/rtx"
 RECEIVE_BUFFER = 2 * 1024 * 1024
+_UNREADABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+"""aiortc checks little of an SDP: whatever Python raises for a value it did not expect."""
 
 
 class PacketSink(Protocol):
@@ -118,16 +120,22 @@ class Peer:
         Raises MalformedSdp or UnsupportedOffer when the offer cannot be served.
         """
         try:
-            await self.connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
+            return await self._answer(offer.sdp)
         except OperationError as error:
             raise UnsupportedOffer(
                 f"no codec in common: {error}", expected=["H264", "VP8", "opus"]
             ) from error
-        except (ValueError, IndexError, KeyError, AttributeError, InvalidStateError) as error:
-            # aiortc's SDP parser raises all of these for lines it cannot read.
-            raise MalformedSdp(f"the offer cannot be read: {error}") from error
-        self._take_passive_role(offer.sdp)
-        self._negotiate_transport_cc(offer.sdp)
+        except (*_UNREADABLE, InvalidStateError) as error:
+            raise MalformedSdp(f"the offer cannot be read: {error!r}") from error
+
+    async def _answer(self, offer_sdp: str) -> str:
+        try:
+            offered = SessionDescription.parse(offer_sdp)
+        except StopIteration as error:  # in a coroutine it would surface as a RuntimeError
+            raise ValueError("a payload type without rtpmap") from error
+        await self.connection.setRemoteDescription(RTCSessionDescription(offer_sdp, "offer"))
+        self._take_passive_role(offer_sdp)
+        self._negotiate_transport_cc(offered)
         await self.connection.setLocalDescription(await self.connection.createAnswer())
         self._enlarge_receive_buffers()
         return finish_answer(self.connection.localDescription.sdp, self._announce)
@@ -185,13 +193,12 @@ class Peer:
             for transceiver in self.connection.getTransceivers():
                 transceiver.receiver.transport._set_role("server")
 
-    def _negotiate_transport_cc(self, offer_sdp: str) -> None:
+    def _negotiate_transport_cc(self, offered: SessionDescription) -> None:
         """Answer with transport-cc and without REMB where the peer offers the extension.
 
         createAnswer reads the transceiver's `_headerExtensions` and `_codecs`:
         https://github.com/aiortc/aiortc/blob/1.16.0/src/aiortc/rtcpeerconnection.py
         """
-        offered = SessionDescription.parse(offer_sdp)
         for transceiver in self.connection.getTransceivers():
             media = next((m for m in offered.media if m.rtp.muxId == transceiver.mid), None)
             if media is None or transceiver.kind != "video":
@@ -223,6 +230,8 @@ class ReceiverTap:
         self._receiver._RTCRtpReceiver__jitter_buffer = _JitterBufferTap(sink)
         self._stock_handler = receiver._handle_rtp_packet
         receiver._handle_rtp_packet = self._handle_rtp_packet
+        # It asks once and for what was given up, too; media/nack.py does it better.
+        self._receiver._RTCRtpReceiver__nack_generator = None
         # REMB would compete with transport-cc, and its estimate is what starves Chromium.
         self._receiver._RTCRtpReceiver__remote_bitrate_estimator = None
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 from streamlift.clock import Clock
@@ -13,6 +14,7 @@ from streamlift.codec import is_keyframe
 from streamlift.frames import Codec, CodedVideo, Frame, IngestCounts
 from streamlift.media.assembler import AssembledPicture, PictureAssembler, VideoPacket
 from streamlift.media.decode import CodedPicture, DecodeThread
+from streamlift.media.nack import NackSchedule
 from streamlift.media.peer import ReceiverTap
 from streamlift.media.transport_cc import TransportFeedback
 
@@ -21,10 +23,9 @@ __all__ = ["VideoReceiver"]
 logger = logging.getLogger(__name__)
 
 _TICK_S = 0.025
-_FEEDBACK_EVERY = 2
+_FEEDBACK_EVERY_S = 0.05
 _PLI_EVERY_S = 0.5
 _QUEUED = 32
-_MOST_NACKED = 128
 
 
 class VideoReceiver:
@@ -46,6 +47,9 @@ class VideoReceiver:
         self._feedback = TransportFeedback(self._tap.rtcp_ssrc)
         self._loop = asyncio.get_running_loop()
         self._assembler = PictureAssembler()
+        self._nack = NackSchedule()
+        self._hole = asyncio.Event()
+        self._holes_seen = 0
         self._decode = DecodeThread(
             name,
             max_side=max_side,
@@ -96,25 +100,32 @@ class VideoReceiver:
 
     async def run_feedback(self) -> None:
         """Repeat NACKs, send merged PLIs and transport-cc reports."""
-        turn = 0
+        reported_s = self._clock.now_s()
         while True:
-            await asyncio.sleep(_TICK_S)
-            turn += 1
+            await self._wait_for_hole(_TICK_S)
             if self._first_packet_s is None:
                 continue
             now_s = self._clock.now_s()
-            if missing := self._assembler.missing():
-                await self._tap.send_nack(self._ssrc, missing[:_MOST_NACKED])
+            if lost := self._nack.due(self._assembler.missing(), now_s):
+                await self._tap.send_nack(self._ssrc, lost)
             if self._need_keyframe and now_s - self._first_packet_s > _PLI_EVERY_S:
                 self._pli_wanted = True
             if self._pli_wanted and now_s - self._pli_sent_s >= _PLI_EVERY_S:
                 self._pli_wanted = False
                 self._pli_sent_s = now_s
                 await self._tap.send_pli(self._ssrc)
-            if turn % _FEEDBACK_EVERY == 0:
+            if now_s - reported_s >= _FEEDBACK_EVERY_S:
+                reported_s = now_s
                 report = self._feedback.report(self._ssrc)
                 if report is not None:
                     await self._tap.send_rtcp(report)
+
+    async def _wait_for_hole(self, timeout_s: float) -> None:
+        """Return when a packet is found missing, and after `timeout_s` anyway."""
+        self._hole.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._hole.wait()
 
     def _note_arrival(self, transport_sequence: int) -> None:
         self._feedback.add(transport_sequence, self._clock.now_s())
@@ -127,7 +138,11 @@ class VideoReceiver:
         self.media_bytes += len(packet._data)
         if self._first_packet_s is None:
             self._first_packet_s = now_s
+        self._nack.arrived(packet.sequence_number, now_s)
         assembly = self._assembler.add(packet, now_s)
+        if self._assembler.holes > self._holes_seen:
+            self._hole.set()
+        self._holes_seen = self._assembler.holes
         if assembly.gave_up:
             self._count_drop("packet_loss", "gave up on lost packets")
         for picture in assembly.pictures:
@@ -135,7 +150,7 @@ class VideoReceiver:
 
     def _take_picture(self, picture: AssembledPicture, now_s: float) -> None:
         codec = self._tap.codec_of(picture.payload_type)
-        if codec is None or not picture.data:
+        if codec is None:
             return
         self.codec = codec
         self._received += 1

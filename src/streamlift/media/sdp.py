@@ -10,7 +10,16 @@ from enum import StrEnum
 from streamlift.errors import MalformedSdp, UnsupportedOffer
 from streamlift.frames import Codec
 
-__all__ = ["MAX_CANDIDATES", "Offer", "OfferedMedia", "Role", "finish_answer", "read_offer"]
+__all__ = [
+    "MAX_CANDIDATES",
+    "IceFragment",
+    "Offer",
+    "OfferedMedia",
+    "Role",
+    "finish_answer",
+    "read_fragment",
+    "read_offer",
+]
 
 MAX_CANDIDATES = 64
 MAX_MEDIA = 4
@@ -41,6 +50,7 @@ class Offer:
 
     sdp: str
     media: tuple[OfferedMedia, ...]
+    ice_ufrag: str
 
     @property
     def video(self) -> OfferedMedia:
@@ -57,6 +67,14 @@ class Offer:
         return tuple(_CODECS[name] for name in names if name in _CODECS)
 
 
+@dataclass(frozen=True, slots=True)
+class IceFragment:
+    """What a trickle ICE fragment (RFC 8840) brings: usable candidates, without their `a=`."""
+
+    ice_ufrag: str | None
+    candidates: tuple[str, ...]
+
+
 def read_offer(text: str, role: Role) -> Offer:
     """Check an offer against RFC 9725 (WHIP) or draft-ietf-wish-whep and what we can do.
 
@@ -66,8 +84,11 @@ def read_offer(text: str, role: Role) -> Offer:
     lines = text.replace("\r\n", "\n").strip().split("\n")
     if lines[0] != "v=0":
         raise MalformedSdp("the body is not SDP", found=lines[0][:40] or "nothing", expected="v=0")
-    media = tuple(_read_media(section) for section in _sections(lines))
+    session = lines[: next((i for i, line in enumerate(lines) if line.startswith("m=")), None)]
+    default = _direction(session, "sendrecv")
+    media = tuple(_read_media(section, default) for section in _sections(lines))
     _check_media(media, role)
+    _check_streams(lines)
     if len(media) > 1 and not any(line.startswith("a=group:BUNDLE") for line in lines):
         raise UnsupportedOffer(
             "media must be bundled", found="no a=group:BUNDLE", expected="a=group:BUNDLE"
@@ -82,7 +103,25 @@ def read_offer(text: str, role: Role) -> Offer:
         if not line.startswith("a=end-of-candidates")
         and not (line.startswith("a=candidate:") and not _usable(line))
     ]
-    return Offer("\r\n".join(kept) + "\r\n", media)
+    return Offer("\r\n".join(kept) + "\r\n", media, _attribute(lines, "ice-ufrag") or "")
+
+
+def read_fragment(text: str) -> IceFragment:
+    """Read the body of a trickle PATCH; unusable candidates are left out (RFC 9725 4.3.1).
+
+    Raises MalformedSdp when it is not lines of SDP, UnsupportedOffer for too many candidates.
+    """
+    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line]
+    for line in lines:
+        if not re.match(r"[a-z]=", line):
+            raise MalformedSdp(
+                "the body is no SDP fragment", found=line[:40], expected="lines such as a=..."
+            )
+    _check_candidates(lines)
+    candidates = (line for line in lines if line.startswith("a=candidate:"))
+    return IceFragment(
+        _attribute(lines, "ice-ufrag"), tuple(line[2:] for line in candidates if _usable(line))
+    )
 
 
 def finish_answer(sdp: str, announce: tuple[str, ...]) -> str:
@@ -92,7 +131,7 @@ def finish_answer(sdp: str, announce: tuple[str, ...]) -> str:
     NAT), the host candidates are announced under them instead.
     """
     lines = sdp.replace("\r\n", "\n").strip().split("\n")
-    hosts = {line.split()[4] for line in lines if line.startswith("a=candidate:")}
+    hosts = {line.split()[4] for line in lines if line.startswith("a=candidate:") and _usable(line)}
     rewrite = bool(announce) and not hosts.intersection(announce)
     answer: list[str] = []
     for line in lines:
@@ -106,6 +145,17 @@ def finish_answer(sdp: str, announce: tuple[str, ...]) -> str:
     return "\r\n".join(answer) + "\r\n"
 
 
+def _with_directions(lines: list[str]) -> list[str]:
+    """Write down the direction that media without one have (RFC 8866 section 6.7)."""
+    sections = _sections(lines)
+    session = lines[: len(lines) - sum(map(len, sections))]
+    usual = next((line for line in session if line[2:] in _DIRECTIONS), "a=sendrecv")
+    for section in sections:
+        if not any(line[2:] in _DIRECTIONS for line in section):
+            section.append(usual)
+    return [*session, *(line for section in sections for line in section)]
+
+
 def _sections(lines: list[str]) -> list[list[str]]:
     sections: list[list[str]] = []
     for line in lines:
@@ -116,10 +166,10 @@ def _sections(lines: list[str]) -> list[list[str]]:
     return sections
 
 
-def _read_media(section: list[str]) -> OfferedMedia:
+def _read_media(section: list[str], direction: str) -> OfferedMedia:
     kind = section[0][2:].split(" ")[0]
-    mid = next((line[6:] for line in section if line.startswith("a=mid:")), "")
-    direction = next((line[2:] for line in section if line[2:] in _DIRECTIONS), "sendrecv")
+    mid = _attribute(section, "mid") or ""
+    direction = _direction(section, direction)
     codecs = tuple(
         match[1].upper()
         for line in section
@@ -152,20 +202,45 @@ def _check_media(media: tuple[OfferedMedia, ...], role: Role) -> None:
         )
 
 
-def _check_transport(lines: list[str]) -> None:
+def _check_streams(lines: list[str]) -> None:
+    """All tracks must be of one MediaStream (RFC 9725 section 4.4.2); "-" is none."""
+    streams = {line[7:].split(" ")[0] for line in lines if line.startswith("a=msid:")} - {"-"}
+    if len(streams) > 1:
+        raise UnsupportedOffer(
+            "all tracks must belong to one MediaStream", found=len(streams), expected=1
+        )
+
+
+def _check_candidates(lines: list[str]) -> None:
     candidates = sum(line.startswith("a=candidate:") for line in lines)
     if candidates > MAX_CANDIDATES:
         raise UnsupportedOffer("too many ICE candidates", found=candidates, expected=MAX_CANDIDATES)
+
+
+def _check_transport(lines: list[str]) -> None:
+    _check_candidates(lines)
     for attribute in ("a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:"):
         if not any(line.startswith(attribute) for line in lines):
             raise MalformedSdp(f"the offer lacks {attribute[2:-1]}", found=None, expected=attribute)
 
 
+def _attribute(lines: list[str], name: str) -> str | None:
+    start = f"a={name}:"
+    return next((line[len(start) :] for line in lines if line.startswith(start)), None)
+
+
+def _direction(lines: list[str], default: str) -> str:
+    return next((line[2:] for line in lines if line[2:] in _DIRECTIONS), default)
+
+
 def _usable(candidate: str) -> bool:
+    """A UDP candidate of the one component, as RFC 8839 section 5.1 writes it."""
     fields = candidate.split()
-    if len(fields) < 8 or fields[2].lower() != "udp":
+    if len(fields) < 8 or fields[1] != "1" or fields[2].lower() != "udp":
         return False
-    return _is_address(fields[4]) and fields[5].isdigit()
+    if not (re.fullmatch(r"[0-9]{1,10}", fields[3]) and re.fullmatch(r"[0-9]{1,5}", fields[5])):
+        return False
+    return _is_address(fields[4]) and 0 < int(fields[5]) <= 65535 and fields[6] == "typ"
 
 
 def _is_address(text: str) -> bool:
@@ -178,6 +253,8 @@ def _is_address(text: str) -> bool:
 
 def _announced(line: str, announce: tuple[str, ...], *, rewrite: bool) -> list[str]:
     fields = line.split()
+    if len(fields) < 8 or not _is_address(fields[4]):
+        return []
     if not rewrite:
         return [line] if fields[4] in announce or fields[7] != "host" else []
     if fields[7] != "host":

@@ -14,7 +14,8 @@ EXTENSION_URI = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-ext
 
 _TICK_US = 250
 _REFERENCE_US = 64_000
-_MAX_REPORTED = 1_000
+_MAX_REPORTED = 512
+"""Packets in one report, so that it fits a datagram; 0.4 s at 12 Mbit/s."""
 _SYMBOLS_PER_CHUNK = 7
 _LOST, _SMALL, _LARGE = 0, 1, 2
 _RTPFB, _FMT = 205, 15
@@ -28,20 +29,25 @@ class TransportFeedback:
         self._arrivals: dict[int, int] = {}
         self._newest: int | None = None
         self._next_base: int | None = None
+        self._fresh = False
         self._count = 0
 
     def add(self, sequence: int, now_s: float) -> None:
         """Note the arrival of the packet with this 16-bit transport sequence number."""
         unwrapped = self._unwrap(sequence)
+        if self._newest is not None and unwrapped <= self._newest - _MAX_REPORTED:
+            return  # its sender has long given it up
         self._arrivals.setdefault(unwrapped, int(now_s * 1_000_000))
+        self._fresh = True
         if self._next_base is None or unwrapped < self._next_base:
             self._next_base = unwrapped
 
     def report(self, media_ssrc: int) -> bytes | None:
         """The RTCP packet for all that came since the last report, or None if nothing did."""
-        if not self._arrivals or self._next_base is None:
+        if not self._fresh or self._next_base is None:
             return None
         last = max(self._arrivals)
+        # A late packet lowers the base; what was reported since is told again, with its times.
         base = max(self._next_base, last - _MAX_REPORTED + 1)
         reference = min(us for s, us in self._arrivals.items() if s >= base) // _REFERENCE_US
         symbols, deltas = self._encode(range(base, last + 1), reference * _REFERENCE_US)
@@ -57,7 +63,9 @@ class TransportFeedback:
         body += bytes(-len(body) % 4)
         self._count = (self._count + 1) & 0xFF
         self._next_base = last + 1
-        self._arrivals.clear()
+        self._fresh = False
+        for sequence in [s for s in self._arrivals if s <= last - _MAX_REPORTED]:
+            del self._arrivals[sequence]
         return struct.pack("!BBH", 0x80 | _FMT, _RTPFB, len(body) // 4) + body
 
     def _encode(self, sequences: range, reference_us: int) -> tuple[list[int], bytes]:
