@@ -12,6 +12,6 @@ import pytest
 def no_tracebacks(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     yield
     for phase in ("setup", "call", "teardown"):
-        for record in caplog.get_records(phase):  # type: ignore[arg-type]  # a Literal there
+        for record in caplog.get_records(phase):
             told = record.exc_info or record.levelno >= logging.ERROR
             assert not told, f"{record.name}: {record.getMessage()} {record.exc_info}"

@@ -1,0 +1,143 @@
+"""Who may do what: the table of tokens, scopes and doors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from streamlift.api import check_exposure
+from streamlift.api.auth import is_loopback
+from streamlift.config import AuthConfig, Config, ServerConfig
+from streamlift.errors import ConfigError
+
+TOKENS = AuthConfig(publish=("pub-1", "pub-2"), view=("view-1",), control=("ctl-1",))
+SDP = {"Content-Type": "application/sdp"}
+
+# Past the door the body is looked at: "not sdp" gives 400 there, so 400 means "let in".
+DOORS = [
+    ("POST", "/whip/live", "publish", 400),
+    ("POST", "/whep/live", "view", 400),
+    ("GET", "/api/v1/streams", "view", 200),
+    ("GET", "/api/v1/streams", "control", 200),
+    ("GET", "/api/v1/streams/live", "view", 404),
+    ("GET", "/api/v1/backends", "control", 200),
+    ("GET", "/api/v1/streams/live/snapshot.jpg", "view", 404),
+    ("DELETE", "/api/v1/streams/live", "control", 404),
+]
+TOKEN_OF = {"publish": "pub-2", "view": "view-1", "control": "ctl-1"}
+
+
+@pytest.fixture
+async def guarded(call: Callable[..., Any]) -> httpx.AsyncClient:
+    client: httpx.AsyncClient = await call(Config(auth=TOKENS))
+    return client
+
+
+@pytest.mark.parametrize(("method", "path", "scope", "inside"), DOORS)
+async def test_the_right_token_opens_the_door(
+    guarded: httpx.AsyncClient, method: str, path: str, scope: str, inside: int
+) -> None:
+    answer = await _ask(guarded, method, path, f"Bearer {TOKEN_OF[scope]}")
+    assert answer.status_code == inside
+
+
+@pytest.mark.parametrize(("method", "path", "scope", "inside"), DOORS)
+async def test_no_token_is_401_with_a_challenge(
+    guarded: httpx.AsyncClient, method: str, path: str, scope: str, inside: int
+) -> None:
+    answer = await _ask(guarded, method, path, None)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.json()["type"] == "urn:streamlift:problem:token-missing"
+
+
+@pytest.mark.parametrize("given", ["Bearer wrong", "bearer wrong", "Bearer pub-1x", "Bearer é"])
+async def test_a_token_nobody_knows_is_401(guarded: httpx.AsyncClient, given: str) -> None:
+    answer = await _ask(guarded, "POST", "/whip/live", given.encode())
+    assert answer.status_code == 401
+    assert "invalid_token" in answer.headers["www-authenticate"]
+
+
+@pytest.mark.parametrize("given", ["Basic cHViLTE6", "Bearer", "Bearer ", "pub-1", ""])
+async def test_what_is_no_bearer_token_is_401(guarded: httpx.AsyncClient, given: str) -> None:
+    answer = await _ask(guarded, "POST", "/whip/live", given)
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "wrong"),
+    [
+        ("POST", "/whip/live", "view"),
+        ("POST", "/whip/live", "control"),
+        ("POST", "/whep/live", "publish"),
+        ("GET", "/api/v1/streams", "publish"),
+        ("DELETE", "/api/v1/streams/live", "view"),
+    ],
+)
+async def test_a_token_of_another_door_is_403(
+    guarded: httpx.AsyncClient, method: str, path: str, wrong: str
+) -> None:
+    answer = await _ask(guarded, method, path, f"Bearer {TOKEN_OF[wrong]}")
+    assert answer.status_code == 403
+    assert answer.json()["type"] == "urn:streamlift:problem:token-scope"
+
+
+async def test_health_needs_no_token(guarded: httpx.AsyncClient) -> None:
+    assert (await guarded.get("/healthz")).status_code == 200
+    assert (await guarded.get("/readyz")).status_code == 200
+
+
+async def test_with_tokens_any_host_name_and_any_page_may_call(guarded: httpx.AsyncClient) -> None:
+    answer = await guarded.get(
+        "/api/v1/streams",
+        headers={
+            "Host": "video.example",
+            "Origin": "https://elsewhere.example",
+            "Authorization": "Bearer view-1",
+        },
+    )
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == "https://elsewhere.example"
+
+
+def test_a_public_address_without_tokens_is_refused_at_start() -> None:
+    with pytest.raises(ConfigError, match=r"publish, view, control.*127\.0\.0\.1"):
+        check_exposure(Config(server=ServerConfig(host="0.0.0.0")))
+
+
+def test_a_public_address_with_one_door_open_is_refused_too() -> None:
+    auth = AuthConfig(publish=("a",), view=("b",))
+    with pytest.raises(ConfigError, match="no token for control"):
+        check_exposure(Config(server=ServerConfig(host="0.0.0.0"), auth=auth))
+
+
+def test_a_public_address_with_all_tokens_is_served() -> None:
+    check_exposure(Config(server=ServerConfig(host="0.0.0.0"), auth=TOKENS))
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST", "127.0.0.1", "127.9.9.9", "::1", "[::1]"]
+)
+def test_loopback_names_are_loopback(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "10.0.0.1", "localhost.evil.example", "", "2130706433"]
+)
+def test_other_names_are_not_loopback(host: str) -> None:
+    assert not is_loopback(host)
+
+
+async def _ask(
+    http: httpx.AsyncClient, method: str, path: str, authorization: str | bytes | None
+) -> httpx.Response:
+    headers: list[tuple[bytes, bytes]] = [(b"Content-Type", b"application/sdp")]
+    if authorization is not None:
+        value = authorization if isinstance(authorization, bytes) else authorization.encode()
+        headers.append((b"Authorization", value))
+    body = b"not sdp" if method == "POST" else None
+    return await http.request(method, path, content=body, headers=headers)

@@ -1,0 +1,79 @@
+"""The shapes of streams and backends, exactly as documented."""
+
+from __future__ import annotations
+
+import httpx
+
+from streamlift.api.control import backend_json, stream_json
+from streamlift.frames import BackendInfo, BackendState, Slots
+
+STREAM_KEYS = {
+    "name",
+    "state",
+    "reason",
+    "degraded",
+    "backend",
+    "policy",
+    "publisher",
+    "output",
+    "latency_ms",
+    "frames",
+    "viewers",
+}
+
+
+async def test_without_streams_the_list_is_empty(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/api/v1/streams")).json() == {"streams": []}
+
+
+async def test_an_unknown_stream_is_404_and_names_what_there_is(http: httpx.AsyncClient) -> None:
+    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/snapshot.jpg")):
+        answer = await http.request(method, f"/api/v1/streams/none{path}")
+        assert answer.status_code == 404
+        assert (answer.json()["found"], answer.json()["expected"]) == ("none", [])
+
+
+async def test_the_fallback_backend_is_always_listed_and_ready(http: httpx.AsyncClient) -> None:
+    (bicubic,) = (await http.get("/api/v1/backends")).json()["backends"]
+    assert set(bicubic) == {"name", "upscaler", "device", "state", "reason", "fps", "slots"}
+    assert (bicubic["name"], bicubic["state"], bicubic["device"]) == ("bicubic", "ready", "cpu")
+    assert bicubic["fps"] > 0
+    assert bicubic["slots"]["used"] == 0 < bicubic["slots"]["total"]
+
+
+def test_a_backend_that_was_not_measured_has_no_fps() -> None:
+    info = BackendInfo("a", "toy", "cpu", BackendState.LOADING, "loading", None, Slots(0, 0))
+    assert backend_json(info) == {
+        "name": "a",
+        "upscaler": "toy",
+        "device": "cpu",
+        "state": "loading",
+        "reason": "loading",
+        "fps": None,
+        "slots": {"total": 0, "used": 0},
+    }
+
+
+def test_a_stream_has_all_documented_keys_before_its_first_picture() -> None:
+    import json
+
+    from streamlift.clock import ManualClock
+    from streamlift.frames import Codec, Rendition
+    from streamlift.metrics import Metrics
+    from streamlift.routing import StreamSettings
+    from streamlift.routing.stream import Stream
+
+    stream = Stream(
+        "live",
+        {},
+        "bicubic",
+        clock=ManualClock(),
+        metrics=Metrics(),
+        settings=StreamSettings(Rendition(Codec.H264, 6_000_000)),
+    )
+    shape = json.loads(json.dumps(stream_json(stream.snapshot())))
+    assert set(shape) == STREAM_KEYS
+    assert shape["publisher"] is None
+    assert set(shape["output"]) == {"size", "fps", "bitrate_bps", "renditions"}
+    assert set(shape["frames"]) == {"received", "decoded", "upscaled", "encoded", "dropped"}
+    assert shape["state"] == "waiting"

@@ -1,0 +1,82 @@
+"""Health, readiness and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from streamlift.config import BackendConfig, Config
+
+
+async def test_healthz_answers_with_the_version(http: httpx.AsyncClient) -> None:
+    answer = (await http.get("/healthz")).json()
+    assert answer["status"] == "ok"
+    assert answer["version"]
+
+
+async def test_readyz_is_ready_with_one_ready_backend(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json() == {"ready": True, "reasons": [], "backends": {}}
+
+
+async def test_readyz_says_why_a_backend_is_not_ready(call: Callable[..., Any]) -> None:
+    gpu = BackendConfig("gpu", "toy", device="cuda:7")
+    plain = BackendConfig("bicubic", "bicubic")
+    http = await call(Config(default_backend="gpu", backends=(gpu, plain)))
+    answer = (await http.get("/readyz")).json()
+    assert answer["ready"] or answer["reasons"]
+    assert "cuda:7" in answer["backends"]["gpu"]
+
+
+async def test_readyz_is_503_while_the_service_shuts_down(call: Callable[..., Any]) -> None:
+    http = await call()
+    http._transport.app.state.service.draining = True
+    answer = await http.get("/readyz")
+    assert answer.status_code == 503
+    assert "shutting down" in answer.json()["reasons"]
+
+
+async def test_metrics_are_prometheus_text_with_one_prefix(call: Callable[..., Any]) -> None:
+    http = await call()
+    service = http._transport.app.state.service
+    service.metrics.count("frames_total", stage="encoded")
+    service.metrics.gauge("queue_depth", 3, queue="decode")
+    service.metrics.observe("stage_duration_seconds", 0.003, stage="encode")
+    answer = await http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    families = {f.name: f for f in text_string_to_metric_families(answer.text)}
+    assert all(name.startswith("streamlift_") for name in families)
+    assert {
+        "streamlift_frames",
+        "streamlift_queue_depth",
+        "streamlift_stage_duration_seconds",
+        "streamlift_sessions_active",
+        "streamlift_handshakes_pending",
+        "streamlift_slots",
+        "streamlift_slots_used",
+        "streamlift_backend_state",
+        "streamlift_build_info",
+    } <= set(families)
+    states = families["streamlift_backend_state"].samples
+    assert [s.labels["state"] for s in states if s.value == 1] == ["ready"]
+
+
+async def test_a_histograms_buckets_are_cumulative(call: Callable[..., Any]) -> None:
+    http = await call()
+    service = http._transport.app.state.service
+    for seconds in (0.0004, 0.003, 0.003, 5.0):
+        service.metrics.observe("stage_duration_seconds", seconds, stage="encode")
+    text = (await http.get("/metrics")).text
+    (family,) = (
+        f
+        for f in text_string_to_metric_families(text)
+        if f.name == "streamlift_stage_duration_seconds"
+    )
+    buckets = [s.value for s in family.samples if s.name.endswith("_bucket")]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == 4
+    assert next(s.value for s in family.samples if s.name.endswith("_count")) == 4
