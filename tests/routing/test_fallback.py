@@ -23,6 +23,10 @@ def whole(stage: Stage) -> bool:
     return stage.viewer.pts == [n * FRAME for n in range(len(stage.viewer.pts))]
 
 
+def quarantined(stage: Stage) -> bool:
+    return stage.stream._budgets["ai"].quarantined
+
+
 @in_virtual_time
 async def test_a_raising_lane_is_replaced_within_two_frames_and_nothing_is_lost() -> None:
     failing = Knobs(fail_at=100, error=UpscaleError("NaN in the output"))
@@ -102,13 +106,13 @@ async def test_out_of_memory_is_counted_as_such() -> None:
 async def test_three_faults_in_a_minute_quarantine_the_backend() -> None:
     async with live("ai", "bicubic", knobs=Knobs(fail_at=30), seconds=90) as stage:
         await asyncio.sleep(20.0)
-        assert stage.stream._budgets["ai"].quarantined
+        assert quarantined(stage)
         assert stage.metrics.value("backend_faults_total", kind="raise", backend="ai") == 3
         assert stage.stream.snapshot().backend == "bicubic"
         assert whole(stage)
         stage.backends["ai"].knobs = Knobs()
         await asyncio.sleep(35.0)
-        assert not stage.stream._budgets["ai"].quarantined
+        assert not quarantined(stage)
         assert stage.stream.snapshot().backend == "ai"
         assert whole(stage)
 

@@ -257,15 +257,18 @@ async def test_a_raising_publisher_ends_its_own_task_and_leaves_the_stream_waiti
 
 
 @in_virtual_time
-async def test_an_idle_stream_that_pauses_uses_no_lane_until_watched() -> None:
-    async with running(StreamSettings(H264, idle=Idle.PAUSE)) as (stream, backend, clock):
+async def test_an_idle_stream_that_pauses_frees_its_slot_and_is_back_for_a_viewer() -> None:
+    settings = StreamSettings(H264, idle=Idle.PAUSE, idle_after_s=0.5)
+    async with running(settings) as (stream, backend, clock):
         publisher = FakePublisher()
         done = asyncio.ensure_future(stream.publish(publisher))
-        await stream_frames(publisher, clock, 25)
-        assert backend.lanes == []
-        viewer = Seen(stream.watch())
-        await stream_frames(publisher, clock, 25, first_pts=91_000)
-        await until(lambda: len(viewer.frames) == 25)
+        frames = asyncio.ensure_future(stream_frames(publisher, clock, 100))
+        await asyncio.sleep(1.5)
+        assert backend.used == 0
+        viewer, came_s = Seen(stream.watch()), clock.now_s()
+        await frames
+        assert viewer.times_s[0] - came_s < 0.3
+        assert len(viewer.frames) > 60
         publisher.end()
         await ended(done)
 

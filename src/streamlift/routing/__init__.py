@@ -1,6 +1,16 @@
 """Named streams and where their frames go; pure Python."""
 
 from streamlift.routing.broadcast import Broadcast, Cursor
+from streamlift.routing.crossing import SwitchMode
+from streamlift.routing.events import Event, EventKind, EventLog, Subscription
+from streamlift.routing.policy import (
+    Choice,
+    MatrixRow,
+    Policy,
+    choose,
+    decision_matrix,
+    device_class,
+)
 from streamlift.routing.ports import Backend, IngestCounts, Lane, Publisher
 from streamlift.routing.router import Router
 from streamlift.routing.settings import Idle, StreamSettings, View
@@ -12,26 +22,38 @@ from streamlift.routing.snapshot import (
     StreamSnapshot,
 )
 from streamlift.routing.states import StreamState
-from streamlift.routing.stream import Stream
+from streamlift.routing.stream import Slate, Stream
 from streamlift.routing.supervise import supervise
 
 __all__ = [
     "Backend",
     "Broadcast",
+    "Choice",
     "Cursor",
+    "Event",
+    "EventKind",
+    "EventLog",
     "FrameCounts",
     "Idle",
     "IngestCounts",
     "Lane",
     "LatencySnapshot",
+    "MatrixRow",
     "OutputSnapshot",
+    "Policy",
     "Publisher",
     "PublisherSnapshot",
     "Router",
+    "Slate",
     "Stream",
     "StreamSettings",
     "StreamSnapshot",
     "StreamState",
+    "Subscription",
+    "SwitchMode",
     "View",
+    "choose",
+    "decision_matrix",
+    "device_class",
     "supervise",
 ]

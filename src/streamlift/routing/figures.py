@@ -33,9 +33,11 @@ class Figures:
         self._latency = {stage: Quantiles() for stage in STAGES}
         self._dropped: Counter[str] = Counter()
         self._past_dropped: Counter[str] = Counter()  # of publishers and lanes that are gone
+        self._past_lane_drops = 0
         self._past_received = 0
         self._past_decoded = 0
         self._encoded = 0
+        self.submitted_frames = 0
         self.ingest = Rate()
         self.egress = Rate()
         self.last_in: Frame | None = None
@@ -43,6 +45,7 @@ class Figures:
 
     def submitted(self, frame: Frame) -> None:
         self.last_in = frame
+        self.submitted_frames += 1
         self.ingest.observe(frame.pts)
         self._metrics.count("frames_total", stage="submitted")
 
@@ -81,6 +84,11 @@ class Figures:
 
     def lane_gone(self, lane: Lane) -> None:
         self._past_dropped.update(lane.dropped)
+        self._past_lane_drops += sum(lane.dropped.values())
+
+    def lane_drops(self, lanes: Mapping[str, int]) -> int:
+        """All that lanes ever dropped, given the drops of the present ones."""
+        return self._past_lane_drops + sum(lanes.values())
 
     def frames(self, ingest: IngestCounts | None, lanes: Mapping[str, int]) -> FrameCounts:
         """The counts now: `ingest` of the present publisher, drops of the present lanes."""

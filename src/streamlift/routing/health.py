@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from enum import StrEnum
 
-__all__ = ["ErrorBudget", "FaultKind"]
+from streamlift.frames import BackendInfo, BackendState
+
+__all__ = ["ErrorBudget", "FaultKind", "info_within"]
 
 BUDGET = 3
 WINDOW_S = 60.0
@@ -69,3 +72,12 @@ class ErrorBudget:
             self.quarantined = False
             self._faults_s.clear()
             self.reason = ""
+
+
+def info_within(info: BackendInfo, budget: ErrorBudget) -> BackendInfo:
+    """What to tell of a backend, given its budget: a quarantined one is not ready."""
+    if not budget.quarantined or info.state is not BackendState.READY:
+        return info
+    return dataclasses.replace(
+        info, state=BackendState.QUARANTINED, reason=f"failed repeatedly: {budget.reason}"
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping
 
 from streamlift.clock import Clock
@@ -11,22 +10,28 @@ from streamlift.errors import NoCapacity, NotReady, StreamTaken, UnknownBackend,
 from streamlift.frames import BackendInfo, BackendState, Codec
 from streamlift.metrics import Metrics
 from streamlift.routing.broadcast import Cursor
+from streamlift.routing.crossing import SwitchMode
+from streamlift.routing.events import EventKind, EventLog
+from streamlift.routing.health import ErrorBudget, info_within
+from streamlift.routing.policy import Policy, choose
 from streamlift.routing.ports import Backend, Publisher
 from streamlift.routing.settings import StreamSettings, View
 from streamlift.routing.snapshot import StreamSnapshot
-from streamlift.routing.stream import Stream
+from streamlift.routing.stream import Slate, Stream
 from streamlift.routing.supervise import supervise
 
 __all__ = ["Router"]
 
-log = logging.getLogger(__name__)
+WATCH_S = 0.5
 
 
 class Router:
     """Opens a stream at its first publisher and forgets it when it ends.
 
     `tasks` is the application's TaskGroup; each stream is one supervised task in it, so that no
-    stream can end the group.
+    stream can end the group. Streams fall back to the backend `fallback` if there is one of that
+    name. `policy` is the one that new streams start with: `fixed` means `default_backend`.
+    `slate` makes the still picture for viewers of a stream whose publisher is gone.
     """
 
     def __init__(
@@ -38,6 +43,10 @@ class Router:
         metrics: Metrics,
         tasks: asyncio.TaskGroup,
         settings: StreamSettings,
+        fallback: str = "bicubic",
+        policy: Policy = Policy.FIXED,
+        events: EventLog | None = None,
+        slate: Slate | None = None,
     ) -> None:
         self._backends = backends
         self._default_backend = default_backend
@@ -45,12 +54,20 @@ class Router:
         self._metrics = metrics
         self._tasks = tasks
         self._settings = settings
+        self._fallback = fallback if fallback in backends else None
+        self._policy = policy
+        self._slate = slate
+        self._budgets = {name: ErrorBudget() for name in backends}
+        self._states: dict[str, BackendState] = {}
+        self._watcher: asyncio.Task[None] | None = None
+        self.events = events or EventLog()
         self._streams: dict[str, Stream] = {}
         self._owners: dict[str, asyncio.Task[None]] = {}
         self._closing = False
 
     def backends(self) -> tuple[BackendInfo, ...]:
-        return tuple(backend.info() for backend in self._backends.values())
+        """All backends as they are now; one that failed repeatedly is `quarantined`."""
+        return tuple(self._info(name) for name in self._backends)
 
     def streams(self) -> tuple[StreamSnapshot, ...]:
         """All open streams, by name."""
@@ -77,7 +94,10 @@ class Router:
             if not stream.settings.takeover:
                 raise StreamTaken(f"stream {name} already has a publisher", found=name)
             return  # takes over the slot, too
-        self._must_be_free(self._default_backend)
+        if self._policy is Policy.FIXED:
+            self._must_be_free(self._default_backend)
+        elif choose(self._policy, self.backends(), None) is None:
+            raise NoCapacity("no backend is ready with a free slot; retry later")
 
     async def publish(self, name: str, publisher: Publisher) -> None:
         """Run until this publisher is done; call it in the publisher session's own task.
@@ -101,6 +121,29 @@ class Router:
         """A viewer's cursor. Raises UnknownStream."""
         return self.stream(name).watch(view, codec, profile)
 
+    async def switch(
+        self,
+        name: str,
+        backend: str | None = None,
+        *,
+        policy: Policy | None = None,
+        mode: SwitchMode | None = None,
+    ) -> StreamSnapshot:
+        """Move a stream to a backend, or let a policy choose it; give exactly one of the two.
+
+        Returns at once, usually in state `switching`; the events tell how it went. Raises
+        UnknownStream, UnknownBackend, NotReady or NoCapacity.
+        """
+        stream = self.stream(name)
+        if policy is not None and policy is not Policy.FIXED:
+            stream.set_policy(policy, mode=mode)
+        else:
+            target = backend or stream.backend
+            if target != stream.backend:
+                self._must_be_free(target)
+            stream.switch(target, mode=mode)
+        return stream.snapshot()
+
     async def close(self, name: str, reason: str = "closed by request") -> None:
         """End a stream, its publisher and its viewers. Raises UnknownStream."""
         stream = self.stream(name)
@@ -110,11 +153,14 @@ class Router:
     async def aclose(self) -> None:
         """Drain and end all streams; for shutting down."""
         self._closing = True
+        if self._watcher is not None:
+            self._watcher.cancel()
         owners = list(self._owners.values())
         for stream in list(self._streams.values()):
             await stream.close("service is shutting down")
         if owners:
             await asyncio.wait(owners)
+        self.events.close()
 
     def _open(self, name: str) -> Stream:
         stream = Stream(
@@ -124,8 +170,15 @@ class Router:
             clock=self._clock,
             metrics=self._metrics,
             settings=self._settings,
+            fallback=self._fallback,
+            budgets=self._budgets,
+            events=self.events,
+            policy=self._policy,
+            slate=self._slate,
         )
         self._streams[name] = stream
+        if self._watcher is None:
+            self._watcher = self._tasks.create_task(self._watch_backends())
         self._owners[name] = self._tasks.create_task(self._own(stream))
         return stream
 
@@ -147,9 +200,24 @@ class Router:
                 expected=info.slots.total,
             )
 
+    async def _watch_backends(self) -> None:
+        """Tell of changes of backends' states; they have no way of telling themselves."""
+        while True:
+            for info in self.backends():
+                before = self._states.get(info.name)
+                self._states[info.name] = info.state
+                if before not in (None, info.state):
+                    self.events.add(
+                        EventKind.BACKEND_STATE,
+                        before=before,
+                        after=info.state,
+                        reason=f"{info.name}: {info.reason}",
+                    )
+            await asyncio.sleep(WATCH_S)
+
     def _info(self, name: str) -> BackendInfo:
         try:
-            return self._backends[name].info()
+            return info_within(self._backends[name].info(), self._budgets[name])
         except KeyError:
             raise UnknownBackend(
                 f"no backend named {name!r}", found=name, expected=sorted(self._backends)

@@ -31,11 +31,13 @@ class StreamSettings:
     `stabilise`: None leaves it to the backend.
     `takeover`: a second publisher replaces the first one instead of being refused.
     `waiting_s`: how long a stream without publisher keeps its viewers.
+    `idle_after_s`: how long a stream without viewers goes on before `idle` takes effect.
     """
 
     rendition: Rendition
     stabilise: Stabilise | None = None
     idle: Idle = Idle.RUN
+    idle_after_s: float = 5.0
     takeover: bool = True
     waiting_s: float = 60.0
     drain_s: float = 2.0

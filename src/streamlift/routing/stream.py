@@ -5,34 +5,51 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from streamlift.clock import Clock
 from streamlift.errors import BackendError, StreamTaken, UnknownStream
-from streamlift.frames import Codec, EncodedFrame, Frame, LaneOptions, Rendition
+from streamlift.frames import (
+    BackendInfo,
+    Codec,
+    EncodedFrame,
+    Frame,
+    LaneOptions,
+    Size,
+    Stabilise,
+)
 from streamlift.metrics import Metrics
-from streamlift.routing.broadcast import Broadcast, Cursor
+from streamlift.routing.absence import Absence
+from streamlift.routing.broadcast import Cursor
 from streamlift.routing.crossing import SwitchMode
 from streamlift.routing.events import EventKind, EventLog
 from streamlift.routing.feed import Feed
 from streamlift.routing.figures import Figures
-from streamlift.routing.health import ErrorBudget
+from streamlift.routing.health import ErrorBudget, info_within
 from streamlift.routing.keyframes import KeyframeRequests
+from streamlift.routing.outputs import Outputs
+from streamlift.routing.policy import Policy, Stepper, choose
 from streamlift.routing.ports import Backend, Lane, Publisher
 from streamlift.routing.settings import Idle, StreamSettings, View
 from streamlift.routing.snapshot import StreamSnapshot
-from streamlift.routing.source import SourceView
 from streamlift.routing.states import StateMachine, StreamEvent, StreamState
 from streamlift.routing.supervise import supervise
 from streamlift.routing.switchboard import Switchboard
 from streamlift.routing.timeline import Timeline
 
-__all__ = ["Stream"]
+__all__ = ["Slate", "Stream"]
 
 log = logging.getLogger(__name__)
 
-Format = tuple[Codec, str]
-"""What tells renditions apart for viewers: codec and profile; the bit rate may change."""
+Slate = Callable[[Size], Frame]
+"""Makes the labelled still picture of a stream without publisher, at a low-resolution size.
+Called on the event loop about twice a second: keep the pictures. Its pts is not used."""
+
+TEND_S = 0.25
+REVIEW_S = 1.0
+OVERLOAD = 0.05
+"""Share of frames dropped by lanes in a second that counts as overload."""
 
 
 class Stream:
@@ -53,14 +70,18 @@ class Stream:
         fallback: str | None = None,
         budgets: Mapping[str, ErrorBudget] | None = None,
         events: EventLog | None = None,
+        policy: Policy = Policy.FIXED,
+        slate: Slate | None = None,
     ) -> None:
         self.name = name
         self.settings = settings
+        self.policy = policy
         self._backends = backends
-        self._backend = backend
+        self._backend = backend  # until the switchboard is there
         self._fallback = fallback
         self._budgets = budgets or {name: ErrorBudget() for name in backends}
         self._events = events or EventLog()
+        self._slate = slate
         self._clock = clock
         self._metrics = metrics
         self._machine = StateMachine()
@@ -68,18 +89,28 @@ class Stream:
         self._timeline = Timeline()
         self._keyframes = KeyframeRequests()
         self._source_keyframes = KeyframeRequests()
-        self._outputs: dict[Format, Broadcast] = {}
-        self._source = SourceView(Broadcast(clock, self._ask_publisher, self._viewers_changed))
+        self._outputs = Outputs(
+            clock,
+            settings.rendition,
+            self.request_keyframe,
+            self.request_source_keyframe,
+            self._viewers_changed,
+        )
+        self._absence = Absence(clock.now_s())
+        self._watched_s = clock.now_s()  # when there last was a viewer
+        self._stepper = Stepper()
+        self._reviewed_s = clock.now_s()
+        self._reviewed = (0, 0)
         self._board: Switchboard | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._publisher: Publisher | None = None
+        self._first = False  # the next frame is its publisher's first
         self._refusal: BackendError | None = None
-        self._last_shown: dict[Format, tuple[Feed, int]] = {}
-        self._gone_s = clock.now_s()
         self._running = asyncio.Event()
         self._changed = asyncio.Event()
         self._close_reason: str | None = None
-        self._output(settings.rendition)
+
+    # For publishers and viewers.
 
     @property
     def state(self) -> StreamState:
@@ -91,45 +122,39 @@ class Stream:
         return self._publisher
 
     @property
+    def backend(self) -> str:
+        """The backend whose picture is shown, or will be."""
+        return self._backend if self._board is None else self._board.backend
+
+    @property
     def viewers(self) -> int:
         """Sessions that watch any view of this stream."""
-        return self._source.broadcast.viewers + sum(b.viewers for b in self._outputs.values())
+        return self._outputs.viewers
 
     async def run(self) -> None:
-        """Live until closed, or until no publisher came for `waiting_s`; then end all viewers."""
+        """Live until closed, or until no picture came for `waiting_s`; then end all viewers."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                self._board = Switchboard(
-                    self.name,
-                    self._backends,
-                    self._backend,
-                    self._fallback,
-                    self._budgets,
-                    self,
-                    self._clock,
-                    self._metrics,
-                    tasks,
-                )
-                running = tasks.create_task(self._board.run())
+                self._board = self._switchboard(tasks)
+                playing = tasks.create_task(self._board.run())
                 self._running.set()
-                reason = await self._until_closed()
+                reason = await self._tend_until_closed()
                 self._apply(StreamEvent.DRAIN, reason)
                 if self._publisher is not None:
                     tasks.create_task(self._send_away(self._publisher, reason))
                 await self._board.drain(self.settings.drain_s)
-                running.cancel()
+                playing.cancel()
         finally:
+            self._running.set()  # whoever waits for it finds the stream closed
             self._apply(StreamEvent.CLOSE, self._close_reason or "cancelled")
-            self._source.broadcast.close()
-            for output in self._outputs.values():
-                output.close()
+            self._outputs.close()
 
     async def publish(self, publisher: Publisher) -> None:
         """Pass on the publisher's frames until it ends; this is the publisher's own task.
 
-        Raises StreamTaken when another one is there and `takeover` is off, NoCapacity when the
-        backend has no slot, UnknownStream when the stream is closing.
+        Raises StreamTaken when another one is there and `takeover` is off, NoCapacity or NotReady
+        when no lane can be had, UnknownStream when the stream is closing.
         """
         await self._running.wait()
         self._seat(publisher)
@@ -137,9 +162,9 @@ class Stream:
             async for frame in publisher:
                 if self._publisher is not publisher:
                     return  # taken over, or closed
-                self._take(frame)
                 if self._refusal is not None:
                     raise self._refusal
+                self._take(frame)
         finally:
             self._unseat(publisher)
 
@@ -151,13 +176,7 @@ class Stream:
         Codec and profile default to the default rendition's. Raises UnknownStream when closed.
         """
         self._must_be_open()
-        if view is View.SOURCE:
-            return self._source.broadcast.cursor()
-        default = self.settings.rendition
-        rendition = dataclasses.replace(
-            default, codec=codec or default.codec, profile=profile or default.profile
-        )
-        return self._output(rendition).cursor()
+        return self._outputs.watch(view, codec, profile)
 
     def request_keyframe(self) -> None:
         """A viewer lost a picture; requests are merged to one keyframe per half second."""
@@ -166,22 +185,48 @@ class Stream:
 
     def request_source_keyframe(self) -> None:
         """The same for a viewer of the source view; the publisher is asked."""
-        self._ask_publisher()
+        if self._source_keyframes.ask(self._clock.now_s()) and self._publisher is not None:
+            self._publisher.request_keyframe()
 
-    def set_bitrate(self, bitrate_bps: int) -> None:
-        """Encode all renditions at another bit rate from now on."""
-        rendition = dataclasses.replace(self.settings.rendition, bitrate_bps=bitrate_bps)
-        self.settings = dataclasses.replace(self.settings, rendition=rendition)
-        self._viewers_changed()
+    # For the control API.
 
     def switch(
         self, backend: str, *, mode: SwitchMode | None = None, reason: str = "asked"
     ) -> None:
-        """Move to another backend; returns at once, events tell how it went."""
-        if self._board is None:
-            self._backend = backend
-        else:
-            self._board.switch(backend, mode, reason)
+        """Use this backend from now on; returns at once, events tell how it went."""
+        self.policy = Policy.FIXED
+        self._move(backend, mode, reason)
+
+    def set_policy(self, policy: Policy, *, mode: SwitchMode | None = None) -> None:
+        """Let a policy choose the backend, now and when load or backends change."""
+        self.policy = policy
+        self._stepper = Stepper()
+        choice = choose(policy, self._infos(), self._figures.ingest.fps, current=self.backend)
+        if choice is not None:
+            self._move(choice.backend, mode, f"policy {policy}: {choice.reason}")
+
+    def change(
+        self,
+        *,
+        bitrate_bps: int | None = None,
+        stabilise: Stabilise | None = None,
+        idle: Idle | None = None,
+    ) -> None:
+        """Change settings of a running stream; viewers stay, None leaves a setting as it is."""
+        settings = self.settings
+        if bitrate_bps is not None:
+            rendition = dataclasses.replace(settings.rendition, bitrate_bps=bitrate_bps)
+            settings = dataclasses.replace(settings, rendition=rendition)
+            self._outputs.rendition = rendition
+        if idle is not None:
+            settings = dataclasses.replace(settings, idle=idle)
+        restart = stabilise is not None and stabilise is not settings.stabilise
+        if restart:
+            settings = dataclasses.replace(settings, stabilise=stabilise)
+        self.settings = settings
+        self._viewers_changed()
+        if restart and self._board is not None:
+            self._board.finish()  # the next frame opens a lane with the new settings
 
     async def close(self, reason: str) -> None:
         """End the publisher and all viewers; returns at once, `run` then ends."""
@@ -192,14 +237,14 @@ class Stream:
     def snapshot(self) -> StreamSnapshot:
         """All that the API tells of this stream, now."""
         figures, board, publisher = self._figures, self._board, self._publisher
-        renditions = tuple(sorted(self._renditions(), key=lambda r: (r.codec, r.profile)))
+        renditions = tuple(sorted(self._outputs.renditions(), key=lambda r: (r.codec, r.profile)))
         return StreamSnapshot(
             name=self.name,
             state=self._machine.state,
             reason=self._machine.reason,
             degraded=board is not None and board.degraded,
-            backend=self._backend if board is None else board.backend,
-            policy="fixed",
+            backend=self.backend,
+            policy=self.policy,
             publisher=None if publisher is None else figures.publisher(),
             output=dataclasses.replace(figures.output(), renditions=renditions),
             latency_ms=figures.latency_ms(),
@@ -210,33 +255,27 @@ class Stream:
             viewers=self.viewers,
         )
 
-    # What the switchboard tells.
+    # What the switchboard asks and tells (`switchboard.Viewport`).
 
     def lane_options(self) -> LaneOptions:
         return LaneOptions(
-            renditions=self._renditions(),
+            renditions=self._outputs.renditions(),
             stabilise=self.settings.stabilise,
             stream=self.name,
             fps=self._figures.ingest.fps,
         )
 
     def leads(self, encoded: EncodedFrame) -> bool:
-        return _format(encoded.rendition) == _format(self.settings.rendition)
+        return self._outputs.leads(encoded)
 
     def show(self, encoded: EncodedFrame, feed: Feed) -> None:
-        kind = _format(encoded.rendition)
-        before, last_pts = self._last_shown.get(kind, (None, -1))
-        # A decoder cannot go on in another lane's frames but at a keyframe.
-        if encoded.pts <= last_pts or (before is not feed and not encoded.keyframe):
+        if not self._outputs.show(encoded, feed):
             self._figures.drop("out_of_step")
-            return
-        self._last_shown[kind] = (feed, encoded.pts)
-        self._output(encoded.rendition).put(encoded)
-        if kind != _format(self.settings.rendition):
-            return
-        self._source.release(encoded.pts)
-        self._figures.sent(encoded, self._clock.now_s(), feed.backend)
-        self._apply(StreamEvent.PICTURE, "")
+        elif feed.slate:
+            self._metrics.count("frames_fallback_total", kind="slate")
+        elif self._outputs.leads(encoded):
+            self._figures.sent(encoded, self._clock.now_s(), feed.backend)
+            self._apply(StreamEvent.PICTURE, self._machine.reason if self._degraded() else "")
 
     def refused(self, error: BackendError) -> None:
         self._refusal = error
@@ -264,21 +303,32 @@ class Stream:
     def lane_ended(self, lane: Lane) -> None:
         self._figures.lane_gone(lane)
 
-    # Parts.
+    # The way of a frame.
 
     def _take(self, frame: Frame) -> None:
         now_s = self._clock.now_s()
         frame = dataclasses.replace(frame, pts=self._timeline.place(frame.pts, frame.arrived_s))
+        if self._absence.frame(now_s):
+            self._apply(StreamEvent.PUBLISHER, "")
+            self.tell(EventKind.PUBLISHER_BACK)
         self._figures.submitted(frame)
-        self._source.keep(frame)
         if self._source_keyframes.due(now_s) and self._publisher is not None:
             self._publisher.request_keyframe()
-        if self._board is None or (self.settings.idle is Idle.PAUSE and self.viewers == 0):
+        if self._board is None or self._paused(now_s):
             self._figures.drop("idle")
             return
+        self._outputs.source.keep(frame)
         if self._keyframes.due(now_s):
             self._board.request_keyframe()
-        self._board.offer(frame)
+        self._board.offer(frame, admission=self._first)
+        self._first = False
+
+    def _paused(self, now_s: float) -> bool:
+        if self.viewers or self.settings.idle is Idle.RUN:
+            self._watched_s = now_s
+        return now_s - self._watched_s > self.settings.idle_after_s
+
+    # Publishers.
 
     def _seat(self, publisher: Publisher) -> None:
         self._must_be_open()
@@ -289,78 +339,120 @@ class Stream:
                 found=self.name,
             )
         if former is not None:
-            self._unseat(former)
+            self._unseat(former, "taken over by another publisher")
             assert self._tasks is not None  # seats are given only while running
             self._tasks.create_task(self._send_away(former, "taken_over"))
-        self._publisher = publisher
-        self._refusal = None
+        self._publisher, self._first, self._refusal = publisher, True, None
         self._timeline.restart()
         self._figures.ingest.clear()
-        self._apply(StreamEvent.PUBLISHER, "taken over" if former is not None else "")
+        self._apply(StreamEvent.PUBLISHER, "")
         self._changed.set()
 
-    def _unseat(self, publisher: Publisher) -> None:
+    def _unseat(self, publisher: Publisher, reason: str = "publisher gone") -> None:
         if self._publisher is not publisher:
             return
         self._publisher = None
-        self._gone_s = self._clock.now_s()
         self._figures.publisher_gone(publisher)
         if self._board is not None:
             self._board.finish()
-        self._apply(StreamEvent.GONE, "publisher gone")
+        self._gone(reason)
         self._changed.set()
+
+    def _gone(self, reason: str) -> None:
+        self._apply(StreamEvent.GONE, reason)
+        if self._absence.left():
+            self.tell(EventKind.PUBLISHER_GONE, reason=reason)
 
     async def _send_away(self, publisher: Publisher, reason: str) -> None:
         await supervise(f"stream {self.name}: former publisher", publisher.aclose(reason))
 
-    async def _until_closed(self) -> str:
+    # Tending.
+
+    async def _tend_until_closed(self) -> str:
         while self._close_reason is None:
-            left_s = None
-            if self._publisher is None:
-                left_s = self._gone_s + self.settings.waiting_s - self._clock.now_s()
-            try:
-                async with asyncio.timeout(left_s):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TEND_S):
                     await self._changed.wait()
-            except TimeoutError:
-                self._close_reason = f"no publisher for {self.settings.waiting_s:g} s"
             self._changed.clear()
+            self._tend(self._clock.now_s())
         return self._close_reason
+
+    def _tend(self, now_s: float) -> None:
+        """Look after what is due by time rather than by a frame."""
+        if self._absence.silent(now_s):
+            self._gone("publisher is silent")
+        if self._absence.lasted_s(now_s) > self.settings.waiting_s:
+            self._close_reason = self._close_reason or (
+                f"no publisher for {self.settings.waiting_s:g} s"
+            )
+        board, known = self._board, self._figures.last_in
+        if board is None:
+            return
+        if self._paused(now_s):
+            board.finish()
+        if self._slate and known and self.viewers and self._absence.slate_due(now_s):
+            slate = self._slate(known.size)
+            pts = self._timeline.place_made(now_s)
+            board.offer(dataclasses.replace(slate, pts=pts, arrived_s=now_s), slate=True)
+        if now_s - self._reviewed_s >= REVIEW_S:
+            self._review(board, now_s)
+
+    def _review(self, board: Switchboard, now_s: float) -> None:
+        """Once a second: does the backend keep up, and would the policy choose another?"""
+        counted = self._figures.submitted_frames, self._figures.lane_drops(board.dropped())
+        offered, dropped = (a - b for a, b in zip(counted, self._reviewed, strict=True))
+        self._reviewed_s, self._reviewed = now_s, counted
+        if self.state is not StreamState.LIVE or self._degraded() or offered <= 0:
+            return
+        self._stepper.observe(now_s, dropped > OVERLOAD * offered)
+        fps = self._figures.ingest.fps
+        step = self._stepper.step(self.policy, self._infos(), fps, board.backend, now_s)
+        if step is not None:
+            self.tell(
+                EventKind.POLICY_STEP,
+                before=board.backend,
+                after=step.backend,
+                reason=step.reason,
+            )
+            self._move(step.backend, None, f"policy {self.policy}: {step.reason}")
+
+    # Parts.
+
+    def _switchboard(self, tasks: asyncio.TaskGroup) -> Switchboard:
+        choice = choose(self.policy, self._infos(), None)
+        return Switchboard(
+            self.name,
+            self._backends,
+            self._backend if choice is None else choice.backend,
+            self._fallback,
+            self._budgets,
+            self,
+            self._clock,
+            self._metrics,
+            tasks,
+        )
+
+    def _infos(self) -> list[BackendInfo]:
+        return [info_within(b.info(), self._budgets[name]) for name, b in self._backends.items()]
+
+    def _move(self, backend: str, mode: SwitchMode | None, reason: str) -> None:
+        self._backend = backend
+        if self._board is not None:
+            self._board.switch(backend, mode, reason)
+
+    def _degraded(self) -> bool:
+        return self._board is not None and self._board.degraded
+
+    def _viewers_changed(self) -> None:
+        if self._board is not None:
+            self._board.set_renditions(self._outputs.renditions())
 
     def _must_be_open(self) -> None:
         closing = self._close_reason is not None
         if closing or self._machine.state in (StreamState.DRAINING, StreamState.CLOSED):
             raise UnknownStream(f"stream {self.name} is closed: {self._close_reason}")
 
-    def _output(self, rendition: Rendition) -> Broadcast:
-        kind = _format(rendition)
-        output = self._outputs.get(kind)
-        if output is None:
-            output = Broadcast(self._clock, self.request_keyframe, self._viewers_changed)
-            self._outputs[kind] = output
-        return output
-
-    def _renditions(self) -> frozenset[Rendition]:
-        """The default one always, others while they are watched."""
-        default = self.settings.rendition
-        return frozenset(
-            dataclasses.replace(default, codec=codec, profile=profile)
-            for (codec, profile), output in self._outputs.items()
-            if output.viewers or (codec, profile) == (default.codec, default.profile)
-        )
-
-    def _viewers_changed(self) -> None:
-        if self._board is not None:
-            self._board.set_renditions(self._renditions())
-
-    def _ask_publisher(self) -> None:
-        if self._source_keyframes.ask(self._clock.now_s()) and self._publisher is not None:
-            self._publisher.request_keyframe()
-
     def _apply(self, event: StreamEvent, reason: str) -> None:
         before = self._machine.state
         if self._machine.apply(event, reason):
-            log.info("stream %s: %s -> %s %s", self.name, before, self.state, reason)
-
-
-def _format(rendition: Rendition) -> Format:
-    return rendition.codec, rendition.profile
+            self.tell(EventKind.STREAM_STATE, before=before, after=self.state, reason=reason)

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from streamlift.clock import Clock
 from streamlift.errors import BackendError, NoCapacity, NotReady, OutOfMemory, UpscaleError
-from streamlift.frames import BackendState, EncodedFrame, Frame, LaneOptions, Rendition, Size
+from streamlift.frames import BackendState, EncodedFrame, Frame, LaneOptions, Rendition
 from streamlift.metrics import Metrics
 from streamlift.routing.crossing import (
     CrossingFacts,
@@ -157,12 +157,23 @@ class Switchboard:
             tasks.create_task(self._playout.run())
             tasks.create_task(self._watch())
 
-    def offer(self, frame: Frame, *, slate: bool = False) -> None:
-        """Hand a frame to the lane that is to show it, and during a switch to both."""
+    def offer(self, frame: Frame, *, slate: bool = False, admission: bool = False) -> None:
+        """Hand a frame to the lane that is to show it, and during a switch to both.
+
+        `admission`: without a slot for it the publisher is refused, instead of falling back.
+        """
         now_s = self._clock.now_s()
         front = self._front()
         if front is None or front.finished or front.size != frame.size or front.slate != slate:
-            front = self._succeed(front, frame.size, slate, now_s)
+            feed = Feed(
+                self._slate_backend() if slate else self._choose(now_s),
+                frame.size,
+                now_s,
+                slate=slate,
+                admission=admission,
+            )
+            self._succeed(front, feed, now_s)
+            front = feed
         front.offer(frame, now_s)
         if self._coming is not None and self._coming is not front:
             self._coming.offer(frame, now_s)
@@ -235,20 +246,15 @@ class Switchboard:
             return self._coming
         return self._shown
 
-    def _succeed(self, old: Feed | None, size: Size, slate: bool, now_s: float) -> Feed:
+    def _succeed(self, old: Feed | None, feed: Feed, now_s: float) -> None:
         """Finish the lane before and open the next one, for another size, publisher or slate."""
         if self.crossing_to is not None:
-            self._abort("the picture size changed", keep_wanted=True)
+            self._abort("the lane before ended", keep_wanted=True)
         if old is not None and old is self._coming:
             self._settle_handover(now_s)
         if old is not None:
             old.finish()
-        backend = self._slate_backend() if slate else self._choose(now_s)
-        fresh = old is None or old.finished or old.slate
-        reason = "slate" if slate else "new publisher" if fresh else "new picture size"
-        feed = Feed(backend, size, now_s, slate=slate, admission=fresh and not slate)
-        self._begin(feed, CrossingKind.HANDOVER, reason, now_s)
-        return feed
+        self._begin(feed, CrossingKind.HANDOVER, "slate" if feed.slate else "new lane", now_s)
 
     def _begin_switch(self, old: Feed) -> None:
         """Move to the wanted backend: by request, or back to it after a fault."""

@@ -1,0 +1,103 @@
+"""What a stream's viewers can watch: a broadcast per rendition, and the source view."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from streamlift.clock import Clock
+from streamlift.frames import Codec, EncodedFrame, Rendition
+from streamlift.routing.broadcast import Broadcast, Cursor
+from streamlift.routing.feed import Feed
+from streamlift.routing.settings import View
+from streamlift.routing.source import SourceView
+
+__all__ = ["Outputs"]
+
+Format = tuple[Codec, str]
+"""What tells renditions apart for viewers: codec and profile; the bit rate may change."""
+
+
+class Outputs:
+    """The way out of a stream. `rendition` is the default one, which leads all others.
+
+    `ask_keyframe` and `ask_publisher` are called when a viewer (of the source view: the latter)
+    needs a keyframe, `on_viewers` when one comes or goes.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        rendition: Rendition,
+        ask_keyframe: Callable[[], None],
+        ask_publisher: Callable[[], None],
+        on_viewers: Callable[[], None],
+    ) -> None:
+        self._clock = clock
+        self._ask_keyframe = ask_keyframe
+        self._on_viewers = on_viewers
+        self._broadcasts: dict[Format, Broadcast] = {}
+        self._last: dict[Format, tuple[Feed, int]] = {}  # lane and pts of the last frame shown
+        self.source = SourceView(Broadcast(clock, ask_publisher, on_viewers))
+        self.rendition = rendition
+        self._broadcast(rendition)
+
+    @property
+    def viewers(self) -> int:
+        """Sessions that watch any view."""
+        return self.source.broadcast.viewers + sum(b.viewers for b in self._broadcasts.values())
+
+    def watch(self, view: View, codec: Codec | None, profile: str | None) -> Cursor:
+        """A viewer's cursor; codec and profile default to the default rendition's."""
+        if view is View.SOURCE:
+            return self.source.broadcast.cursor()
+        codec = codec or self.rendition.codec
+        if profile is None:
+            profile = self.rendition.profile if codec is self.rendition.codec else ""
+        rendition = dataclasses.replace(self.rendition, codec=codec, profile=profile)
+        return self._broadcast(rendition).cursor()
+
+    def renditions(self) -> frozenset[Rendition]:
+        """What must be encoded: the default one always, others while they are watched."""
+        return frozenset(
+            dataclasses.replace(self.rendition, codec=codec, profile=profile)
+            for (codec, profile), broadcast in self._broadcasts.items()
+            if broadcast.viewers or (codec, profile) == _format(self.rendition)
+        )
+
+    def leads(self, encoded: EncodedFrame) -> bool:
+        """Whether the frame is of the default rendition."""
+        return _format(encoded.rendition) == _format(self.rendition)
+
+    def show(self, encoded: EncodedFrame, feed: Feed) -> bool:
+        """Put a frame out; False if no decoder could go on with it.
+
+        That is a step back in time, or another lane's frame that is no keyframe.
+        """
+        kind = _format(encoded.rendition)
+        before, last_pts = self._last.get(kind, (None, -1))
+        if encoded.pts <= last_pts or (before is not feed and not encoded.keyframe):
+            return False
+        self._last[kind] = (feed, encoded.pts)
+        self._broadcast(encoded.rendition).put(encoded)
+        if self.leads(encoded):
+            self.source.release(encoded.pts)
+        return True
+
+    def close(self) -> None:
+        """End all viewers."""
+        self.source.broadcast.close()
+        for broadcast in self._broadcasts.values():
+            broadcast.close()
+
+    def _broadcast(self, rendition: Rendition) -> Broadcast:
+        kind = _format(rendition)
+        broadcast = self._broadcasts.get(kind)
+        if broadcast is None:
+            broadcast = Broadcast(self._clock, self._ask_keyframe, self._on_viewers)
+            self._broadcasts[kind] = broadcast
+        return broadcast
+
+
+def _format(rendition: Rendition) -> Format:
+    return rendition.codec, rendition.profile
