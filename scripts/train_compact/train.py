@@ -24,7 +24,9 @@ U8 = npt.NDArray[np.uint8]
 class Schedule:
     """How one tier is trained. `patch` is the LR side; the last `exact_share` of steps is fp32.
 
-    `epsilon` is Charbonnier's, in units of 255 levels: small is L1, large is L2.
+    `epsilon` is Charbonnier's, in units of 255 levels: small is L1, large is L2. With `balance`
+    the loss is the mean of log(balance + a patch's error), so that easy and hard patches count
+    alike, as they do in a mean of decibels; in units of 255 levels, 0 for a plain mean.
     """
 
     tier: str
@@ -38,6 +40,7 @@ class Schedule:
     averaging: float = 0.998
     clip: float = 0.5
     epsilon: float = 1e-3
+    balance: float = 0.0
     exact_share: float = 0.2
 
 
@@ -88,7 +91,7 @@ def train(
         exact = step >= schedule.steps * (1 - schedule.exact_share)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not exact):
             output = net(source)
-        loss = torch.sqrt((output - target) ** 2 + schedule.epsilon**2).mean()
+        loss = _loss(output, target, schedule)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), schedule.clip)
@@ -159,6 +162,11 @@ def _batch(rng: np.random.Generator, lr: U8, hr: U8, schedule: Schedule) -> tupl
 
 def _unit(pictures: U8) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pictures)).float().div_(255)[:, None]
+
+
+def _loss(output: Tensor, target: Tensor, schedule: Schedule) -> Tensor:
+    error = torch.sqrt((output - target) ** 2 + schedule.epsilon**2).mean((1, 2, 3))
+    return torch.log(schedule.balance + error).mean() if schedule.balance else error.mean()
 
 
 def _rate(schedule: Schedule, step: int) -> float:
