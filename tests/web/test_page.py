@@ -49,6 +49,18 @@ def test_both_halves_show_the_same_frame(page: Page, service: Any) -> None:
     assert sync["same"] / (sync["same"] + sync["different"]) >= 0.95
 
 
+def test_both_halves_go_on_after_a_new_connection(page: Page, service: Any) -> None:
+    page.goto(service.url)
+    wait_until(page, PLAYING)
+    page.click("#view-compare")
+    wait_until(page, "() => streamlift.sync.draws > 5")
+    service.behave(hang_up=True)
+    wait_until(page, text_has("#status-text", "connection"))
+    wait_until(page, "() => document.getElementById('status-text').textContent === 'Live'")
+    matched = page.evaluate("() => streamlift.sync.matched")
+    wait_until(page, f"() => streamlift.sync.matched > {matched} + 10")
+
+
 def test_a_viewer_before_the_publisher_waits_and_then_plays(page: Page, service: Any) -> None:
     service.behave(published=[])
     page.goto(f"{service.url}?stream=demo")

@@ -145,10 +145,18 @@ export class Slider extends EventTarget {
       const held = { picture, close: () => "close" in picture && picture.close() };
       if (this.#pairs.push(side, ptsOf(metadata, origin()), held)) this.#shown();
     };
+    let id = 0;
     const next = () => {
-      if (HAS_FRAME_CALLBACK) video.requestVideoFrameCallback(take);
+      if (HAS_FRAME_CALLBACK) id = video.requestVideoFrameCallback(take);
       else requestAnimationFrame((now) => take(now, null));
     };
+    const again = () => {
+      if (!HAS_FRAME_CALLBACK) return;
+      video.cancelVideoFrameCallback(id);
+      next();
+    };
+    // A callback that waits while the video gets another stream may never come (seen in Firefox).
+    video.addEventListener("loadeddata", again, { signal });
     next();
   }
 
