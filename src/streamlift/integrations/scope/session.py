@@ -1,0 +1,299 @@
+"""One session of Scope: collects single frames, gives back whole upscaled steps."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from streamlift.clock import Clock
+from streamlift.errors import OutOfMemory
+from streamlift.frames import Size, Stabilise
+from streamlift.integrations.scope.cadence import Backlog, Playout
+from streamlift.integrations.scope.course import Course, ModelCourse, PlainCourse
+from streamlift.integrations.scope.models import PLAIN, Models
+from streamlift.integrations.scope.pixels import mean_change, size_of, stack
+
+__all__ = ["ScopeSession", "Wish"]
+
+log = logging.getLogger(__name__)
+
+CUT_LEVELS = 24.0
+"""Mean change on a coarse grid above which a picture starts a new scene."""
+
+FALLBACK = "bicubic"
+_LOG_EVERY_S = 1.0
+_STEPS_AHEAD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user has set now."""
+
+    model: str
+    stabilise: Stabilise
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Taken:
+    """A picture (H, W, 3) that Scope gave us, with its timestamp if it has one."""
+
+    picture: Tensor
+    stamp: object | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Made:
+    """A group (n, H', W', 3) ready to go, with n timestamps."""
+
+    pictures: Tensor
+    stamps: list[object | None]
+
+
+class ScopeSession:
+    """Belongs to one thread. `uses_model`: without it, it gets by with bicubic.
+
+    `counts`: cuts, restarts, skipped frames, and failures of models.
+    """
+
+    def __init__(self, models: Models, clock: Clock, *, uses_model: bool) -> None:
+        self.uses_model = uses_model
+        self.counts: Counter[str] = Counter()
+        self._models = models
+        self._clock = clock
+        self._course: Course | None = None
+        self._playout = Playout()
+        self._backlog = Backlog()
+        self._collected: deque[_Taken] = deque()
+        self._owed: deque[_Taken] = deque()
+        self._made: deque[_Made] = deque()
+        self._size: Size | None = None
+        self._coarse: Tensor | None = None
+        self._wanted: str | None = None
+        self._bridging: int | None = None
+        self._calming: Any = None
+        self._stabilise = Stabilise.OFF
+        self._fresh_before = False
+        self._logged_s = -_LOG_EVERY_S
+        self._running: deque[torch.cuda.Event] = deque()
+
+    def call(
+        self, frames: Sequence[Tensor], stamps: Sequence[object], wish: Wish, *, fresh: bool
+    ) -> dict[str, Any]:
+        """One call of Scope's: `frames` are (1, H, W, 3) uint8, `fresh` is its init_cache.
+
+        Returns Scope's dict; its video is None when no step is complete.
+        """
+        self._backlog.called(len(frames), self._clock.now_s())
+        if fresh and not self._fresh_before:
+            self._forget()
+        self._fresh_before = fresh
+        self._set_stabilise(wish.stabilise)
+        self._choose(wish.model)
+        for number, frame in enumerate(frames):
+            self._playout.arrived(self._clock.now_s())
+            stamp = stamps[number] if number < len(stamps) else None
+            for picture in frame:
+                self._take(_Taken(picture, stamp))
+        result = self._deliver()
+        self._backlog.returned(self._clock.now_s())
+        return result
+
+    def _take(self, taken: _Taken) -> None:
+        size = size_of(taken.picture)
+        if size != self._size:
+            self._pay()
+            self._size, self._coarse = size, None
+        self._collected.append(taken)
+        course = self._current()
+        while len(self._collected) >= course.step:
+            step = [self._collected.popleft() for _ in range(course.step)]
+            if self._backlog.must_skip(len(step)):
+                self._count_skipped(len(step))
+            else:
+                self._run(course, step)
+            course = self._current()
+
+    def _run(self, course: Course, step: Sequence[_Taken]) -> None:
+        """Push a step's pictures; whatever fails, every one of them comes out."""
+        self._owed.extend(step)
+        try:
+            self._stay_near()
+            pictures = stack([t.picture for t in step], self._models.device)
+            changes, self._coarse = mean_change(pictures, self._coarse)
+            for number, change in enumerate(changes):
+                if change > CUT_LEVELS:
+                    self._cut(course)
+                self._keep(course.push(pictures[number : number + 1]))
+            self._mark()
+        except (OutOfMemory, torch.OutOfMemoryError) as error:
+            self._fall_back(course, error)
+        except Exception as error:
+            # A model may raise anything, and Scope would lose the frames and go on.
+            log.exception("model %s failed", course.choice)
+            self._fall_back(course, error)
+
+    def _pay(self) -> None:
+        """Everything collected and owed goes out; the course then starts anew."""
+        course = self._course
+        if course is None:
+            return
+        if self._collected:
+            rest = list(self._collected)
+            self._collected.clear()
+            self._run(course, rest)
+        self._finish(self._current())
+
+    def _finish(self, course: Course) -> None:
+        try:
+            self._keep(course.finish())
+        except (OutOfMemory, torch.OutOfMemoryError) as error:
+            self._fall_back(course, error)
+        except Exception as error:  # as in _run
+            log.exception("model %s failed", course.choice)
+            self._fall_back(course, error)
+
+    def _keep(self, groups: Iterator[Tensor]) -> None:
+        for group in groups:
+            taken = [self._owed.popleft() for _ in range(group.shape[0])]
+            if self._calming is not None:
+                lr = stack([t.picture for t in taken], group.device)
+                group = self._calming.apply(lr, group, self._stabilise)
+            self._made.append(_Made(group, [t.stamp for t in taken]))
+
+    def _fall_back(self, course: Course, error: Exception) -> None:
+        """The model is out; what it owed comes out bicubic, and so does all that follows."""
+        self.counts["failures"] += 1
+        log.warning(
+            "model %s failed, bicubic takes its place until another model or a new session is "
+            "chosen: %s",
+            course.choice,
+            error,
+        )
+        plain = self._course = PlainCourse(FALLBACK)
+        if course.choice not in PLAIN:
+            self._models.give_up(course.choice)
+        owed = [t.picture for t in self._owed]
+        for picture in owed:
+            # In host memory: the device may be what has failed.
+            self._keep(plain.push(picture[None].cpu()))
+
+    def _choose(self, wanted: str) -> None:
+        """Change the course when the model is there and the player can bridge the change."""
+        self._bridging = None
+        if self._wanted not in (None, wanted):
+            self._models.retry()
+        self._wanted = wanted
+        choice = wanted if self.uses_model and not self._models.is_missing(wanted) else FALLBACK
+        if self._course is not None and choice == self._course.choice:
+            return
+        course = self._open(choice)
+        if course is None:
+            return
+        now_s = self._clock.now_s()
+        if self._course is not None:
+            later = course.max_owed - self._course.max_owed
+            if later > 0 and not self._playout.can_bridge(course.max_owed, now_s):
+                self._bridging = course.max_owed
+                return
+            self._finish(self._course)
+            log.info("model %s takes over from %s", choice, self._course.choice)
+        self._course = course
+        self._playout.taken_over(now_s)
+
+    def _open(self, choice: str) -> Course | None:
+        """None while the model is still loading."""
+        if choice in PLAIN:
+            return PlainCourse(choice)
+        upscaler = self._models.get(choice)
+        return None if upscaler is None else ModelCourse(choice, upscaler, self._models.device)
+
+    def _current(self) -> Course:
+        """The course taken; bicubic until the first model is there."""
+        if self._course is None:
+            self._course = PlainCourse(FALLBACK)
+        return self._course
+
+    def _cut(self, course: Course) -> None:
+        self.counts["cuts"] += 1
+        if course.restarts_on_cut:
+            self._keep(course.finish())
+        if self._calming is not None:
+            self._calming.reset()
+
+    def _forget(self) -> None:
+        """A new session or a cache reset: nothing of before is shown any more."""
+        if self._size is None:
+            return  # nothing was taken yet
+        self.counts["restarts"] += 1
+        self._course = None
+        for queue in (self._collected, self._owed, self._made):
+            queue.clear()
+        self._size = self._coarse = None
+        if self._calming is not None:
+            self._calming.reset()
+        self._models.retry()
+
+    def _deliver(self) -> dict[str, Any]:
+        """The groups that are ready, as many as are alike: a change of size waits for a call."""
+        groups: list[_Made] = []
+        while self._made and (not groups or _alike(self._made[0], groups[0])):
+            groups.append(self._made.popleft())
+        if not groups:
+            return {"video": None}
+        video = torch.cat([g.pictures for g in groups])
+        now_s = self._clock.now_s()
+        rate = self._playout.deliver(video.shape[0], now_s, owed=self._bridging)
+        result = {"video": video, "frame_rate": rate}
+        stamps = [stamp for group in groups for stamp in group.stamps]
+        if all(stamp is not None for stamp in stamps):
+            result["video_timestamps"] = stamps
+        return result
+
+    def _set_stabilise(self, wanted: Stabilise) -> None:
+        if wanted is self._stabilise:
+            return
+        self._stabilise = wanted
+        self._calming = None
+        if wanted is Stabilise.OFF:
+            return
+        try:
+            from streamlift.integrations.scope.calming import Calming
+
+            self._calming = Calming()
+        except ImportError as error:
+            log.warning(
+                "no stabiliser: %s; install opencv-python-headless and av beside Scope", error
+            )
+
+    def _stay_near(self) -> None:
+        """Queue at most two steps on the GPU: one wait a step, so that slowness can be seen."""
+        if len(self._running) >= _STEPS_AHEAD:
+            self._running.popleft().synchronize()
+
+    def _mark(self) -> None:
+        if self._models.device.type == "cuda":
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            done.record(torch.cuda.current_stream(self._models.device))
+            self._running.append(done)
+
+    def _count_skipped(self, frames: int) -> None:
+        self.counts["skipped"] += frames
+        now_s = self._clock.now_s()
+        if now_s - self._logged_s >= _LOG_EVERY_S:
+            self._logged_s = now_s
+            log.warning(
+                "the upscaler is slower than the source: %d frames skipped in all; choose a "
+                "cheaper model",
+                self.counts["skipped"],
+            )
+
+
+def _alike(one: _Made, other: _Made) -> bool:
+    same_place = one.pictures.device == other.pictures.device
+    return same_place and one.pictures.shape[1:] == other.pictures.shape[1:]

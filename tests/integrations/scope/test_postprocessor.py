@@ -1,0 +1,259 @@
+"""What Scope may rely on of the post-processor; called as Scope calls it, without Scope."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tests.integrations.scope.conftest import MakeUpscale
+from tests.integrations.scope.models_for_tests import NearestChunks
+from tests.integrations.scope.player import SIDE, number_in, picture
+from torch import Tensor
+
+from streamlift.clock import ManualClock
+from streamlift.errors import WeightsError
+from streamlift.integrations.scope.postprocessor import Upscale
+from streamlift.upscalers.base import OnCut, Upscaler
+
+
+def feed(
+    upscale: Upscale, numbers: range, *, pause_s: float = 1 / 16, **params: Any
+) -> list[Tensor]:
+    """One frame a call; the frames (H, W, 3) that came back."""
+    assert isinstance(upscale.clock, ManualClock)
+    out: list[Tensor] = []
+    for number in numbers:
+        upscale.clock.advance(pause_s)
+        video = upscale(video=[picture(number)], **params)["video"]
+        out.extend(() if video is None else video)
+    return out
+
+
+def numbers_of(frames: list[Tensor]) -> list[int]:
+    return [number_in(frame) for frame in frames]
+
+
+def test_it_asks_for_one_frame_always(make: MakeUpscale) -> None:
+    assert make(upscale_model="bicubic").prepare(video=True, anything=1).input_size == 1
+
+
+def test_until_a_step_is_complete_the_video_is_none_and_then_a_whole_step(
+    make: MakeUpscale,
+) -> None:
+    upscale = make(upscale_model="realesrgan-x2")
+    results = [upscale(video=[picture(n)])["video"] for n in range(4)]
+    assert results[:3] == [None] * 3
+    assert results[3].shape == (4, 2 * SIDE, 2 * SIDE, 3)
+    assert results[3].dtype == torch.uint8
+
+
+def test_a_chunked_model_gets_its_steps_and_owes_what_it_must(make: MakeUpscale) -> None:
+    upscale = make(upscale_model="flashvsr")
+    sizes = []
+    for n in range(25):
+        video = upscale(video=[picture(n)])["video"]
+        sizes.append(0 if video is None else video.shape[0])
+    assert [s for s in sizes if s] == [1, 4, 8, 8]
+
+
+def test_each_step_says_at_what_rate_to_play(make: MakeUpscale, clock: ManualClock) -> None:
+    upscale = make(upscale_model="bicubic")
+    rate = 0.0
+    for n in range(80):
+        clock.advance(1 / 20)
+        rate = upscale(video=[picture(n)]).get("frame_rate", rate)
+    assert rate == pytest.approx(20.0, rel=0.05)
+
+
+def test_off_gives_frames_back_untouched(make: MakeUpscale) -> None:
+    noise = torch.randint(0, 256, (4, 1, 34, 62, 3), dtype=torch.uint8)
+    upscale = make(upscale_model="off")
+    results = [upscale(video=[noise[n]])["video"] for n in range(4)]
+    assert torch.equal(results[-1], noise[:, 0])
+
+
+def test_heights_widths_and_strange_parameters_are_taken_and_ignored(make: MakeUpscale) -> None:
+    upscale = make(height=512, width=512, base_seed=42, upscale_model="bicubic")
+    frames = feed(upscale, range(4), prompts=[{"text": "x"}], upscale_model="not ours", noise=0.1)
+    assert numbers_of(frames) == list(range(4))
+
+
+def test_timestamps_travel_with_their_frames(make: MakeUpscale) -> None:
+    upscale = make(upscale_model="flashvsr")
+    stamps = [SimpleNamespace(pts=n, time_base=Fraction(1, 16)) for n in range(9)]
+    got: list[Any] = []
+    for n, stamp in enumerate(stamps):
+        result = upscale(video=[picture(n)], video_timestamps=[stamp])
+        got.extend(result.get("video_timestamps", ()))
+    assert got == stamps[:5]
+
+
+def test_a_size_that_is_no_multiple_is_padded_and_cropped_back(make: MakeUpscale) -> None:
+    upscale = make(lambda choice, device: NearestChunks(multiple=32), upscale_model="flashvsr")
+    video = upscale(video=[torch.full((1, 50, 70, 3), 77, dtype=torch.uint8)])["video"]
+    assert video.shape == (1, 100, 140, 3)
+    assert (video == 77).all()
+
+
+def test_a_change_of_size_inside_a_call_loses_no_frame(make: MakeUpscale) -> None:
+    upscale = make(upscale_model="flashvsr")
+    small, large = [picture(n) for n in range(3)], [picture(n, 128) for n in range(3, 12)]
+    frames: list[Tensor] = []
+    for call in ([small[0]], [small[1], small[2], *large], [], []):
+        video = upscale(video=call)["video"]
+        frames.extend(() if video is None else video)
+    assert [f.shape[0] for f in frames] == [128] * 3 + [256] * 5
+    assert [number_in(f, f.shape[0] // 2) for f in frames] == [*range(8)]
+
+
+def test_init_cache_forgets_what_was_collected_once(make: MakeUpscale) -> None:
+    upscale = make(upscale_model="flashvsr")
+    feed(upscale, range(5), init_cache=False)
+    # Scope repeats the flag until a call has given something.
+    frames = feed(upscale, range(100, 110), init_cache=True)
+    assert numbers_of(frames) == [100, 101, 102, 103, 104]
+
+
+def test_out_of_memory_gives_every_frame_back_bicubic_and_says_so(
+    make: MakeUpscale, caplog: pytest.LogCaptureFixture
+) -> None:
+    upscale = make(
+        lambda choice, device: NearestChunks(out_of_memory_at=12), upscale_model="flashvsr"
+    )
+    frames = feed(upscale, range(40))
+    assert numbers_of(frames) == list(range(len(frames)))
+    assert len(frames) > 32
+    assert "bicubic takes its place" in caplog.text
+
+
+def test_any_other_failure_of_a_model_loses_no_frame_either(make: MakeUpscale) -> None:
+    upscale = make(lambda choice, device: NearestChunks(fail_at=3), upscale_model="flashvsr")
+    frames = feed(upscale, range(20))
+    assert numbers_of(frames) == list(range(len(frames)))
+
+
+def test_after_a_failure_the_model_is_tried_again_in_a_new_session(make: MakeUpscale) -> None:
+    made: list[NearestChunks] = []
+
+    def create(choice: str, device: torch.device) -> Upscaler:
+        made.append(NearestChunks(out_of_memory_at=0 if not made else -1))
+        return made[-1]
+
+    upscale = make(create, upscale_model="flashvsr")
+    feed(upscale, range(12))
+    feed(upscale, range(1), init_cache=True)
+    upscale._models.wait("flashvsr")
+    assert len(made) == 2
+
+
+def test_missing_weights_are_said_once_and_bicubic_takes_their_place(
+    make: MakeUpscale, caplog: pytest.LogCaptureFixture
+) -> None:
+    def create(choice: str, device: torch.device) -> Upscaler:
+        raise WeightsError("not there")
+
+    with caplog.at_level(logging.WARNING):
+        upscale = make(create, upscale_model="flashvsr")
+        frames = feed(upscale, range(16))
+    assert numbers_of(frames) == list(range(16))
+    assert caplog.text.count("not there") == 1
+
+
+def test_a_model_that_loads_while_the_stream_runs_does_not_hold_it_up(make: MakeUpscale) -> None:
+    may_load = threading.Event()
+
+    def create(choice: str, device: torch.device) -> Upscaler:
+        if choice == "realesrgan-x2":
+            assert may_load.wait(10)
+        return NearestChunks(first=1, step=1, lag=0)
+
+    upscale = make(create, upscale_model="bicubic")
+    before = feed(upscale, range(8), upscale_model="realesrgan-x2")
+    may_load.set()
+    upscale._models.wait("realesrgan-x2")
+    after = feed(upscale, range(8, 16), upscale_model="realesrgan-x2")
+    assert numbers_of(before + after) == list(range(16))
+    (session,) = (seat.session for seat in upscale._sessions.values())
+    assert session._current().choice == "realesrgan-x2"
+
+
+def test_a_second_session_gets_its_own_frames_back_bicubic(
+    make: MakeUpscale, caplog: pytest.LogCaptureFixture
+) -> None:
+    upscale = make(upscale_model="flashvsr")
+    first = feed(upscale, range(1))
+    second: list[Tensor] = []
+    thread = threading.Thread(target=lambda: second.extend(feed(upscale, range(500, 508))))
+    thread.start()
+    thread.join()
+    first += feed(upscale, range(1, 9))
+    assert numbers_of(first) == [0, 1, 2, 3, 4]
+    assert numbers_of(second) == list(range(500, 508))
+    assert caplog.text.count("second session") == 1
+
+
+def test_when_the_first_session_has_ended_the_next_gets_the_model(make: MakeUpscale) -> None:
+    upscale = make(upscale_model="flashvsr")
+    thread = threading.Thread(target=feed, args=(upscale, range(2)))
+    thread.start()
+    thread.join()
+    assert len(feed(upscale, range(1))) == 1  # a primed chunked model answers the first frame
+
+
+def test_a_cut_restarts_a_model_that_asks_for_it(make: MakeUpscale) -> None:
+    model = NearestChunks(on_cut=OnCut.RESTART)
+    upscale = make(lambda choice, device: model, upscale_model="flashvsr")
+    shades = [*range(60, 69), *range(200, 211)]
+    shown: list[int] = []
+    for shade in shades:
+        video = upscale(video=[torch.full((1, 32, 32, 3), shade, dtype=torch.uint8)])["video"]
+        shown.extend(() if video is None else (int(v) for v in video[:, 0, 0, 0]))
+    assert len(model.opened) == 2
+    assert shown == shades[: len(shown)]
+    assert len(shown) >= 10
+
+
+def test_slower_than_the_source_whole_steps_are_skipped_and_counted(
+    make: MakeUpscale, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    upscale = make(upscale_model="flashvsr")
+    frames = feed(upscale, range(161), pause_s=0.0)
+    (session,) = (seat.session for seat in upscale._sessions.values())
+    shown = numbers_of(frames)
+    assert session.counts["skipped"] >= 40
+    assert session.counts["skipped"] % 8 == 0
+    assert shown == sorted(set(shown))
+    assert "slower than the source" in caplog.text
+
+
+def test_the_stabiliser_calms_flicker_and_keeps_every_frame(make: MakeUpscale) -> None:
+    def flicker_of(stabilise: str) -> float:
+        generator = torch.Generator().manual_seed(1)
+        still = torch.randint(60, 180, (1, 64, 64, 3), generator=generator, dtype=torch.uint8)
+        upscale = make(upscale_model="off", upscale_stabilise=stabilise)
+        out: list[Tensor] = []
+        for _ in range(16):
+            noise = torch.randint(-3, 4, still.shape, generator=generator)
+            frame = (still.int() + noise).to(torch.uint8)
+            video = upscale(video=[frame])["video"]
+            out.extend(() if video is None else video)
+        assert len(out) == 16
+        late = torch.stack(out[8:]).float().mean(dim=-1)
+        return float((late[1:] - late[:-1]).abs().mean())
+
+    pytest.importorskip("cv2")
+    assert flicker_of("strong") < 0.75 * flicker_of("off")
+
+
+def test_the_form_offers_the_model_as_a_runtime_field_of_a_video_postprocessor() -> None:
+    config = Upscale.get_config_class()
+    assert config.usage == ["postprocessor"]
+    assert list(config.modes) == ["video"]
+    assert not config.supports_prompts
+    field: Any = config.upscale_model
+    assert field.json_schema_extra["ui"]["is_load_param"] is False
