@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -117,6 +117,7 @@ class Knobs:
     fail_at: int | None = None  # raise when the n-th frame of a lane is to be delivered
     hang_at: int | None = None
     lose: frozenset[int] = frozenset()  # numbers of frames that are never delivered
+    lose_every: int = 0  # every n-th frame is never delivered
     error: Exception = field(default_factory=lambda: RuntimeError("toy failure"))
 
 
@@ -138,7 +139,7 @@ class FakeLane:
         self.delivered = 0
         self.keyframes_made = 0
         self.closed = False
-        self.dropped: Mapping[str, int] = Counter()
+        self.dropped: Counter[str] = Counter()
 
     def offer(self, item: Frame) -> bool:
         self.offered.append(item.pts)
@@ -180,7 +181,10 @@ class FakeLane:
             for out in ready:
                 self._misbehave()
                 self.delivered += 1
-                if self.delivered - 1 in knobs.lose:
+                if self.delivered - 1 in knobs.lose or (
+                    knobs.lose_every and self.delivered % knobs.lose_every == 0
+                ):
+                    self.dropped["stale"] += 1
                     continue
                 for one in self._encode(out):
                     yield one

@@ -14,8 +14,9 @@ from streamlift.frames import EncodedFrame
 from streamlift.metrics import Metrics
 from streamlift.routing.broadcast import Cursor
 from streamlift.routing.events import Event, EventKind, EventLog
+from streamlift.routing.policy import Policy
 from streamlift.routing.settings import StreamSettings
-from streamlift.routing.stream import Stream
+from streamlift.routing.stream import Slate, Stream
 
 BASIC = StreamSettings(H264)
 CHUNKED = Knobs(delay_s=0.15, first=1, step=8, lag=4)
@@ -60,7 +61,13 @@ class Seen:
 class Stage:
     """What a test holds in its hands."""
 
-    def __init__(self, names: Sequence[str], settings: StreamSettings) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        settings: StreamSettings,
+        slate: Slate | None = None,
+        policy: Policy = Policy.FIXED,
+    ) -> None:
         self.clock = LoopClock()
         self.backends = {name: FakeBackend(self.clock, name) for name in names}
         self.metrics = Metrics()
@@ -74,6 +81,8 @@ class Stage:
             settings=settings,
             fallback="bicubic" if "bicubic" in names else None,
             events=self.events,
+            slate=slate,
+            policy=policy,
         )
         self.publisher = FakePublisher()
         self._source: asyncio.Task[None] | None = None
@@ -101,12 +110,13 @@ async def live(
     burst: int = 1,
     knobs: Knobs | None = None,
     settings: StreamSettings = BASIC,
+    slate: Slate | None = None,
 ) -> AsyncIterator[Stage]:
     """A stream that has been live for two seconds on the first backend, with one viewer.
 
     `knobs` are the first backend's. The publisher goes on for `seconds` or until the end.
     """
-    stage = Stage(names, settings)
+    stage = Stage(names, settings, slate)
     if knobs is not None:
         stage.backends[names[0]].knobs = knobs
     owner = asyncio.ensure_future(stage.stream.run())

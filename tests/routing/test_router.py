@@ -7,14 +7,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from tests.routing.fakes import H264, FakeBackend, FakePublisher, stream_frames
+from tests.routing.fakes import H264, FakeBackend, FakePublisher, Knobs, stream_frames
 from tests.routing.virtual_time import LoopClock, ended, in_virtual_time, settle, until
 
-from streamlift.errors import NoCapacity, NotReady, UnknownStream
-from streamlift.frames import BackendState
+from streamlift.errors import NoCapacity, NotReady, UnknownBackend, UnknownStream
+from streamlift.frames import BackendState, Stabilise
 from streamlift.metrics import Metrics
+from streamlift.routing.events import EventKind
+from streamlift.routing.health import ErrorBudget
+from streamlift.routing.policy import Policy
+from streamlift.routing.ports import Backend
 from streamlift.routing.router import Router
-from streamlift.routing.settings import StreamSettings
+from streamlift.routing.settings import Idle, StreamSettings
+from streamlift.routing.states import StreamState
 
 
 @asynccontextmanager
@@ -25,7 +30,7 @@ async def routing(
     backend = FakeBackend(clock, slots=slots)
     async with asyncio.TaskGroup() as tasks:
         router = Router(
-            {backend.name: backend},
+            dict[str, Backend]({backend.name: backend}),
             backend.name,
             clock=clock,
             metrics=Metrics(),
@@ -34,6 +39,12 @@ async def routing(
         )
         yield router, backend, clock
         await router.aclose()
+
+
+def add(router: Router, backend: FakeBackend) -> None:
+    """Configure a further backend."""
+    router._backends[backend.name] = backend  # type: ignore[index]
+    router._budgets[backend.name] = ErrorBudget()
 
 
 @in_virtual_time
@@ -123,3 +134,134 @@ async def test_shutting_down_ends_everything_and_takes_nothing_new() -> None:
         assert backend.used == 0
         with pytest.raises(NotReady):
             await router.publish("late", FakePublisher())
+
+
+@in_virtual_time
+async def test_a_switch_is_refused_with_its_reason_before_anything_moves() -> None:
+    async with routing() as (router, _, clock):
+        with pytest.raises(UnknownStream):
+            await router.switch("cam", "other")
+        publisher = FakePublisher()
+        done = asyncio.ensure_future(router.publish("cam", publisher))
+        await stream_frames(publisher, clock, 3)
+        with pytest.raises(UnknownBackend):
+            await router.switch("cam", "nonsense")
+        loading, full = FakeBackend(clock, "loading"), FakeBackend(clock, "full", slots=0)
+        loading.state = BackendState.LOADING
+        for backend in (loading, full):
+            add(router, backend)
+        with pytest.raises(NotReady):
+            await router.switch("cam", "loading")
+        with pytest.raises(NoCapacity):
+            await router.switch("cam", "full")
+        assert router.stream("cam").state is StreamState.LIVE
+        publisher.end()
+        await ended(done)
+
+
+@in_virtual_time
+async def test_a_switch_returns_at_once_and_the_events_tell_the_rest() -> None:
+    async with routing() as (router, _, clock):
+        add(router, FakeBackend(clock, "other"))
+        publisher = FakePublisher()
+        done = asyncio.ensure_future(router.publish("cam", publisher))
+        with router.events.subscribe("cam") as events:
+            frames = asyncio.ensure_future(stream_frames(publisher, clock, 75))
+            await asyncio.sleep(1.0)
+            told = await router.switch("cam", "other")
+            assert (told.state, told.backend, told.policy) == ("switching", "fake", "fixed")
+            await frames
+            await settle()
+            assert router.stream("cam").snapshot().backend == "other"
+            kinds = list[EventKind]()
+            while not kinds or kinds[-1] is not EventKind.SWITCHED:
+                kinds.append((await anext(events)).kind)
+            assert EventKind.SWITCH_STARTED in kinds
+        publisher.end()
+        await ended(done)
+
+
+@in_virtual_time
+async def test_a_policy_chooses_the_best_that_holds_the_rate() -> None:
+    async with routing() as (router, plain, clock):
+        good, slow = FakeBackend(clock, "good"), FakeBackend(clock, "slow")
+        good.upscaler, good.fps = "realesrgan-x2", 60.0
+        slow.upscaler, slow.fps = "flashvsr", 20.0
+        plain.fps = 500.0
+        for backend in (good, slow):
+            add(router, backend)
+        publisher = FakePublisher()
+        done = asyncio.ensure_future(router.publish("cam", publisher))
+        frames = asyncio.ensure_future(stream_frames(publisher, clock, 100))
+        await asyncio.sleep(1.0)
+        told = await router.switch("cam", policy=Policy.AUTO)
+        assert told.policy == "auto"
+        await frames
+        assert router.stream("cam").snapshot().backend == "good"
+        publisher.end()
+        await ended(done)
+
+
+@in_virtual_time
+async def test_sustained_overload_steps_down_and_headroom_back_up() -> None:
+    async with routing() as (router, plain, clock):
+        good = FakeBackend(clock, "good")
+        good.upscaler, good.fps, plain.fps = "compact", 60.0, 500.0
+        good.knobs = Knobs(lose_every=5)
+        add(router, good)
+        publisher = FakePublisher()
+        done = asyncio.ensure_future(router.publish("cam", publisher))
+        frames = asyncio.ensure_future(stream_frames(publisher, clock, 25 * 100))
+        await asyncio.sleep(1.0)
+        await router.switch("cam", policy=Policy.AUTO)
+        await asyncio.sleep(8.0)
+        assert router.stream("cam").snapshot().backend == "fake"
+        good.knobs = Knobs()
+        await frames
+        assert router.stream("cam").snapshot().backend == "good"
+        steps = [e for e in router.events._events if e.kind is EventKind.POLICY_STEP]
+        assert [(e.before, e.after) for e in steps] == [("good", "fake"), ("fake", "good")]
+        assert "good fell behind" in steps[0].reason
+        assert "headroom" in steps[1].reason
+        publisher.end()
+        await ended(done)
+
+
+@in_virtual_time
+async def test_a_change_of_a_backends_state_is_told() -> None:
+    async with routing() as (router, backend, clock):
+        publisher = FakePublisher()
+        done = asyncio.ensure_future(router.publish("cam", publisher))
+        with router.events.subscribe("") as events:
+            await asyncio.sleep(1.0)
+            backend.state, backend.reason = BackendState.UNAVAILABLE, "device lost"
+            event = await anext(events)
+            assert (event.kind, event.before, event.after) == (
+                EventKind.BACKEND_STATE,
+                "ready",
+                "unavailable",
+            )
+            assert event.reason == "fake: device lost"
+        assert clock.now_s() < 2.0
+        publisher.end()
+        await ended(done)
+
+
+@in_virtual_time
+async def test_settings_of_a_running_stream_can_be_changed() -> None:
+    async with routing() as (router, backend, clock):
+        publisher = FakePublisher()
+        done = asyncio.ensure_future(router.publish("cam", publisher))
+        frames = asyncio.ensure_future(stream_frames(publisher, clock, 75))
+        await asyncio.sleep(1.0)
+        stream = router.stream("cam")
+        stream.change(bitrate_bps=2_000_000)
+        assert {r.bitrate_bps for r in backend.lanes[0].wanted} == {2_000_000}
+        stream.change(stabilise=Stabilise.STRONG, idle=Idle.PAUSE)
+        await frames
+        await settle()
+        assert [lane.options.stabilise for lane in backend.lanes] == [None, Stabilise.STRONG]
+        assert backend.used == 1
+        assert stream.snapshot().frames.encoded >= 74
+        publisher.end()
+        await ended(done)

@@ -78,7 +78,8 @@ class EventLog:
 
         `stream`: only that stream's. Close the subscription when done.
         """
-        after_seq = self._next - 1 if after_seq is None else after_seq
+        last = self._next - 1
+        after_seq = last if after_seq is None else min(after_seq, last)  # or of an earlier run
         subscription = Subscription(self, stream, after_seq)
         self._subscriptions.add(subscription)
         return subscription
