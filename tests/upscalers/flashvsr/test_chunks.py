@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from streamlift.frames import Size
 from streamlift.upscalers.flashvsr.attention import BlockLists, attend_exact
 from streamlift.upscalers.flashvsr.chunks import ChunkOptions, Chunks
-from streamlift.upscalers.flashvsr.colour import ColourFix
+from streamlift.upscalers.flashvsr.colour import ColourFix, fix_colour
 from streamlift.upscalers.flashvsr.config import (
     DecoderConfig,
     DitConfig,
@@ -20,16 +22,22 @@ from streamlift.upscalers.flashvsr.config import (
     ProjectorConfig,
     Version,
 )
-from streamlift.upscalers.flashvsr.memory import StreamMemory
+from streamlift.upscalers.flashvsr.decoder import TcDecoder, fold_condition
+from streamlift.upscalers.flashvsr.dit import Sparsity
+from streamlift.upscalers.flashvsr.memory import KvRing, StreamMemory
 from streamlift.upscalers.flashvsr.model import Model
 from streamlift.upscalers.flashvsr.noise import Noise, RepeatedNoise
+from streamlift.upscalers.flashvsr.projector import fold_pixels
 from streamlift.upscalers.flashvsr.published import (
     PublishedDit,
     PublishedProjector,
     fold_dit,
     fold_projector,
 )
+from streamlift.upscalers.flashvsr.rope import SpatialRope
 from streamlift.upscalers.flashvsr.selection import topk_from_ratio
+from streamlift.upscalers.flashvsr.tiny import create_tiny_random
+from streamlift.upscalers.flashvsr.windows import local_mask
 
 Load = Callable[[str], Any]
 near = partial(torch.testing.assert_close, rtol=0)
@@ -98,6 +106,72 @@ def test_repeated_noise_equals_the_reference_stream(golden: Load) -> None:
     frames, _ = _stream(data, Version.V1_1, noise=noise)
     expected = data["expect.v1.1.stream_seed0.frames_sparse"]
     near(frames[:, :, 3::8, 5::16], expected, atol=1e-4)
+
+
+def test_recorded_steps_replay_with_new_inputs_at_every_ring_slot() -> None:
+    # CUDA graphs cannot run here: this recorder keeps their rules, fixed inputs and outputs.
+    recorded: list[Tensor] = []
+
+    def record(step: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        result = step().clone()
+        recorded.append(result)
+
+        def replay() -> None:
+            result.copy_(step())
+
+        return replay, result
+
+    tiny = create_tiny_random("cpu", {"start": "full"})
+    frames = torch.rand(25 + 8 * 10, 3, 128, 128, generator=torch.Generator().manual_seed(3))
+    outputs = []
+    for recorder in (None, record):
+        session = tiny.open(Size(64, 64))
+        chunks = session._chunks
+        options = replace(chunks.options, record=recorder)
+        chunks = Chunks(tiny.model, chunks.memory, chunks.noise, options)
+        out: list[Tensor] = []
+        for frame in frames * 2 - 1:
+            chunks.add(frame)
+            if chunks.wanted == 0:
+                out.extend(group.clone() for group in chunks.run())
+        outputs.append(torch.cat(out))
+    assert len(recorded) == 4
+    near(outputs[0], outputs[1], atol=1e-5)
+
+
+def test_the_whole_clip_form_equals_the_stream(golden: Load) -> None:
+    data = golden("pipeline_tiny")
+    model = _model(data, Version.V1_1)
+    video = data["input.lr_u8"].transpose(0, 1).float() / 255 * 2 - 1
+    video = video.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    frames = torch.cat((video[:1].expand(3, -1, -1, -1), video))
+    carried = torch.zeros(2, 768, 8, 16), torch.zeros(2, 8, 8, 16)
+    with torch.inference_mode():
+        pixels = fold_pixels(frames)
+        model.projector.start(pixels[:4], *carried)
+        tokens = model.projector(pixels[4:], *carried)[0]
+        latents = _whole_clip_latents(data, model, tokens)
+        near(latents, data["expect.v1.1.latents"], atol=5e-5)
+        memory = [torch.zeros(shape) for shape in model.decoder.memory_shapes(16, 32)]
+        condition = fold_condition(torch.unflatten(frames[:48], 0, (-1, 4)))
+        assert isinstance(model.decoder, TcDecoder)
+        decoded = model.decoder(latents.transpose(0, 1), condition, memory)[3:]
+    fixed = fix_colour(decoded, video[:45], ColourFix.ADAIN).transpose(0, 1)
+    near(fixed[:, :, 1::4, 2::8], data["expect.v1.1.frames_sub"], atol=1e-4)
+
+
+def _whole_clip_latents(data: Any, model: Model, tokens: Tensor) -> Tensor:
+    """All tokens are there before the first chunk, as in the reference's clip form."""
+    ring = KvRing.allocate(model.config, (8, 16), 3, "cpu", torch.float32)
+    rope = SpatialRope.of_grid(8, 16, model.config.dit.head_dim, "cpu")
+    sparsity = Sparsity(local_mask(1, 2, 9), topk_from_ratio(128, 256, 2.0), attend_exact)
+    latents = []
+    for first, last in ((0, 6), (6, 8), (8, 10), (10, 12)):
+        noise = data["input.noise"][:, first:last]
+        rotation = rope.at(range(first, last))
+        latents.append(noise - model.dit(noise, tokens[first:last], ring, rotation, sparsity))
+        ring.advance((last - first) // 2)
+    return torch.cat(latents, 1)
 
 
 class _Slices:

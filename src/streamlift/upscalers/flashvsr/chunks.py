@@ -23,11 +23,12 @@ from streamlift.upscalers.flashvsr.config import (
 )
 from streamlift.upscalers.flashvsr.decoder import TcDecoder, fold_condition
 from streamlift.upscalers.flashvsr.dit import Sparsity
+from streamlift.upscalers.flashvsr.graphs import Record, StepGraphs
 from streamlift.upscalers.flashvsr.memory import StreamMemory
 from streamlift.upscalers.flashvsr.model import Model
 from streamlift.upscalers.flashvsr.noise import Noise
 from streamlift.upscalers.flashvsr.projector import fold_pixels
-from streamlift.upscalers.flashvsr.rope import SpatialRope
+from streamlift.upscalers.flashvsr.rope import Rotation, SpatialRope
 from streamlift.upscalers.flashvsr.windows import local_mask
 
 __all__ = ["FIRST_FRAMES", "STEP_FRAMES", "ChunkOptions", "Chunks"]
@@ -41,7 +42,8 @@ class ChunkOptions:
     """topk, local_range: see `selection`; attend: the attention; colour: the last step.
 
     decode_together: latents of a chunk decoded as one batch. first_position: temporal index of
-    the first latent, which changes nothing but rounding.
+    the first latent, which changes nothing but rounding. record: how to record the steady step
+    as graphs, None to run it kernel by kernel.
     """
 
     topk: int
@@ -51,6 +53,7 @@ class ChunkOptions:
     wavelet_levels: int = WAVELET_LEVELS
     decode_together: bool = False
     first_position: int = 0
+    record: Record | None = None
 
 
 class Chunks:
@@ -67,6 +70,7 @@ class Chunks:
         self._rope = SpatialRope.of_grid(rows, columns, head_dim, model.device)
         allowed = local_mask(rows // WINDOW[1], columns // WINDOW[2], options.local_range)
         self._sparsity = Sparsity(allowed.to(model.device), options.topk, options.attend)
+        self._graphs = StepGraphs(options.record) if options.record else None
 
     @property
     def wanted(self) -> int:
@@ -97,6 +101,12 @@ class Chunks:
         for start in range(0, count, group):
             yield self._decode(latents[start : start + group], first + start)
 
+    def move(self, device: torch.device | str) -> None:
+        """Move the stream's memory, to the host and back."""
+        self.memory.move(device)
+        if self._graphs is not None:
+            self._graphs.forget()
+
     def _project(self, clip: int) -> None:
         memory, projector = self.memory, self.model.projector
         pixels = fold_pixels(self._clip(clip).to(self.model.dtype))
@@ -114,16 +124,23 @@ class Chunks:
         channels = self.model.config.dit.channels
         drawn = self.noise.draw(self._chunk, (channels, count, *self.memory.latent_grid))
         noise = drawn.to(self.model.device, self.model.dtype)
-        prediction = self.model.dit(
-            noise,
-            self.memory.tokens[:count],
-            self.memory.kv,
-            self._rope.at(range(first, first + count)),
-            self._sparsity,
-        )
+        rotation = self._rope.at(range(first, first + count))
+        ring = self.memory.kv
+        # The first steady chunk runs plainly, so that nothing is set up while a graph is recorded.
+        if self._graphs is not None and ring.seen > ring.slots:
+            slot = ring.seen % ring.slots
+            prediction = self._graphs.run(slot, self._predict, noise, rotation.cos, rotation.sin)
+        else:
+            prediction = self._predict(noise, rotation.cos, rotation.sin)
         self.memory.kv.advance(count // STEP_LATENTS)
         latents: Tensor = (noise - prediction).transpose(0, 1)
         return latents
+
+    def _predict(self, noise: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        memory = self.memory
+        tokens, rotation = memory.tokens[: noise.shape[1]], Rotation(cos, sin)
+        prediction: Tensor = self.model.dit(noise, tokens, memory.kv, rotation, self._sparsity)
+        return prediction
 
     @torch.inference_mode()
     def _decode(self, latents: Tensor, index: int) -> Tensor:

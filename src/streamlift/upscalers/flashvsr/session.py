@@ -66,13 +66,13 @@ class FlashVsrSession:
 
     def park(self) -> None:
         """Move the stream's memory to the host, until `resume`."""
-        self._chunks.memory.move("cpu")
+        self._chunks.move("cpu")
         self._parked = True
 
     def resume(self) -> None:
         """Move the stream's memory back to the device."""
         with _out_of_memory():
-            self._chunks.memory.move(self._chunks.model.device)
+            self._chunks.move(self._chunks.model.device)
         self._parked = False
 
     def nbytes(self) -> int:

@@ -37,6 +37,7 @@ class Settings:
     which is faster in sum, but gives the first four frames later.
     vae_tiled: decode Full in overlapping tiles, as the reference does by default.
     compile: let torch.compile fuse the networks (CUDA; minutes of warm-up).
+    graph: replay the steady step as CUDA graphs; without CUDA it changes nothing.
     """
 
     scale: int = 2
@@ -53,6 +54,7 @@ class Settings:
     decode_together: bool = False
     vae_tiled: bool = False
     compile: bool = False
+    graph: bool = False
 
     def __post_init__(self) -> None:
         for name, good, expected in (

@@ -10,6 +10,7 @@ from streamlift.upscalers.base import OnCut, Pixels, UpscalerSpec
 from streamlift.upscalers.flashvsr.attention import attention
 from streamlift.upscalers.flashvsr.chunks import FIRST_FRAMES, STEP_FRAMES, ChunkOptions, Chunks
 from streamlift.upscalers.flashvsr.config import BLOCK_PIXELS, CLIP_FRAMES, FIRST_LATENTS
+from streamlift.upscalers.flashvsr.graphs import record_on_cuda
 from streamlift.upscalers.flashvsr.memory import StreamMemory
 from streamlift.upscalers.flashvsr.model import Model
 from streamlift.upscalers.flashvsr.noise import noise_source
@@ -61,11 +62,16 @@ class FlashVsr:
             colour=settings.colour,
             wavelet_levels=settings.wavelet_levels,
             decode_together=settings.decode_together,
+            record=record_on_cuda() if settings.graph and self._on_cuda else None,
         )
         chunks = Chunks(self.model, memory, noise_source(settings.noise, seed), options)
         return FlashVsrSession(
             chunks, size, scale=settings.scale, start=settings.start, resize=settings.resize
         )
+
+    @property
+    def _on_cuda(self) -> bool:
+        return self.model.device.type == "cuda"
 
     def _memory(self, size: Size, device: torch.device | str) -> StreamMemory:
         large = size.times(self.settings.scale)
