@@ -8,6 +8,7 @@ Defaults live here; `configs/*.yaml` are commented examples. An environment vari
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import re
 import types
 import typing
@@ -74,10 +75,17 @@ class IceServer:
 
 @dataclass(frozen=True, slots=True)
 class IceConfig:
-    """`servers` is empty by default: no public STUN. `announce` limits the announced addresses."""
+    """`servers` is empty by default: no public STUN. `announce` limits the announced addresses.
+
+    `turn_secret`, shared with the TURN server (coturn: use-auth-secret), makes credentials that
+    are valid for `turn_ttl_s` only. `ports`: the lowest and the highest UDP port for media.
+    """
 
     servers: tuple[IceServer, ...] = ()
     announce: tuple[str, ...] = ()
+    turn_secret: str | None = None
+    turn_ttl_s: int = 300
+    ports: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +278,7 @@ def _check(config: Config) -> None:
         raise _wrong("ingest.max_size", config.ingest.max_size, "64 to 1280")
     if not 50 <= config.ingest.max_age_ms <= 5000:
         raise _wrong("ingest.max_age_ms", config.ingest.max_age_ms, "50 to 5000")
+    _check_ice(config.ice)
     names = [check_name("backend", b.name) for b in config.backends]
     if len(set(names)) != len(names):
         raise ConfigError("two backends have the same name", found=names)
@@ -279,3 +288,19 @@ def _check(config: Config) -> None:
             found=config.default_backend,
             expected=names,
         )
+
+
+def _check_ice(ice: IceConfig) -> None:
+    for address in ice.announce:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise _wrong("ice.announce", address, "IP addresses, no names") from None
+    for server in ice.servers:
+        if not re.match(r"(stun|turn)s?:[^/\s]+$", server.urls):
+            raise _wrong("ice.servers.urls", server.urls, "stun:HOST:PORT or turn:HOST:PORT")
+    if not 30 <= ice.turn_ttl_s <= 86_400:
+        raise _wrong("ice.turn_ttl_s", ice.turn_ttl_s, "30 to 86400")
+    low_high = (*ice.ports, 0, 0)[:2]
+    if ice.ports and (len(ice.ports) != 2 or not 1024 <= low_high[0] <= low_high[1] <= 65535):
+        raise _wrong("ice.ports", list(ice.ports), "[LOWEST, HIGHEST] within 1024 to 65535")

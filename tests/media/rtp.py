@@ -23,7 +23,7 @@ def packets_of(
     counts: list[int], *, sequence: int = 0, timestamp: int = 0, marker: bool = True
 ) -> list[Packet]:
     """`counts[i]` packets for picture i, 3,600 ticks apart; their bytes tell picture and part."""
-    packets = []
+    packets: list[Packet] = []
     for number, count in enumerate(counts):
         for part in range(count):
             packets.append(

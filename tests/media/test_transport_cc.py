@@ -29,7 +29,8 @@ def parse(packet: bytes) -> Parsed:
     assert (first, kind) == (0x8F, 205)  # version 2, no padding bit, FMT 15
     assert len(packet) == 4 * (words + 1)
     sender, media, base, count, times = struct.unpack_from("!LLHHL", packet, 4)
-    at, symbols = 20, []
+    at = 20
+    symbols: list[int] = []
     while len(symbols) < count:
         (chunk,) = struct.unpack_from("!H", packet, at)
         at += 2

@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import socket
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from aioice import Candidate, Connection
+from aioice.candidate import candidate_foundation, candidate_priority
+from aioice.ice import StunProtocol, server_reflexive_candidate
 from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
@@ -26,11 +32,18 @@ from aiortc.codecs import is_rtx
 from aiortc.exceptions import InvalidStateError, OperationError
 from aiortc.rtcconfiguration import RTCBundlePolicy
 from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpHeaderExtensionParameters
-from aiortc.rtp import RtpPacket
-from aiortc.sdp import SessionDescription
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RtcpPsfbPacket,
+    RtcpRrPacket,
+    RtcpSrPacket,
+    RtpPacket,
+    unpack_remb_fci,
+)
+from aiortc.sdp import SessionDescription, candidate_from_sdp
 
-from streamlift.config import IceConfig
-from streamlift.errors import MalformedSdp, UnsupportedOffer
+from streamlift.config import IceConfig, IceServer
+from streamlift.errors import MalformedSdp, Overloaded, UnsupportedOffer
 from streamlift.frames import Codec
 from streamlift.media.assembler import VideoPacket
 from streamlift.media.sdp import Offer, finish_answer
@@ -40,6 +53,7 @@ __all__ = [
     "PacketSink",
     "PayloadTrack",
     "Peer",
+    "ReceiverReport",
     "ReceiverTap",
     "SenderTap",
     "SentFrame",
@@ -50,6 +64,11 @@ logger = logging.getLogger(__name__)
 
 _MIME = {Codec.H264: "video/H264", Codec.VP8: "video/VP8"}
 _RTX = "video/rtx"
+_OPUS = "audio/opus"
+_HISTORY_S = 1.5
+"""A viewer asks again for a second or so; the stock sender remembers 128 packets, 0.2 s."""
+_HISTORY_PACKETS = 4096
+_CLOCK_HZ = {"video": 90_000, "audio": 48_000}
 RECEIVE_BUFFER = 2 * 1024 * 1024
 _UNREADABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 """aiortc checks little of an SDP: whatever Python raises for a value it did not expect."""
@@ -71,6 +90,19 @@ class SentFrame(Protocol):
     def pts(self) -> int: ...
 
 
+@dataclass(frozen=True, slots=True)
+class ReceiverReport:
+    """What a viewer tells of its reception; what a packet did not tell is None.
+
+    `fraction_lost` 0 to 1 since its last report, `round_trip_s` smoothed, `estimate_bps` its own
+    estimate of what its link can carry (REMB).
+    """
+
+    fraction_lost: float | None = None
+    round_trip_s: float | None = None
+    estimate_bps: int | None = None
+
+
 class PayloadTrack(MediaStreamTrack):
     """A track whose frames are packetized already; `source` raises MediaStreamError at the end."""
 
@@ -86,12 +118,16 @@ class PayloadTrack(MediaStreamTrack):
 class Peer:
     """An RTCPeerConnection that answers one offer, or makes one."""
 
-    def __init__(self, ice: IceConfig) -> None:
-        servers = [RTCIceServer(s.urls, s.username, s.credential) for s in ice.servers]
+    def __init__(self, ice: IceConfig, servers: Sequence[IceServer] | None = None) -> None:
+        """`servers`: STUN and TURN for this session; `ice.servers` if not given."""
+        known = ice.servers if servers is None else servers
+        servers_ = [RTCIceServer(s.urls, s.username, s.credential) for s in known]
         self._announce = ice.announce
+        self._ports = ice.ports
+        self._stream_id = str(uuid.uuid4())
         self.connection = RTCPeerConnection(
             # An explicit list, even an empty one: aiortc's default is a public STUN server.
-            RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
+            RTCConfiguration(iceServers=servers_, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
         )
         self.changed = asyncio.Event()
         """Set at every change of `state`."""
@@ -106,7 +142,11 @@ class Peer:
         self, kind: str, direction: str, track: MediaStreamTrack | None = None
     ) -> RTCRtpTransceiver:
         """Add a transceiver. Must happen before `answer`: preferences set later do nothing."""
-        return self.connection.addTransceiver(track or kind, direction=direction)
+        transceiver = self.connection.addTransceiver(track or kind, direction=direction)
+        # All tracks of one MediaStream (RFC 9725 4.4.2); stock senders have a stream each:
+        # https://github.com/aiortc/aiortc/blob/1.16.0/src/aiortc/rtcrtpsender.py (_stream_id)
+        transceiver.sender._stream_id = self._stream_id
+        return transceiver
 
     def prefer(self, transceiver: RTCRtpTransceiver, codecs: Sequence[Codec]) -> None:
         """Allow only these video codecs, in this order, each with its retransmission format."""
@@ -114,11 +154,18 @@ class Peer:
         ordered = [c for codec in codecs for c in known if c.mimeType == _MIME[codec]]
         transceiver.setCodecPreferences([*ordered, *(c for c in known if c.mimeType == _RTX)])
 
+    def prefer_opus(self, transceiver: RTCRtpTransceiver) -> None:
+        """Allow only Opus, which is relayed as it is."""
+        known = RTCRtpSender.getCapabilities("audio").codecs
+        transceiver.setCodecPreferences([c for c in known if c.mimeType == _OPUS])
+
     async def answer(self, offer: Offer) -> str:
         """Take the offer, gather all candidates, and return the finished answer.
 
-        Raises MalformedSdp or UnsupportedOffer when the offer cannot be served.
+        Raises MalformedSdp or UnsupportedOffer when the offer cannot be served, Overloaded when
+        all configured UDP ports are taken.
         """
+        self._bind_ports()
         try:
             return await self._answer(offer.sdp)
         except OperationError as error:
@@ -137,11 +184,13 @@ class Peer:
         self._take_passive_role(offer_sdp)
         self._negotiate_transport_cc(offered)
         await self.connection.setLocalDescription(await self.connection.createAnswer())
+        self._must_have_ports()
         self._enlarge_receive_buffers()
         return finish_answer(self.connection.localDescription.sdp, self._announce)
 
     async def offer(self) -> str:
         """Gather all candidates and return an offer for the transceivers added."""
+        self._bind_ports()
         await self.connection.setLocalDescription(await self.connection.createOffer())
         self._enlarge_receive_buffers()
         return str(self.connection.localDescription.sdp)
@@ -152,6 +201,14 @@ class Peer:
             await self.connection.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
         except (ValueError, OperationError, InvalidStateError) as error:
             raise MalformedSdp(f"the answer cannot be read: {error}") from error
+
+    async def add_candidates(self, candidates: Sequence[str]) -> None:
+        """Take the peer's later candidates, lines as `media.sdp.read_fragment` gives them."""
+        mid = self.connection.getTransceivers()[0].mid
+        for text in candidates:
+            candidate = candidate_from_sdp(text.removeprefix("candidate:"))
+            candidate.sdpMid = mid  # all media is bundled with the first section
+            await self.connection.addIceCandidate(candidate)
 
     async def wait_connected(self) -> bool:
         """Wait until media can flow (True) or never will (False)."""
@@ -174,7 +231,7 @@ class Peer:
 
         A 1024x1024 keyframe is that large, and arrives at once; on a busy machine the loss was
         thousands of packets (counted by the kernel as UdpRcvbufErrors). The kernel caps the size.
-        https://github.com/aiortc/aioice/blob/0.10.1/src/aioice/ice.py (Connection._protocols)
+        https://github.com/aiortc/aioice/blob/0.13.0/src/aioice/ice.py (Connection._protocols)
         """
         for transceiver in self.connection.getTransceivers():
             ice: Any = transceiver.receiver.transport.transport._connection
@@ -201,7 +258,9 @@ class Peer:
         """
         for transceiver in self.connection.getTransceivers():
             media = next((m for m in offered.media if m.rtp.muxId == transceiver.mid), None)
-            if media is None or transceiver.kind != "video":
+            # Viewers tell their bandwidth by REMB: what we send carries no transport sequence.
+            receiving = transceiver.direction in ("recvonly", "sendrecv")
+            if media is None or transceiver.kind != "video" or not receiving:
                 continue
             ids = [e.id for e in media.rtp.headerExtensions if e.uri == EXTENSION_URI]
             if not ids:
@@ -213,6 +272,20 @@ class Peer:
                 if not is_rtx(codec):
                     kept = [f for f in codec.rtcpFeedback if f.type != "goog-remb"]
                     codec.rtcpFeedback = [*kept, RTCRtcpFeedback(type="transport-cc")]
+
+    def _bind_ports(self) -> None:
+        if self._ports:
+            transport = self.connection.getTransceivers()[0].receiver.transport.transport
+            _PortRange(transport._connection, range(self._ports[0], self._ports[1] + 1))
+
+    def _must_have_ports(self) -> None:
+        if self._ports and "a=candidate:" not in self.connection.localDescription.sdp:
+            low, high = self._ports
+            raise Overloaded(
+                "all UDP ports for media are taken; retry later",
+                found="no free port",
+                expected=f"a free one in {low}-{high} (ice.ports)",
+            )
 
 
 class ReceiverTap:
@@ -238,6 +311,10 @@ class ReceiverTap:
     def codec_of(self, payload_type: int) -> Codec | None:
         codec = self._receiver._RTCRtpReceiver__codecs.get(payload_type)
         return None if codec is None else _codec(codec.mimeType)
+
+    def is_opus(self, payload_type: int) -> bool:
+        codec = self._receiver._RTCRtpReceiver__codecs.get(payload_type)
+        return codec is not None and codec.mimeType.lower() == _OPUS
 
     @property
     def rtcp_ssrc(self) -> int:
@@ -273,16 +350,33 @@ class ReceiverTap:
 class SenderTap:
     """Packet mode of one sender: payloads go out as they are, keyframe requests come to us.
 
-    The sender's encoder is replaced by one whose `pack` returns ready payloads, and its
-    `_send_keyframe`, which packet mode ignores, by a callback.
-    https://github.com/aiortc/aiortc/blob/1.16.0/src/aiortc/rtcrtpsender.py (_next_encoded_frame)
+    The sender's encoder is replaced by one whose `pack` returns ready payloads, its
+    `_send_keyframe`, which packet mode ignores, by a callback, and its history of packets to
+    repeat by a longer one. Reports of the viewer are shown to `on_report`.
+    https://github.com/aiortc/aiortc/blob/1.16.0/src/aiortc/rtcrtpsender.py (_next_encoded_frame,
+    _run_rtp, _retransmit, _handle_rtcp_packet)
     """
 
-    def __init__(self, sender: Any, on_keyframe_request: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sender: Any,
+        on_keyframe_request: Callable[[], None],
+        *,
+        on_report: Callable[[ReceiverReport], None] | None = None,
+    ) -> None:
         self._sender = sender
+        self._on_report = on_report
         self._packer = _PayloadPacker(self._rtp_timestamp)
+        self._history = _History(round(_HISTORY_S * _CLOCK_HZ[sender.kind]))
         self._sender._RTCRtpSender__encoder = self._packer
+        self._sender._RTCRtpSender__rtp_history = self._history
         sender._send_keyframe = on_keyframe_request
+        self._stock_retransmit = sender._retransmit
+        sender._retransmit = self._retransmit
+        self._stock_handler = sender._handle_rtcp_packet
+        sender._handle_rtcp_packet = self._handle_rtcp_packet
+        self.resent = 0
+        """Packets the viewer asked for again and got."""
 
     @property
     def rtp_origin(self) -> int | None:
@@ -303,8 +397,31 @@ class SenderTap:
     async def packets_lost(self) -> int:
         """Packets the viewer reported lost in its last receiver report."""
         stats = (await self._sender.getStats()).values()
-        received = [s.packetsReceived for s in stats if s.type == "remote-inbound-rtp"]
-        return max(0, self.packets_sent - received[-1]) if received else 0
+        lost = [s.packetsLost for s in stats if s.type == "remote-inbound-rtp"]
+        return max(0, lost[-1]) if lost else 0
+
+    async def _retransmit(self, sequence: int) -> None:
+        self._history.wanted = sequence
+        self.resent += sequence in self._history
+        # It looks the packet up before it first waits, so nobody else can change `wanted`.
+        await self._stock_retransmit(sequence)
+
+    async def _handle_rtcp_packet(self, packet: Any) -> None:
+        await self._stock_handler(packet)
+        if self._on_report is None:
+            return
+        if isinstance(packet, RtcpRrPacket | RtcpSrPacket):
+            for report in packet.reports:
+                if report.ssrc == self._sender._ssrc:
+                    round_trip_s = self._sender._RTCRtpSender__rtt
+                    self._on_report(ReceiverReport(report.fraction_lost / 256, round_trip_s))
+        elif isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_APP:
+            try:
+                estimate_bps, ssrcs = unpack_remb_fci(packet.fci)
+            except ValueError:
+                return  # another application's message
+            if self._sender._ssrc in ssrcs:
+                self._on_report(ReceiverReport(estimate_bps=estimate_bps))
 
 
 def negotiated_codec(transceiver: RTCRtpTransceiver) -> Codec | None:
@@ -326,6 +443,85 @@ class _JitterBufferTap:
     def add(self, packet: Any) -> tuple[bool, None]:
         self._sink(packet)
         return False, None
+
+
+class _History(dict[int, RtpPacket]):
+    """Stands in for the sender's history: packets by sequence number, for `span` RTP ticks.
+
+    The sender stores and asks by number modulo 128; the number meant is in `wanted`.
+    """
+
+    def __init__(self, span: int) -> None:
+        super().__init__()
+        self._span = span
+        self.wanted = -1
+
+    def __setitem__(self, slot: int, packet: RtpPacket) -> None:
+        super().__setitem__(packet.sequence_number, packet)
+        while len(self) > 1:
+            oldest = next(iter(self))
+            age = (packet.timestamp - self[oldest].timestamp) & 0xFFFFFFFF
+            if age <= self._span and len(self) <= _HISTORY_PACKETS:
+                return
+            del self[oldest]
+
+    def get(self, slot: int, default: Any = None) -> Any:
+        return super().get(self.wanted, default)
+
+
+class _PortRange:
+    """Makes one ICE connection take its host candidates from a range of UDP ports.
+
+    aioice binds to port 0 and has no setting for it, so the step that binds is replaced on the
+    connection; the rest, TURN, is left to it.
+    https://github.com/aiortc/aioice/blob/0.10.1/src/aioice/ice.py (get_component_candidates)
+    """
+
+    def __init__(self, connection: Connection, ports: range) -> None:
+        self._connection = connection
+        self._ports = ports
+        self._stock = connection.get_component_candidates
+        connection.get_component_candidates = self._gather  # type: ignore[method-assign]
+
+    async def _gather(
+        self, component: int, addresses: list[str], timeout: int = 5
+    ) -> list[Candidate]:
+        bound = [p for a in addresses if (p := await self._bind(component, a)) is not None]
+        self._connection._protocols += bound
+        candidates = [protocol.local_candidate for protocol in bound]
+        if (stun := self._connection.stun_server) is not None:
+            mapped = (server_reflexive_candidate(p, stun) for p in bound if _is_ipv4(p))
+            found = await asyncio.gather(*mapped, return_exceptions=True)
+            candidates += [f[0] for f in found if isinstance(f, tuple)]  # others timed out
+        return candidates + await self._stock(component, [], timeout)
+
+    async def _bind(self, component: int, address: str) -> StunProtocol | None:
+        loop = asyncio.get_running_loop()
+        # From a random place: a port just closed may still get packets of its last peer.
+        start = secrets.randbelow(len(self._ports))
+        for port in (*self._ports[start:], *self._ports[:start]):
+            try:
+                _, protocol = await loop.create_datagram_endpoint(
+                    lambda: StunProtocol(self._connection), local_addr=(address, port)
+                )
+            except OSError:
+                continue  # taken
+            protocol.local_candidate = Candidate(
+                foundation=candidate_foundation("host", "udp", address),
+                component=component,
+                transport="udp",
+                priority=candidate_priority(component, "host"),
+                host=address,
+                port=port,
+                type="host",
+            )
+            return protocol
+        logger.warning("no free UDP port at %s in %s", address, self._ports)
+        return None
+
+
+def _is_ipv4(protocol: StunProtocol) -> bool:
+    return ":" not in protocol.local_candidate.host
 
 
 class _PayloadPacker:

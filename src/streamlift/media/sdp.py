@@ -84,6 +84,7 @@ def read_offer(text: str, role: Role) -> Offer:
     lines = text.replace("\r\n", "\n").strip().split("\n")
     if lines[0] != "v=0":
         raise MalformedSdp("the body is not SDP", found=lines[0][:40] or "nothing", expected="v=0")
+    lines = _with_directions(lines)
     session = lines[: next((i for i, line in enumerate(lines) if line.startswith("m=")), None)]
     default = _direction(session, "sendrecv")
     media = tuple(_read_media(section, default) for section in _sections(lines))
