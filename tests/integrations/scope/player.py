@@ -2,8 +2,8 @@
 
 Times are those of a clock of the test's own. The rules follow daydreamlive/scope 0.2.4
 (`pipeline_processor.py`, `tracks.py`): one frame a call, input and output queues of 30 that drop
-the newest, a playback rate that latches, and a track that waits a frame time after each frame, polls
-every 10 ms while there is none, and is a millisecond late.
+the newest, a playback rate that latches, and a track that waits a frame time after each frame,
+polls every 10 ms while there is none, and is a millisecond late.
 """
 
 from __future__ import annotations
