@@ -38,6 +38,8 @@ __all__ = [
 ENVIRONMENT_PREFIX = "STREAMLIFT_"
 NAME_PATTERN = r"[A-Za-z0-9_-]{1,64}"
 """Names of streams and backends."""
+POLICIES = ("auto", "quality", "speed")
+"""Ways to choose a backend; they cannot name one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +122,18 @@ class BackendConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The tree."""
+    """The tree. `default_backend` names a backend or a policy: auto, quality or speed."""
 
     server: ServerConfig = ServerConfig()
     auth: AuthConfig = AuthConfig()
     ice: IceConfig = IceConfig()
     ingest: IngestConfig = IngestConfig()
     encode: EncodeConfig = EncodeConfig()
-    default_backend: str = "bicubic"
-    backends: tuple[BackendConfig, ...] = (BackendConfig(name="bicubic", upscaler="bicubic"),)
+    default_backend: str = "compact"
+    backends: tuple[BackendConfig, ...] = (
+        BackendConfig("compact", "compact", settings={"stabilise": "lite"}),
+        BackendConfig("bicubic", "bicubic"),
+    )
 
 
 def load_config(
@@ -282,11 +287,13 @@ def _check(config: Config) -> None:
     names = [check_name("backend", b.name) for b in config.backends]
     if len(set(names)) != len(names):
         raise ConfigError("two backends have the same name", found=names)
-    if config.default_backend not in names:
+    if reserved := set(names) & set(POLICIES):
+        raise ConfigError("a backend is named like a policy", found=sorted(reserved))
+    if config.default_backend not in (*names, *POLICIES):
         raise ConfigError(
-            f"default_backend {config.default_backend!r} is not among the backends",
+            f"default_backend {config.default_backend!r} is neither a backend nor a policy",
             found=config.default_backend,
-            expected=names,
+            expected=[*names, *POLICIES],
         )
 
 
