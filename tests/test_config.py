@@ -1,0 +1,146 @@
+"""One tree from file, environment and command line; every mistake is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamlift.config import Config, check_name, load_config
+from streamlift.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+def test_nothing_given_means_the_defaults() -> None:
+    assert load_config(None, {}) == Config()
+
+
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
+    assert load_config(_file(tmp_path, "# nothing\n"), {}) == Config()
+
+
+def test_the_command_line_beats_the_environment_beats_the_file(tmp_path: Path) -> None:
+    path = _file(tmp_path, "server: {port: 1, host: 127.0.0.2}\n")
+    environ = {"STREAMLIFT_SERVER__PORT": "2"}
+    assert load_config(path, {}).server.port == 1
+    assert load_config(path, environ).server.port == 2
+    config = load_config(path, environ, {"server.port": 3})
+    assert (config.server.port, config.server.host) == (3, "127.0.0.2")
+
+
+def test_a_whole_file_is_read(tmp_path: Path) -> None:
+    text = """
+server: {host: 0.0.0.0, allowed_origins: [https://a.example]}
+auth: {publish: secret, view: [one, two], control: [three]}
+ice: {servers: [{urls: "turn:t.example", username: u, credential: c}], announce: [192.0.2.1]}
+default_backend: fast
+backends:
+  - {name: fast, upscaler: toy, slots: 2, settings: {delay_ms: 5}}
+"""
+    config = load_config(_file(tmp_path, text), {})
+    assert config.auth.publish == ("secret",)
+    assert config.auth.view == ("one", "two")
+    assert config.auth.complete
+    assert config.ice.servers[0].username == "u"
+    (backend,) = config.backends
+    assert (backend.name, backend.slots, dict(backend.settings)) == ("fast", 2, {"delay_ms": 5})
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("sever: {}", "sever"),
+        ("server: {prot: 1}", r"server\.prot"),
+        ("backends: [{name: a, upscaler: toy, slot: 1}]", r"backends\[0\]\.slot"),
+        ("server: {port: '80'}", r"server\.port.*'80'.*int"),
+        ("server: {port: true}", r"server\.port.*True"),
+        ("server: {port: 70000}", r"server\.port.*65535"),
+        ("server: {port: -1}", r"server\.port"),
+        ("server: 5", "server must be a mapping"),
+        ("server: {tls_cert: a.pem}", "tls_cert and server.tls_key"),
+        ("ingest: {takeover: 1}", r"ingest\.takeover"),
+        ("ingest: {max_size: 4096}", r"ingest\.max_size.*1280"),
+        ("encode: {codec: av1}", r"encode\.codec.*h264 \| vp8"),
+        ("encode: {bitrate_bps: 5}", r"encode\.bitrate_bps"),
+        ("encode: {profile: Main}", r"encode\.profile"),
+        ("auth: {publish: [1]}", r"auth\.publish\[0\]"),
+        ("auth: {publish: {a: b}}", r"auth\.publish.*a list"),
+        ("backends: [{upscaler: toy}]", r"backends\[0\] lacks name"),
+        ("backends: [{name: 'a b', upscaler: toy}]", "'a b'"),
+        ("backends: [{name: a, upscaler: toy}, {name: a, upscaler: toy}]", "same name"),
+        ("default_backend: none", "'none' is not among"),
+        ("backends: [{name: bicubic, upscaler: toy, settings: [1]}]", "a mapping"),
+        ("- a\n- b", "mapping at the top"),
+        ("server: {port: 1", "not valid YAML"),
+    ],
+)
+def test_every_mistake_in_a_file_is_named(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        load_config(_file(tmp_path, text), {})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("STREAMLIFT_SERVER__PROT", "1", r"server\.prot"),
+        ("STREAMLIFT_SEVER__PORT", "1", "sever"),
+        ("STREAMLIFT_SERVER__PORT", "[", "STREAMLIFT_SERVER__PORT"),
+        ("STREAMLIFT_SERVER__PORT__DEEP", "1", "port"),
+        ("STREAMLIFT_SERVER", "5", "server must be a mapping"),
+    ],
+)
+def test_every_mistake_in_the_environment_is_named(key: str, value: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        load_config(None, {key: value})
+
+
+def test_other_variables_are_none_of_our_business() -> None:
+    environ = {
+        "STREAMLIFT_REQUIRE": "peer",
+        "STREAMLIFT_TOKEN": "t",
+        "HOME": "/",
+        "SERVER__PORT": "1",
+    }
+    assert load_config(None, environ) == Config()
+
+
+def test_environment_values_are_read_as_yaml() -> None:
+    environ = {
+        "STREAMLIFT_INGEST__TAKEOVER": "false",
+        "STREAMLIFT_AUTH__VIEW": "[a, b]",
+        "STREAMLIFT_DEFAULT_BACKEND": "bicubic",
+    }
+    config = load_config(None, environ)
+    assert config.ingest.takeover is False
+    assert config.auth.view == ("a", "b")
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"/no/such\.yaml"):
+        load_config(Path("/no/such.yaml"), {})
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_example_configuration_loads(path: Path) -> None:
+    environ = {f"STREAMLIFT_AUTH__{door}": "token" for door in ("PUBLISH", "VIEW", "CONTROL")}
+    assert load_config(path, environ).backends
+
+
+@given(st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True))
+def test_legal_names_are_returned(name: str) -> None:
+    assert check_name("stream", name) == name
+
+
+@pytest.mark.parametrize("name", ["", "a b", "ä", "a/b", "..", "a" * 65, "a\n"])
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="stream name"):
+        check_name("stream", name)
+
+
+def _file(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path

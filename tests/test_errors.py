@@ -1,0 +1,43 @@
+"""The error tree: one root, drawn as it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamlift import errors
+
+
+def test_every_public_name_is_in_the_tree() -> None:
+    for name in errors.__all__:
+        assert issubclass(getattr(errors, name), errors.StreamliftError)
+
+
+def test_the_drawing_names_every_error() -> None:
+    drawing = errors.__doc__ or ""
+    assert all(name in drawing for name in errors.__all__)
+
+
+def test_an_error_carries_what_was_found_and_what_was_expected() -> None:
+    error = errors.UnsupportedSize("too small", found="1x1", expected="64x64")
+    assert (str(error), error.found, error.expected) == ("too small", "1x1", "64x64")
+
+
+@pytest.mark.parametrize(
+    ("kind", "parent"),
+    [
+        (errors.MalformedSdp, errors.MediaError),
+        (errors.UnknownStream, errors.StreamError),
+        (errors.NoCapacity, errors.BackendError),
+        (errors.OutOfMemory, errors.UpscaleError),
+    ],
+)
+def test_kinds_can_be_caught_by_their_family(
+    kind: type[errors.StreamliftError], parent: type[errors.StreamliftError]
+) -> None:
+    with pytest.raises(parent):
+        raise kind("message")
+
+
+def test_an_overload_knows_when_to_retry() -> None:
+    assert errors.Overloaded("full").retry_after_s > 0
+    assert errors.Overloaded("full", retry_after_s=9).retry_after_s == 9
