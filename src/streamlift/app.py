@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -15,13 +15,14 @@ from fastapi import FastAPI
 
 from streamlift.api import Service, create_api
 from streamlift.clock import Clock, MonotonicClock
-from streamlift.config import BackendConfig, Config
+from streamlift.config import POLICIES, BackendConfig, Config
 from streamlift.engine import Accelerator, EngineBackend, accelerators
 from streamlift.errors import ConfigError
 from streamlift.frames import Codec, Rendition, Stabilise
 from streamlift.media import Packetizer, Sessions
+from streamlift.media.slate import slate
 from streamlift.metrics import Metrics
-from streamlift.routing import Router, StreamSettings, supervise
+from streamlift.routing import EventLog, Policy, Router, StreamSettings, supervise
 
 __all__ = ["Demo", "create_app"]
 
@@ -51,35 +52,41 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         backends = _build_backends(config, time, accelerators())
+        default, policy = _default_of(config, backends)
         async with asyncio.TaskGroup() as tasks:
-            metrics = Metrics()
+            metrics, events = Metrics(), EventLog()
             service = Service(
                 config=config,
                 clock=time,
                 metrics=metrics,
                 router=Router(
                     backends,
-                    config.default_backend,
+                    default,
                     clock=time,
                     metrics=metrics,
                     tasks=tasks,
                     settings=_stream_settings(config),
+                    fallback=FALLBACK,
+                    policy=policy,
+                    events=events,
+                    slate=slate,
                 ),
+                events=events,
                 sessions=Sessions(time),
                 packetizer=Packetizer(),
                 tasks=tasks,
             )
             app.state.service = service
             # The default backend first: a stream may come as soon as the port is open.
-            await backends[config.default_backend].start()
+            await backends[default].start()
             loading = [
                 tasks.create_task(supervise(f"backend {name}", backend.start()))
                 for name, backend in backends.items()
-                if name != config.default_backend
+                if name != default
             ]
             show = tasks.create_task(supervise("demo", _run_demo(config, demo))) if demo else None
             yield
-            service.draining = True
+            service.drain()
             if show is not None:
                 show.cancel()
             for task in loading:
@@ -96,10 +103,34 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
 def _build_backends(
     config: Config, clock: Clock, present: tuple[Accelerator, ...]
 ) -> dict[str, EngineBackend]:
-    wanted = {backend.name: backend for backend in config.backends}
+    chosen = config.backends
+    if present and chosen == Config().backends:
+        chosen = (*_gpu_backends(present[0]), *chosen)
+    wanted = {backend.name: backend for backend in chosen}
     # What streams fall back to must always be there.
     wanted.setdefault(FALLBACK, BackendConfig(name=FALLBACK, upscaler="bicubic"))
     return {name: _build_backend(b, config, clock, present) for name, b in wanted.items()}
+
+
+def _gpu_backends(gpu: Accelerator) -> tuple[BackendConfig, ...]:
+    """What a GPU adds when no backends are configured; without weights they say so and wait."""
+    return (
+        BackendConfig("flashvsr", "flashvsr", device=gpu.device),
+        BackendConfig(
+            "realesrgan-x2", "realesrgan-x2", device=gpu.device, settings={"stabilise": "strong"}
+        ),
+    )
+
+
+def _default_of(config: Config, backends: Mapping[str, EngineBackend]) -> tuple[str, Policy]:
+    """The backend to start with, and the policy; a policy starts on the plainest that is there."""
+    named = config.default_backend
+    if named in POLICIES:
+        return ("compact" if "compact" in backends else FALLBACK), Policy(named)
+    gpu_added = len(backends) > len(config.backends)
+    if gpu_added and config.default_backend == Config().default_backend:
+        return named, Policy.AUTO
+    return named, Policy.FIXED
 
 
 def _build_backend(

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from streamlift import __version__
@@ -107,9 +108,19 @@ def _serve(arguments: argparse.Namespace) -> int:
     demo = None
     if arguments.demo is not None:
         demo = Demo(f"{scheme}://{_local_name(server.host)}:{port}", arguments.demo or None)
-    web = uvicorn.Server(
+    app = create_app(config, demo=demo)
+
+    class Server(uvicorn.Server):
+        """Begins to drain at the signal itself, before open responses are waited for."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if hasattr(app.state, "service"):
+                app.state.service.drain()
+            super().handle_exit(sig, frame)
+
+    web = Server(
         uvicorn.Config(
-            create_app(config, demo=demo),
+            app,
             ssl_certfile=server.tls_cert,
             ssl_keyfile=server.tls_key,
             log_config=None,

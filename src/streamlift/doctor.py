@@ -13,6 +13,7 @@ from typing import Any
 from streamlift import __version__
 from streamlift.config import Config
 from streamlift.engine import accelerators
+from streamlift.routing import decision_matrix
 
 __all__ = ["Check", "Report", "examine"]
 
@@ -50,6 +51,7 @@ def examine(config: Config) -> Report:
             Check("streamlift", True, f"{__version__}, Python {platform.python_version()}"),
             _processor(),
             _gpu(),
+            *_matrix(),
             *(_library(n) for n in ("av", "aiortc", "cv2", "onnxruntime", "fastapi")),
             _encoder(),
             _port(config),
@@ -71,6 +73,14 @@ def _gpu() -> Check:
     if importlib.util.find_spec("torch") is None:
         return Check("gpu", True, "torch is not installed: CPU backends only (extra: torch)")
     return Check("gpu", True, "no CUDA device: CPU backends only")
+
+
+def _matrix() -> tuple[Check, ...]:
+    """What the policy `auto` picks, by device."""
+    return tuple(
+        Check("auto", True, f"{row.device}: {row.first} {row.condition}, else {row.otherwise}")
+        for row in decision_matrix()
+    )
 
 
 def _library(name: str) -> Check:

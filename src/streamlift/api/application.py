@@ -12,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 
 from streamlift import __version__
 from streamlift.api.control import control
+from streamlift.api.events import events
 from streamlift.api.gate import Gate
 from streamlift.api.observe import observe
 from streamlift.api.problems import install_problems
@@ -32,7 +33,7 @@ def create_api(
     """`lifespan` starts the service and puts it at `app.state.service`."""
     app = FastAPI(title="streamlift", version=__version__, description=_ABOUT, lifespan=lifespan)
     install_problems(app)
-    for router in (signalling, control, observe):
+    for router in (signalling, control, events, observe):
         app.include_router(router)
     web = resources.files("streamlift") / "web"
     with resources.as_file(web) as folder:

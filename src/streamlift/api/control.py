@@ -3,21 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from streamlift.api.auth import Scope, authorise
 from streamlift.api.problems import Problem
 from streamlift.api.service import Service, service_of
 from streamlift.api.signalling import StreamName
-from streamlift.frames import BackendInfo, Size
+from streamlift.config import NAME_PATTERN
+from streamlift.frames import BackendInfo, Size, Stabilise
 from streamlift.media import picture_as_jpeg
-from streamlift.routing import StreamSnapshot, View
+from streamlift.routing import Idle, Policy, StreamSnapshot, SwitchMode, View
 
 __all__ = ["backend_json", "control", "stream_json"]
 
 SNAPSHOT_S = 3.0
+
+
+
+class Switch(BaseModel):
+    """Exactly one of `backend` and `policy`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    backend: str | None = Field(None, pattern=f"^{NAME_PATTERN}$")
+    policy: Literal["auto", "quality", "speed"] | None = None
+    mode: SwitchMode | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.backend is None) == (self.policy is None):
+            raise ValueError("give exactly one of backend and policy")
+        return self
+
+
+class StreamChange(BaseModel):
+    """What may be changed of a running stream; what is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bitrate_bps: int | None = Field(None, ge=100_000, le=50_000_000)
+    stabilise: Stabilise | None = None
+    idle: Idle | None = None
+
 
 control = APIRouter(prefix="/api/v1", tags=["control"])
 
@@ -36,6 +66,35 @@ async def read_stream(stream: StreamName, request: Request, service: TheService)
     """One stream: state, rates, latency by stage, frame counts."""
     authorise(request, service.config.auth, Scope.VIEW, Scope.CONTROL)
     return stream_json(service.router.stream(stream).snapshot())
+
+
+@control.patch("/streams/{stream}")
+async def change_stream(
+    stream: StreamName, change: StreamChange, request: Request, service: TheService
+) -> dict[str, Any]:
+    """Change the bit rate, the stabiliser, or what the stream does without viewers."""
+    authorise(request, service.config.auth, Scope.CONTROL)
+    found = service.router.stream(stream)
+    found.change(bitrate_bps=change.bitrate_bps, stabilise=change.stabilise, idle=change.idle)
+    return stream_json(found.snapshot())
+
+
+@control.put("/streams/{stream}/backend", status_code=202)
+async def switch_backend(
+    stream: StreamName, switch: Switch, request: Request, service: TheService
+) -> dict[str, Any]:
+    """Move a stream to another backend, or let a policy choose; viewers stay connected.
+
+    202 at once; the event `switched` tells when it is done and what gap the viewers saw.
+    """
+    authorise(request, service.config.auth, Scope.CONTROL)
+    snapshot = await service.router.switch(
+        stream,
+        switch.backend,
+        policy=None if switch.policy is None else Policy(switch.policy),
+        mode=switch.mode,
+    )
+    return stream_json(snapshot)
 
 
 @control.delete("/streams/{stream}", status_code=204)

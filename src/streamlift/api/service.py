@@ -11,7 +11,7 @@ from streamlift.clock import Clock
 from streamlift.config import Config
 from streamlift.media import Packetizer, Sessions
 from streamlift.metrics import Metrics
-from streamlift.routing import Router
+from streamlift.routing import EventLog, Router
 
 __all__ = ["Service", "service_of"]
 
@@ -27,7 +27,13 @@ class Service:
     sessions: Sessions
     packetizer: Packetizer
     tasks: asyncio.TaskGroup
+    events: EventLog
     draining: bool = False
+
+    def drain(self) -> None:
+        """Take nothing new, and let those who follow the events go; streams end later."""
+        self.draining = True
+        self.events.close()
 
 
 def service_of(request: Request) -> Service:
