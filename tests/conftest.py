@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ REQUIRED = frozenset(filter(None, os.environ.get("STREAMLIFT_REQUIRE", "").split
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, Any, Any]:
+) -> Any:
     report = yield
     owed = REQUIRED.intersection(marker.name for marker in item.iter_markers())
     if report.skipped and owed and not hasattr(report, "wasxfail"):

@@ -109,7 +109,7 @@ def test_profile_and_level_stand_in_the_stream(profile: str, code: int) -> None:
 def test_the_bit_rate_of_a_running_encoder_can_be_lowered_and_raised_again() -> None:
     encoder = H264Encoder(Size(256, 256), 25, 2_000_000)
     chance = np.random.default_rng(0)
-    rates = []
+    rates: list[float] = []
     for wanted in (2_000_000, 500_000, 2_000_000):
         assert encoder.set_bitrate(wanted) == wanted
         sizes = []

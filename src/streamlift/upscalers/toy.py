@@ -100,6 +100,8 @@ class ToySession:
         self._random = random.Random(seed)
         self._owed: deque[Planes] = deque()
         self._number = -1
+        # The first computation gives at least one output, however many are owed later.
+        self._keep = min(toy.spec.lag, toy.spec.first - 1)
         self.wanted = toy.spec.first
 
     def push(self, lr: Planes) -> Iterator[Planes]:
@@ -110,7 +112,8 @@ class ToySession:
         if self.wanted == 0:
             self._work()
             self.wanted = self._toy.spec.step
-            while len(self._owed) > self._toy.spec.lag:
+            keep, self._keep = self._keep, self._toy.spec.lag
+            while len(self._owed) > keep:
                 yield self._enlarge(self._owed.popleft(), self._number)
 
     def finish(self) -> Iterator[Planes]:

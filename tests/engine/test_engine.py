@@ -1,0 +1,98 @@
+"""The engine thread: jobs first, then the lane with the oldest frame."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from streamlift.clock import ManualClock, MonotonicClock
+from streamlift.engine.engine import Engine
+
+WAIT_S = 10.0
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    engine = Engine("test", MonotonicClock())
+    engine.start()
+    yield engine
+    assert engine.stop()
+
+
+class FakeLane:
+    """Work with times of arrival; notes the order in which it is done."""
+
+    def __init__(self, name: str, arrivals: list[float], order: list[str]) -> None:
+        self._name = name
+        self._arrivals = arrivals
+        self._order = order
+        self.done = threading.Event()
+
+    @property
+    def waiting_since_s(self) -> float | None:
+        return self._arrivals[0] if self._arrivals else None
+
+    def step(self) -> None:
+        self._arrivals.pop(0)
+        self._order.append(self._name)
+        if not self._arrivals:
+            self.done.set()
+
+
+def test_a_job_runs_on_the_engines_thread_and_gives_its_result(engine: Engine) -> None:
+    name = engine.run(lambda: threading.current_thread().name).result(WAIT_S)
+    assert name == "engine-test"
+
+
+def test_a_jobs_error_goes_to_whoever_asked(engine: Engine) -> None:
+    with pytest.raises(ZeroDivisionError):
+        engine.run(lambda: 1 // 0).result(WAIT_S)
+    assert engine.run(lambda: "still there").result(WAIT_S) == "still there"
+
+
+def test_the_lane_with_the_oldest_frame_goes_first() -> None:
+    order: list[str] = []
+    engine = Engine("test", ManualClock())
+    lanes = [FakeLane("a", [1.0, 4.0], order), FakeLane("b", [2.0, 3.0], order)]
+    for lane in lanes:
+        engine.attach(lane)
+    engine.start()
+    assert all(lane.done.wait(WAIT_S) for lane in lanes)
+    assert engine.stop()
+    assert order == ["a", "b", "b", "a"]
+
+
+def test_a_detached_lane_gets_no_more_turns(engine: Engine) -> None:
+    order: list[str] = []
+    lane = FakeLane("a", [], order)
+    engine.attach(lane)
+    engine.detach(lane)
+    engine.detach(lane)  # twice does no harm
+    lane._arrivals.append(1.0)
+    with engine.changed:
+        engine.changed.notify_all()
+    engine.run(lambda: None).result(WAIT_S)
+    assert order == []
+
+
+def test_busy_time_tells_a_hang() -> None:
+    clock = ManualClock()
+    engine = Engine("test", clock)
+    engine.start()
+    inside, release = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        inside.set()
+        release.wait(WAIT_S)
+
+    future = engine.run(hang)
+    assert inside.wait(WAIT_S)
+    clock.advance(3.0)
+    assert engine.busy_s == 3.0
+    assert not engine.stop(timeout_s=0.05), "a hung thread cannot be stopped"
+    release.set()
+    future.result(WAIT_S)
+    assert engine.stop()
+    assert engine.busy_s == 0.0
