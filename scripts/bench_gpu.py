@@ -271,7 +271,9 @@ class Stages:
             large.width,
             clips=3,
             kv_units=KV_UNITS,
-            decoder_shapes=model.decoder.memory_shapes(*(2 * self.rows, 2 * self.columns)),
+            decoder=model.decoder.new_memory(
+                2 * self.rows, 2 * self.columns, bench.device, model.dtype
+            ),
             device=bench.device,
             dtype=model.dtype,
         )

@@ -152,7 +152,7 @@ def test_the_whole_clip_form_equals_the_stream(golden: Load) -> None:
         tokens = model.projector(pixels[4:], *carried)[0]
         latents = _whole_clip_latents(data, model, tokens)
         near(latents, data["expect.v1.1.latents"], atol=5e-5)
-        memory = [torch.zeros(shape) for shape in model.decoder.memory_shapes(16, 32)]
+        memory = model.decoder.new_memory(16, 32, "cpu", torch.float32)
         condition = fold_condition(torch.unflatten(frames[:48], 0, (-1, 4)))
         assert isinstance(model.decoder, TcDecoder)
         decoded = model.decoder(latents.transpose(0, 1), condition, memory)[3:]
@@ -210,7 +210,7 @@ def _stream(
         width,
         clips=7,
         kv_units=3,
-        decoder_shapes=model.decoder.memory_shapes(height // 8, width // 8),
+        decoder=model.decoder.new_memory(height // 8, width // 8, "cpu", torch.float32),
         device="cpu",
         dtype=torch.float32,
     )

@@ -214,7 +214,7 @@ def test_decoder_in_calls_equals_the_reference(golden: Load) -> None:
     data = golden("tcdecoder")
     decoder = TcDecoder(DecoderConfig(channels=tuple(data.meta["config"]["channels"])))
     decoder.load_state_dict(data.weights())
-    memory = [torch.zeros(shape) for shape in decoder.memory_shapes(4, 6)]
+    memory = decoder.new_memory(4, 6, "cpu", torch.float32)
     taps: dict[int, Tensor] = {}
     for index, layer in enumerate(decoder.decoder):
         layer.register_forward_hook(partial(_keep_first, taps, index))

@@ -70,7 +70,7 @@ def _vae(data: Any, **tiling: Any) -> WanVae:
 
 
 def _memory(vae: WanVae, height: int, width: int) -> list[Tensor]:
-    return [torch.zeros(shape) for shape in vae.memory_shapes(height, width)]
+    return vae.new_memory(height, width, "cpu", torch.float32)
 
 
 def _keep(outputs: list[Tensor], _module: Any, _inputs: Any, output: Tensor) -> None:

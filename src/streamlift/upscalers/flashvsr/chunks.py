@@ -65,6 +65,7 @@ class Chunks:
         self.model, self.memory, self.noise, self.options = model, memory, noise, options
         self._taken = 0
         self._chunk = 0
+        self._drawn = 0
         rows, columns = (side // 2 for side in memory.latent_grid)
         head_dim = model.config.dit.head_dim
         self._rope = SpatialRope.of_grid(rows, columns, head_dim, model.device)
@@ -81,6 +82,8 @@ class Chunks:
     def add(self, frame: Tensor) -> None:
         """Take one frame (3, H, W) in [-1, 1]; project its clip if it is the clip's last."""
         index = self._taken
+        if self._drawn <= self._chunk:
+            self._draw()
         self._taken += 1
         clip = -(-index // CLIP_FRAMES)
         place = self._clip(clip)
@@ -119,11 +122,9 @@ class Chunks:
     @torch.inference_mode()
     def _denoise(self) -> Tensor:
         """(latents, 16, h, w) of the chunk that is due."""
-        count = FIRST_LATENTS if self._chunk == 0 else STEP_LATENTS
+        count = self._count
         first = self._first_latent(self._chunk) + self.options.first_position
-        channels = self.model.config.dit.channels
-        drawn = self.noise.draw(self._chunk, (channels, count, *self.memory.latent_grid))
-        noise = drawn.to(self.model.device, self.model.dtype)
+        noise = self.memory.noise[:, :count]
         rotation = self._rope.at(range(first, first + count))
         ring = self.memory.kv
         # The first steady chunk runs plainly, so that nothing is set up while a graph is recorded.
@@ -135,6 +136,16 @@ class Chunks:
         self.memory.kv.advance(count // STEP_LATENTS)
         latents: Tensor = (noise - prediction).transpose(0, 1)
         return latents
+
+    def _draw(self) -> None:
+        """Noise for the chunk that begins to arrive: drawing takes a CPU some milliseconds."""
+        noise = self.memory.noise[:, : self._count]
+        noise.copy_(self.noise.draw(self._chunk, (noise.shape[0], *noise.shape[1:])))
+        self._drawn = self._chunk + 1
+
+    @property
+    def _count(self) -> int:
+        return FIRST_LATENTS if self._chunk == 0 else STEP_LATENTS
 
     def _predict(self, noise: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         memory = self.memory

@@ -49,11 +49,21 @@ class TcDecoder(nn.Module):
             _conv(n3, 3, bias=True),
         )
 
-    def memory_shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
-        """Shapes of the carried tensors at a latent grid of (height, width)."""
+    def new_memory(
+        self, height: int, width: int, device: torch.device | str, dtype: torch.dtype
+    ) -> list[Tensor]:
+        """What a stream carries at a latent grid of (height, width): each block's last input."""
         n0, n1, n2, _ = self.config.channels
         stages = ((n0, 1), (n1, 2), (n2, 4))
-        return [(1, n, height * s, width * s) for n, s in stages for _ in range(3)]
+        # In the layout of the network's own tensors, or each block would convert all it sees.
+        layout = _layout(next(self.parameters()))
+        return [
+            torch.zeros((1, n, height * s, width * s), device=device, dtype=dtype).to(
+                memory_format=layout
+            )
+            for n, s in stages
+            for _ in range(3)
+        ]
 
     def forward(self, latents: Tensor, condition: Tensor, memory: list[Tensor]) -> Tensor:
         """latents (k, 16, h, w), condition (k, 768, h, w) -> (4k, 3, 8h, 8w) around [-1, 1].
@@ -95,7 +105,14 @@ class _Grow(nn.Module):
         self.conv = nn.Conv2d(width, width * times, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.unflatten(self.conv(x), 1, (self.times, -1)).flatten(0, 1)
+        x = self.conv(x)
+        if self.times > 1:
+            steps, channels, height, width = x.shape
+            shape = (steps * self.times, channels // self.times, height, width)
+            spread = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_layout(x))
+            for turn, part in enumerate(x.chunk(self.times, 1)):
+                spread[turn :: self.times] = part
+            x = spread
         return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
@@ -107,6 +124,11 @@ class _SoftLimit(nn.Module):
 def fold_condition(clips: Tensor) -> Tensor:
     """(k, 4, 3, H, W) -> (k, 768, H / 8, W / 8); channel = ((c * 4 + dt) * 8 + dy) * 8 + dx."""
     return F.pixel_unshuffle(clips.transpose(1, 2).flatten(1, 2), LATENT_STRIDE)
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    last = torch.channels_last
+    return last if x.is_contiguous(memory_format=last) else torch.contiguous_format
 
 
 def _conv(inputs: int, outputs: int, *, bias: bool = False) -> nn.Conv2d:

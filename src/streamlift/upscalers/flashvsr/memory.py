@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -98,15 +98,16 @@ class StreamMemory:
 
     clips: ring of four-frame clips at output size, (ring, 4, 3, H, W) in [-1, 1], float32, clip c
     in place c mod ring; tokens: of latents that wait for their chunk, (6, h * w, dim);
-    carried1, carried2: the projector's; decoder: its memory.
+    carried1, carried2: the projector's; noise: of the chunk to come; decoder: its memory.
     """
 
     clips: Tensor
     tokens: Tensor
     carried1: Tensor
     carried2: Tensor
+    noise: Tensor
     kv: KvRing
-    decoder: list[Tensor] = field(default_factory=list)
+    decoder: list[Tensor]
 
     @classmethod
     def allocate(
@@ -117,13 +118,14 @@ class StreamMemory:
         *,
         clips: int,
         kv_units: int,
-        decoder_shapes: list[tuple[int, ...]],
+        decoder: list[Tensor],
         device: torch.device | str,
         dtype: torch.dtype,
     ) -> StreamMemory:
         """For an output of height x width pixels; on the device "meta" it costs nothing."""
         rows, columns = height // TOKEN_STRIDE, width // TOKEN_STRIDE
         projector = config.projector
+        latents = (height // LATENT_STRIDE, width // LATENT_STRIDE)
 
         def zeros(*shape: int, kind: torch.dtype = dtype) -> Tensor:
             return torch.zeros(shape, device=device, dtype=kind)
@@ -134,7 +136,8 @@ class StreamMemory:
             carried1=zeros(2, 3 * TOKEN_STRIDE**2, rows, columns),
             carried2=zeros(2, projector.hidden1, rows, columns),
             kv=KvRing.allocate(config, (rows, columns), kv_units, device, dtype),
-            decoder=[zeros(*shape) for shape in decoder_shapes],
+            noise=zeros(config.dit.channels, FIRST_LATENTS, *latents),
+            decoder=decoder,
         )
 
     @property
@@ -157,7 +160,7 @@ class StreamMemory:
 
     def _tensors(self) -> list[Tensor]:
         kv = self.kv
-        own = [self.clips, self.tokens, self.carried1, self.carried2]
+        own = [self.clips, self.tokens, self.carried1, self.carried2, self.noise]
         return [*own, kv.keys, kv.values, kv.means, *self.decoder]
 
 

@@ -11,9 +11,13 @@ from torch import Tensor
 from streamlift.errors import OutOfMemory, UpscaleError
 from streamlift.frames import LaneStart, Size
 from streamlift.upscalers.flashvsr.chunks import FIRST_FRAMES, Chunks
+from streamlift.upscalers.flashvsr.config import CLIP_FRAMES
 from streamlift.upscalers.flashvsr.resize import Resize, enlarge
 
 __all__ = ["FlashVsrSession"]
+
+_FIRST_GIVEN = FIRST_FRAMES - CLIP_FRAMES - 1
+"""The last output of chunk 0: the one a primed stream gives for its first frame."""
 
 
 class FlashVsrSession:
@@ -108,9 +112,12 @@ class FlashVsrSession:
     def _select(self, frames: Tensor) -> Tensor:
         """Those of the model's next outputs that are delivered."""
         first, self._made = self._made, self._made + frames.shape[0]
-        if self._primed:
-            skipped = [n for n in range(first, self._made) if n < FIRST_FRAMES and n != 20]
-            frames = frames[[n - first for n in range(first, self._made) if n not in skipped]]
+        if self._primed and first < FIRST_FRAMES:
+            given = _FIRST_GIVEN - first
+            if 0 <= given < frames.shape[0]:
+                frames = frames[given : given + 1]
+            else:
+                frames = frames[FIRST_FRAMES - first :]
         owed = frames[: self._taken - self._given]
         self._given += owed.shape[0]
         return owed

@@ -90,7 +90,7 @@ class FlashVsr:
             # A full start decodes six latents with their clips; all of a primed one's are equal.
             clips=_LIVE_CLIPS if primed else FIRST_LATENTS + 1,
             kv_units=self.settings.kv_units,
-            decoder_shapes=self.model.decoder.memory_shapes(*grid),
+            decoder=self.model.decoder.new_memory(*grid, device, self.model.dtype),
             device=device,
             dtype=self.model.dtype,
         )

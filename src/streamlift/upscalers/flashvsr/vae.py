@@ -38,15 +38,19 @@ class WanVae(nn.Module):
         self.conv2 = nn.Conv3d(config.latent_channels, config.latent_channels, 1)
         self.decoder = WanDecoder(config)
 
-    def memory_shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
-        """Shapes of the carried tensors at a latent grid of (height, width)."""
+    def new_memory(
+        self, height: int, width: int, device: torch.device | str, dtype: torch.dtype
+    ) -> list[Tensor]:
+        """What a stream carries at a latent grid of (height, width): two steps a convolution."""
         convs = list(self.decoder.causal_convs())
         return [
-            (
+            torch.zeros(
                 conv.carried_channels,
                 2,
                 (tile.bottom - tile.top) * stride,
                 (tile.right - tile.left) * stride,
+                device=device,
+                dtype=dtype,
             )
             for tile in self._tiles(height, width)
             for conv, stride in convs
