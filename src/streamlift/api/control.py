@@ -22,7 +22,6 @@ __all__ = ["backend_json", "control", "stream_json"]
 SNAPSHOT_S = 3.0
 
 
-
 class Switch(BaseModel):
     """Exactly one of `backend` and `policy`."""
 
