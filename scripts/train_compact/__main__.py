@@ -18,21 +18,28 @@ import numpy as np
 import onnxruntime
 import torch
 from scripts.train_compact.data import DataPlan, load_clips, make_clips
-from scripts.train_compact.evaluate import report
+from scripts.train_compact.evaluate import draw_crops, report
 from scripts.train_compact.export import calibrate, export, write_manifest
-from scripts.train_compact.train import Schedule, load_trained, train
+from scripts.train_compact.net import TIERS
+from scripts.train_compact.train import U8, Schedule, load_trained, train
 
 from streamlift.quality.coding import area_half, luma_planes
 from streamlift.quality.synthetic import synthetic_clip
 from streamlift.upscalers.compact import Precision, Tier
 from streamlift.upscalers.compact.network import Network
 
+BALANCE = 0.5 / 255
 SCHEDULES = {
-    "s": Schedule("s", steps=60_000, warm_up=500, exact_share=0.25),
-    "m": Schedule("m", steps=60_000, warm_up=500, exact_share=0.25),
-    "xs": Schedule("xs", steps=60_000, warm_up=500, exact_share=0.25),
+    tier: Schedule(tier, steps=60_000, warm_up=500, exact_share=0.25, balance=BALANCE)
+    for tier in TIERS
 }
-TRAINING = DataPlan()
+TRAINING = {
+    "sharp": DataPlan(clips=1600, seed=1000),
+    "soft": DataPlan(clips=640, seed=5000, scales=(0.6, 1.8), blurs=(0.15, 1.3)),
+    "published": DataPlan(
+        clips=640, seed=9000, scales=(0.5, 1.6), blurs=(0.15, 1.0), published=True
+    ),
+}
 HELD = DataPlan(clips=24, seed=900_000)
 CALIBRATION_PICTURES = 48
 GOLDEN = Path("tests/data/compact/golden.npz")
@@ -59,12 +66,13 @@ def main() -> None:
 
 def make_data(options: argparse.Namespace) -> None:
     """Clips to train on, and two dozen to log progress on."""
-    make_clips(options.folder / "clips", TRAINING)
+    for name, plan in TRAINING.items():
+        make_clips(options.folder / name, plan)
     make_clips(options.folder / "held", HELD)
 
 
 def train_tiers(options: argparse.Namespace) -> None:
-    lr, hr = load_clips(options.folder / "clips")
+    lr, hr = _training_clips(options.folder)
     held = load_clips(options.folder / "held")
     for tier in options.tier:
         train(lr, hr, held, SCHEDULES[tier], options.folder / f"{tier}.pt")
@@ -73,7 +81,7 @@ def train_tiers(options: argparse.Namespace) -> None:
 def export_tiers(options: argparse.Namespace) -> None:
     """Write both graphs of each tier into the package, and the manifest."""
     WEIGHTS.mkdir(exist_ok=True)
-    lr, _ = load_clips(options.folder / "clips")
+    lr, _ = _training_clips(options.folder)
     some = lr[np.linspace(0, len(lr) - 1, CALIBRATION_PICTURES).astype(int)]
     for tier in options.tier:
         trained = load_trained(options.folder / f"{tier}.pt")
@@ -82,7 +90,7 @@ def export_tiers(options: argparse.Namespace) -> None:
             "tier": tier,
             "steps": str(schedule.steps),
             "seed": str(schedule.seed),
-            "data_seed": str(TRAINING.seed),
+            "data_seeds": " ".join(str(plan.seed) for plan in TRAINING.values()),
             "revision": _revision(),
         }
         export(trained.net, WEIGHTS / f"{tier}-fp32.onnx", None, notes)
@@ -98,6 +106,11 @@ def evaluate(options: argparse.Namespace) -> None:
     print(report(options.clip, frames=options.frames, tiers=tiers))
 
 
+def crops(options: argparse.Namespace) -> None:
+    """The pictures of docs/quality.md."""
+    draw_crops(Path("docs/images"))
+
+
 def retrain(options: argparse.Namespace) -> None:
     for step in (make_data, train_tiers, export_tiers, evaluate):
         step(options)
@@ -108,8 +121,15 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": train_tiers,
     "export": export_tiers,
     "evaluate": evaluate,
+    "crops": crops,
     "retrain": retrain,
 }
+
+
+def _training_clips(folder: Path) -> tuple[U8, U8]:
+    """All three kinds of clips: LR and HR pictures."""
+    kinds = [load_clips(folder / name) for name in TRAINING]
+    return np.concatenate([lr for lr, _ in kinds]), np.concatenate([hr for _, hr in kinds])
 
 
 def _write_golden() -> None:

@@ -43,7 +43,8 @@ class DataPlan:
     """What is drawn. Sides in pixels; every random choice follows from `seed`.
 
     `scales` is the range of output pixels per photograph pixel, `blurs` that of a last Gaussian's
-    sigma: together they set how sharp the pictures are.
+    sigma: together they set how sharp the pictures are. With `published` the target itself has
+    been through a good coder before it is halved, as video that was published once has.
     """
 
     clips: int = 1600
@@ -54,6 +55,7 @@ class DataPlan:
     photograph_share: float = 0.7
     scales: tuple[float, float] = (0.4, 1.1)
     blurs: tuple[float, float] = (0.15, 0.8)
+    published: bool = False
 
 
 def make_clips(folder: Path, plan: DataPlan, *, first: int = 0, every: int = 1) -> None:
@@ -104,6 +106,9 @@ def _clip(
         cast(Plane, cv2.LUT(render_scene(layers, side=plan.side, frame=t, blur=blur), tone))
         for t in range(plan.frames)
     ]
+    if plan.published:
+        good = Coding(crf=int(rng.integers(15, 27)), preset="fast", profile="high")
+        hr = [planes.y for planes in code_clip([luma_planes(y) for y in hr], good)]
     shrink = _downscale(rng)
     softness = float(rng.uniform(0.2, 0.7)) if rng.random() < 0.3 else 0.0
     noise = float(rng.uniform(0, 1.5)) if rng.random() < 0.5 else 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -19,11 +20,14 @@ from streamlift.quality import (
     read_clip,
     render_flicker,
     render_table,
+    write_crops,
 )
+from streamlift.quality.coding import luma_planes
+from streamlift.quality.synthetic import Layer, Motion, render_scene, synthetic_clip
 from streamlift.quality.table import Row
 from streamlift.upscalers.compact import Compact, Precision, Tier
 
-__all__ = ["every_method", "report"]
+__all__ = ["draw_crops", "every_method", "report"]
 
 
 def report(paths: Sequence[Path], *, frames: int, tiers: Sequence[Tier]) -> str:
@@ -42,18 +46,40 @@ def report(paths: Sequence[Path], *, frames: int, tiers: Sequence[Tier]) -> str:
 
 
 def every_method(tiers: Sequence[Tier]) -> list[Method]:
-    """Bicubic, Lanczos, each tier in both precisions, and in 8 bits with the stabiliser."""
+    """Bicubic, Lanczos, each tier in 8 bits; tier s in float32 and with the stabiliser too."""
     methods = [bicubic(), lanczos()]
     for tier in tiers:
-        for precision in Precision:
-            name = f"compact {tier} {precision}"
-            methods.append(upscaler_method(Compact(tier, precision), name=name))
         int8 = Compact(tier, Precision.INT8)
-        methods += [
-            upscaler_method(int8, strength, name=f"compact {tier} int8")
-            for strength in (Stabilise.LITE, Stabilise.STRONG)
-        ]
+        methods.append(upscaler_method(int8, name=f"compact {tier}"))
+        if tier is Tier.S:
+            fp32 = Compact(tier, Precision.FP32)
+            methods.append(upscaler_method(fp32, name=f"compact {tier} fp32"))
+            methods += [
+                upscaler_method(int8, strength, name=f"compact {tier}")
+                for strength in (Stabilise.LITE, Stabilise.STRONG)
+            ]
     return methods
+
+
+def draw_crops(folder: Path) -> None:
+    """Crops for a person to compare: a synthetic clip, and a photograph never trained on."""
+    from skimage import data
+
+    small = Compact(Tier.S, Precision.INT8)
+    methods = [
+        bicubic(),
+        lanczos(),
+        upscaler_method(small, name="compact s"),
+        upscaler_method(small, Stabilise.LITE, name="compact s"),
+    ]
+    photograph = cast(Plane, data.coins())  # type: ignore[no-untyped-call]
+    coins = Layer(photograph, Motion(velocity=(0.7, 0.4)), scale=1.3)
+    pictures = [render_scene([coins], side=384, frame=t) for t in range(16)]
+    panned = Clip("coins", tuple(luma_planes(y) for y in pictures))
+    page = Clip("page", tuple(luma_planes(y) for y in synthetic_clip("page", frames=16)))
+    for clip, corner in ((panned, (120, 120)), (page, (180, 190))):
+        path = folder / f"compact-{clip.name}.png"
+        write_crops(path, clip, methods, bitrate_bps=3_000_000, frame=15, corner=corner, side=128)
 
 
 def by_clip(rows: Sequence[Row]) -> str:

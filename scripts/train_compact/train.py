@@ -15,7 +15,7 @@ import torch
 from scripts.train_compact.net import TIERS, CompactNet
 from torch import Tensor, nn
 
-__all__ = ["Schedule", "Trained", "load_trained", "train"]
+__all__ = ["U8", "Schedule", "Trained", "load_trained", "train"]
 
 U8 = npt.NDArray[np.uint8]
 
