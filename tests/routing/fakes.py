@@ -122,7 +122,10 @@ class Knobs:
 
 
 class FakeLane:
-    """Delivers each frame of a step `delay_s` after the step is complete; encodes nothing."""
+    """Delivers each frame of a step `delay_s` after the step is complete.
+
+    An encoded frame's data name the backend and the lane, by its number there.
+    """
 
     def __init__(
         self, clock: Clock, backend: FakeBackend, options: LaneOptions, knobs: Knobs
@@ -133,6 +136,7 @@ class FakeLane:
         self._inbox: asyncio.Queue[Frame | None] = asyncio.Queue()
         self._keyframe: set[Rendition] = set()
         self._known: frozenset[Rendition] = frozenset()
+        self.number = len(backend.lanes)
         self.options = options
         self.wanted = options.renditions
         self.offered: list[int] = []
@@ -210,7 +214,7 @@ class FakeLane:
                     out.size.times(2),
                     rendition,
                     keyframe,
-                    self._backend.name.encode(),
+                    f"{self._backend.name} {self.number}".encode(),
                     out.arrived_s,
                     StageTimes(upscale_s=self._knobs.delay_s),
                 )

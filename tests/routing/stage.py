@@ -44,14 +44,14 @@ class Seen:
     @property
     def sources(self) -> list[str]:
         """The backend of each frame."""
-        return [one.data.decode() for one in self.frames]
+        return [one.data.decode().split()[0] for one in self.frames]
 
     def gaps(self, after_s: float = 0.0) -> list[float]:
         times = [t for t in self.times_s if t >= after_s]
         return [b - a for a, b in itertools.pairwise(times)]
 
     def assert_decodable(self) -> None:
-        """Every change of backend is at a keyframe, and pts only rise."""
+        """Every change of lane is at a keyframe, and pts only rise."""
         for before, now in zip(self.frames, self.frames[1:], strict=False):
             assert now.pts > before.pts
             if now.data != before.data:

@@ -6,9 +6,10 @@ import dataclasses
 from collections import deque
 from enum import StrEnum
 
+from streamlift.errors import NoCapacity, NotReady, OutOfMemory
 from streamlift.frames import BackendInfo, BackendState
 
-__all__ = ["ErrorBudget", "FaultKind", "info_within"]
+__all__ = ["ErrorBudget", "FaultKind", "fault_kind", "info_within"]
 
 BUDGET = 3
 WINDOW_S = 60.0
@@ -81,3 +82,18 @@ def info_within(info: BackendInfo, budget: ErrorBudget) -> BackendInfo:
     return dataclasses.replace(
         info, state=BackendState.QUARANTINED, reason=f"failed repeatedly: {budget.reason}"
     )
+
+
+def fault_kind(error: Exception) -> FaultKind:
+    """What sort of failure an exception out of a lane is; a timeout stands for a hang."""
+    match error:
+        case NotReady():
+            return FaultKind.NOT_READY
+        case NoCapacity():
+            return FaultKind.NO_CAPACITY
+        case OutOfMemory() | MemoryError():
+            return FaultKind.OUT_OF_MEMORY
+        case TimeoutError():
+            return FaultKind.HANG
+        case _:
+            return FaultKind.RAISE

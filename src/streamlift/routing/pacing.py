@@ -34,7 +34,8 @@ SLOWEST, FASTEST = 1.25, 0.9
 """Bounds of frame spacing while the delay changes: 50 ms and 36 ms at 25 fps."""
 CATCH_UP = 0.5
 """Least spacing where frames go out at once, or too late: a backlog runs off at double speed."""
-LATE_S = 0.1
+LATE_STEPS = 0.5
+"""More frame times than this behind the aim are too late."""
 
 
 class Offsets:
@@ -47,6 +48,7 @@ class Offsets:
         self._time_s = 0.0
         self._excess_s = 0.0
         self._last: tuple[int, float] | None = None
+        self._step_s = 0.0  # the last frame time
         self.count = 0
         self.uneven = False
 
@@ -55,7 +57,8 @@ class Offsets:
         self.count += 1
         self._add_offset(ready_s - pts / VIDEO_CLOCK_HZ)
         if self._last is not None and pts - self._last[0] < LONGEST_PAUSE:
-            self._add_spacing(ready_s - self._last[1], (pts - self._last[0]) / VIDEO_CLOCK_HZ)
+            self._step_s = (pts - self._last[0]) / VIDEO_CLOCK_HZ
+            self._add_spacing(ready_s - self._last[1], self._step_s)
         self._last = (pts, ready_s)
 
     @property
@@ -75,7 +78,8 @@ class Offsets:
     @property
     def aim(self) -> float | None:
         """The offset at which frames should go out; None: as soon as they are ready."""
-        return self.high if self.uneven else None
+        # Single stalls can make a lane uneven too, but with offsets that hardly differ.
+        return self.high if self.uneven and self.spread > self._step_s else None
 
     def _quantile(self, q: float) -> float:
         return self._sorted[min(len(self._sorted) - 1, int(q * len(self._sorted)))]
@@ -121,7 +125,7 @@ class Pace:
         if aim is None:
             return last_s + CATCH_UP * step_s
         wanted_s = pts / VIDEO_CLOCK_HZ + aim
-        late = last_s + step_s - wanted_s > LATE_S
+        late = last_s + step_s - wanted_s > LATE_STEPS * step_s
         least_s = last_s + (CATCH_UP if late else FASTEST) * step_s
         return min(max(wanted_s, least_s), last_s + SLOWEST * step_s)
 

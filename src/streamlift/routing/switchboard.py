@@ -13,12 +13,12 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from streamlift.clock import Clock
-from streamlift.errors import BackendError, NoCapacity, NotReady, OutOfMemory, UpscaleError
-from streamlift.frames import BackendState, EncodedFrame, Frame, LaneOptions, Rendition
+from streamlift.errors import NoCapacity
+from streamlift.frames import BackendState, EncodedFrame, Frame, Rendition
 from streamlift.metrics import Metrics
+from streamlift.routing.carry import carry
 from streamlift.routing.crossing import (
     CrossingFacts,
     CrossingKind,
@@ -29,12 +29,13 @@ from streamlift.routing.crossing import (
 )
 from streamlift.routing.events import EventKind
 from streamlift.routing.feed import Feed
-from streamlift.routing.health import ErrorBudget, FaultKind
+from streamlift.routing.health import ErrorBudget, fault_kind
 from streamlift.routing.playout import Playout
 from streamlift.routing.ports import Backend, Lane
 from streamlift.routing.supervise import supervise
+from streamlift.routing.viewport import Viewport
 
-__all__ = ["Switchboard", "Viewport"]
+__all__ = ["Switchboard"]
 
 log = logging.getLogger(__name__)
 
@@ -45,45 +46,6 @@ RETRY_S, LONGEST_RETRY_S = 2.0, 30.0
 """Between attempts to return to a backend that is full or loading."""
 OPENING_S = 5.0
 """A backend that says it is ready must have a lane open by then; a newcomer has `ABORT_S`."""
-CLOSING_S = 2.0
-SLOT_WAIT_S = 2.0
-"""How long a lane on the same backend may take to drain and free its slot for its successor."""
-
-
-class Viewport(Protocol):
-    """What the switchboard asks and tells its stream."""
-
-    def lane_options(self) -> LaneOptions: ...
-
-    def leads(self, encoded: EncodedFrame) -> bool:
-        """Whether the frame is of the default rendition, whose timing all others follow."""
-        ...
-
-    def show(self, encoded: EncodedFrame, feed: Feed) -> None:
-        """A frame to go out now."""
-        ...
-
-    def refused(self, error: BackendError) -> None:
-        """The stream's backend has no slot: its publisher must be turned away."""
-        ...
-
-    def crossing(self, begins: bool, reason: str) -> None:
-        """A visible move to another backend begins or has ended."""
-        ...
-
-    def tell(
-        self,
-        kind: EventKind,
-        *,
-        before: str | None = None,
-        after: str | None = None,
-        gap_ms: float | None = None,
-        reason: str = "",
-    ) -> None: ...
-
-    def drop(self, reason: str, amount: int) -> None: ...
-
-    def lane_ended(self, lane: Lane) -> None: ...
 
 
 @dataclass(slots=True)
@@ -421,57 +383,23 @@ class Switchboard:
     async def _own(
         self, feed: Feed, kind: CrossingKind, predecessor: asyncio.Task[None] | None
     ) -> None:
-        name = f"stream {self._stream}: lane on {feed.backend}"
-        await supervise(name, self._carry(feed, kind, predecessor))
+        work = carry(
+            feed,
+            self._backends[feed.backend],
+            self._viewport.lane_options,
+            self,
+            self._clock,
+            predecessor=predecessor,
+            open_within_s=ABORT_S if kind is CrossingKind.SWITCH else OPENING_S,
+        )
+        await supervise(f"stream {self._stream}: lane on {feed.backend}", work)
 
     def _ended(self, feed: Feed) -> None:
         feed.alive = False
         self._open_feeds.discard(feed)
         self._advance()
 
-    async def _carry(
-        self, feed: Feed, kind: CrossingKind, predecessor: asyncio.Task[None] | None
-    ) -> None:
-        try:
-            await asyncio.sleep(feed.delay_s)
-            async with asyncio.timeout(
-                ABORT_S if kind is CrossingKind.SWITCH else OPENING_S + SLOT_WAIT_S
-            ):
-                lane = await self._open_lane(feed, predecessor)
-        except NoCapacity as error:
-            self._turned_away(feed, error)
-        except Exception as error:  # noqa: BLE001 - whatever a backend raises ends only its lane
-            self._failed(feed, error)
-        else:
-            await self._serve(feed, lane)
-
-    async def _serve(self, feed: Feed, lane: Lane) -> None:
-        try:
-            lane.set_renditions(self._viewport.lane_options().renditions)
-            feed.attach(lane, self._clock.now_s())
-            async for encoded in lane:
-                self._arrived(feed, encoded)
-            if not feed.finished:
-                raise UpscaleError("the lane ended before it was told to finish")
-        except Exception as error:  # noqa: BLE001 - as above
-            self._failed(feed, error)  # before closing, which may take its time
-        finally:
-            self._viewport.lane_ended(lane)
-            async with asyncio.timeout(CLOSING_S):
-                await lane.aclose()
-
-    async def _open_lane(self, feed: Feed, predecessor: asyncio.Task[None] | None) -> Lane:
-        backend = self._backends[feed.backend]
-        try:
-            return await backend.open_lane(feed.size, self._viewport.lane_options())
-        except NoCapacity:
-            if predecessor is None or predecessor.done():
-                raise
-        # The slot may be the one that this lane's predecessor is about to free.
-        await asyncio.wait([predecessor], timeout=SLOT_WAIT_S)
-        return await backend.open_lane(feed.size, self._viewport.lane_options())
-
-    def _arrived(self, feed: Feed, encoded: EncodedFrame) -> None:
+    def arrived(self, feed: Feed, encoded: EncodedFrame) -> None:
         """A lane delivered a frame."""
         now_s = self._clock.now_s()
         leads = self._viewport.leads(encoded)
@@ -483,22 +411,25 @@ class Switchboard:
             feed.hold(encoded, leads, now_s)
         self._advance()
 
+    def closing(self, lane: Lane) -> None:
+        self._viewport.lane_ended(lane)
+
     # Faults.
 
-    def _turned_away(self, feed: Feed, error: BackendError) -> None:
+    def turned_away(self, feed: Feed, error: NoCapacity) -> None:
         """A lane was refused; at the publisher's start that is the publisher's to know."""
         if not feed.admission:
-            self._failed(feed, error)
+            self.failed(feed, error)
             return
         self._coming = self._crossing = None
         self._viewport.refused(error)
 
-    def _failed(self, feed: Feed, error: Exception) -> None:
+    def failed(self, feed: Feed, error: Exception) -> None:
         """A lane failed: a newcomer of a switch is given up, any other is replaced."""
         if not feed.alive:
             return  # already replaced
         feed.alive = False
-        kind, reason, now_s = _kind(error), str(error) or repr(error), self._clock.now_s()
+        kind, reason, now_s = fault_kind(error), str(error) or repr(error), self._clock.now_s()
         log.warning("stream %s: %s: %s: %r", self._stream, feed.backend, kind, error)
         if kind.counts:
             self._budgets[feed.backend].fault(now_s, reason)
@@ -554,7 +485,7 @@ class Switchboard:
     def _tick(self, now_s: float) -> None:
         front = self._front()
         if front is not None and front.alive and front.watchdog.hung(now_s):
-            self._failed(front, TimeoutError("no answer"))
+            self.failed(front, TimeoutError("no answer"))
         crossing = self._crossing
         if self.crossing_to and crossing and now_s - crossing.began_s > ABORT_S:
             self._abort(f"no picture in step within {ABORT_S:g} s", keep_wanted=False)
@@ -584,17 +515,3 @@ class Switchboard:
 
     def _slate_backend(self) -> str:
         return self._fallback or self.wanted
-
-
-def _kind(error: Exception) -> FaultKind:
-    match error:
-        case NotReady():
-            return FaultKind.NOT_READY
-        case NoCapacity():
-            return FaultKind.NO_CAPACITY
-        case OutOfMemory() | MemoryError():
-            return FaultKind.OUT_OF_MEMORY
-        case TimeoutError():
-            return FaultKind.HANG
-        case _:
-            return FaultKind.RAISE
