@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -115,6 +114,5 @@ def page(context: BrowserContext) -> Iterator[Page]:
         ),
     )
     yield page
-    with contextlib.suppress(AssertionError):
-        page.close()
+    page.close()
     assert complaints == []

@@ -55,6 +55,7 @@ class Behaviour:
     reason: str = ""
     missing: list[str] = dataclasses.field(default_factory=list)
     whep_status: int = 0
+    deaf: bool = False
     backend: str = "bicubic"
     policy: str = "auto"
 
@@ -149,6 +150,10 @@ class Fake:
         name = f"{role}-{len(self.log)}-{time.monotonic_ns():x}"
         self.sessions[name] = (peer, role, stream, track)
         self.log.append(f"POST {role} {stream}")
+        if self.behaviour.deaf:  # as behind a firewall that lets HTTP through, and no UDP
+            answer = peer.localDescription.sdp
+            await peer.close()
+            return name, answer
         return name, peer.localDescription.sdp
 
     async def end(self, name: str) -> bool:
@@ -368,7 +373,8 @@ async def _events(fake: Fake) -> AsyncIterator[str]:
 
 
 def _created(name: str, answer: str) -> Response:
-    headers = {"Location": f"/sessions/{name}", "ETag": f'"{name}"'}
+    relay = '<turn:127.0.0.1:9?transport=tcp>; rel="ice-server"; username="u"; credential="c"'
+    headers = {"Location": f"/sessions/{name}", "ETag": f'"{name}"', "Link": relay}
     return Response(answer, 201, headers=headers, media_type="application/sdp")
 
 

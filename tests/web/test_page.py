@@ -77,6 +77,23 @@ def test_the_page_connects_again_when_the_service_hangs_up(page: Page, service: 
     wait_until(page, "() => document.getElementById('status-text').textContent === 'Live'")
 
 
+def test_a_blocked_network_is_explained_and_the_named_relay_tried(page: Page, service: Any) -> None:
+    service.behave(deaf=True)
+    page.add_init_script(
+        """window.configurations = [];
+        const Native = RTCPeerConnection;
+        window.RTCPeerConnection = class extends Native {
+          constructor(configuration) { configurations.push(configuration); super(configuration); }
+        };"""
+    )
+    page.goto(service.url)
+    wait_until(page, text_has("#status-text", "is UDP blocked?"))
+    wait_until(
+        page,
+        "() => configurations.some(({ iceServers }) => iceServers[0]?.urls.startsWith('turn:'))",
+    )
+
+
 def test_a_full_service_is_said_to_be_full(page: Page, service: Any) -> None:
     service.behave(whep_status=503)
     page.goto(service.url)

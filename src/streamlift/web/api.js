@@ -89,12 +89,16 @@ export class Api {
    * Service events until the connection ends. Read by fetch, not EventSource, which could send a
    * token only in the URL.
    * @param {AbortSignal} signal
+   * @param {number | null} after go on after this event, if the service still has it
    * @returns {AsyncGenerator<ServiceEvent>}
    */
-  async *events(signal) {
+  async *events(signal, after = null) {
     const response = await this.#fetch("api/v1/events", "view", {
       signal,
-      headers: { Accept: "text/event-stream" },
+      headers: {
+        Accept: "text/event-stream",
+        ...(after !== null && { "Last-Event-ID": String(after) }),
+      },
       endless: true,
     });
     if (!response.body) return;

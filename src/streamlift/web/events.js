@@ -12,6 +12,7 @@ const AGAIN_MS = 3000;
 export class EventLog extends EventTarget {
   #panel = byId("events", HTMLElement);
   #list = byId("event-list", HTMLElement);
+  /** @type {number | null} */ #last = null;
 
   /** @param {import("./api.js").Api} api */
   constructor(api) {
@@ -23,7 +24,7 @@ export class EventLog extends EventTarget {
   async follow(signal) {
     while (!signal.aborted) {
       try {
-        for await (const event of this.api.events(signal)) this.#take(event);
+        for await (const event of this.api.events(signal, this.#last)) this.#take(event);
       } catch (error) {
         if (isMissing(error)) return;
         // Otherwise the connection broke or a token is missing: the state line says so already.
@@ -34,11 +35,12 @@ export class EventLog extends EventTarget {
 
   /** @param {import("./api.js").ServiceEvent} event */
   #take(event) {
+    this.#last = event.seq;
     this.#panel.hidden = false;
     this.#list.prepend(
       make("li", {}, [
         make("time", { textContent: clock(event.time) }),
-        make("span", { textContent: event.stream ?? "service", className: "who" }),
+        make("span", { textContent: event.stream || "service", className: "who" }),
         make("span", { textContent: describe(event) }),
       ]),
     );

@@ -61,6 +61,7 @@ export class Player extends EventTarget {
         retry = { phase: /** @type {Phase} */ ("retrying"), text: reason, waitS: FIRST_WAIT_S };
       } catch (error) {
         failures += 1;
+        if (error instanceof MediaPathError) this.#iceServers = error.iceServers;
         retry = explain(error, stream, failures);
       }
       if (signal.aborted) return;
@@ -90,7 +91,6 @@ export class Player extends EventTarget {
     );
     try {
       if (signal.aborted) return "stopped";
-      this.#iceServers = session.iceServers;
       this.session = session;
       this.video.srcObject = session.stream;
       this.#set("live", "");

@@ -54,11 +54,7 @@ export class PublishPanel extends EventTarget {
       this.#source = await this.#openSource();
       this.#preview.srcObject = this.#source.media;
       this.#set("starting", "Connecting.");
-      this.session = await WhipSession.open(
-        this.api.url(`whip/${encodeURIComponent(this.name)}`),
-        this.#source.media,
-        { token: this.api.tokens.get("publish"), contentHint: this.#source.contentHint },
-      );
+      this.session = await this.#connect(this.#source);
     } catch (error) {
       await this.stop(this.#explain(error));
       return;
@@ -66,6 +62,30 @@ export class PublishPanel extends EventTarget {
     this.#set("live", `Publishing as “${this.name}”.`);
     this.dispatchEvent(new Event("live"));
     void this.#untilEnd(this.session, this.#source.media);
+  }
+
+  /**
+   * @param {import("./sources.js").Source} source
+   * @param {RTCIceServer[]} [iceServers]
+   * @returns {Promise<WhipSession>}
+   */
+  async #connect(source, iceServers) {
+    try {
+      return await WhipSession.open(
+        this.api.url(`whip/${encodeURIComponent(this.name)}`),
+        source.media,
+        {
+          token: this.api.tokens.get("publish"),
+          contentHint: source.contentHint,
+          iceServers,
+        },
+      );
+    } catch (error) {
+      const relays = error instanceof MediaPathError ? error.iceServers : [];
+      if (iceServers || !relays.length) throw error;
+      this.#set("starting", "No direct path; trying through a relay.");
+      return this.#connect(source, relays);
+    }
   }
 
   /** @param {string} message what to leave standing */

@@ -21,6 +21,7 @@ import { Problem } from "./problem.js";
  */
 
 const GATHER_MS = 500;
+const CONNECT_MS = 10_000;
 
 /**
  * Send the local offer, apply the answer. The peer connection must have its transceivers already.
@@ -33,7 +34,7 @@ const GATHER_MS = 500;
  * @returns {Promise<Signalled>}
  * @throws {Problem} for an answer other than 201
  */
-export async function signal(peer, endpoint, options) {
+async function signal(peer, endpoint, options) {
   await peer.setLocalDescription();
   await gathered(peer, options.gatherMs ?? GATHER_MS);
   const late = lateCandidates(peer);
@@ -79,7 +80,7 @@ export async function endSession(url, token) {
  * @param {number} timeoutMs
  * @param {AbortSignal} [signal]
  */
-export function connected(peer, timeoutMs, signal) {
+function connected(peer, timeoutMs, signal) {
   return new Promise((resolve, reject) => {
     const done = new AbortController();
     const timer = setTimeout(() => finish(new MediaPathError()), timeoutMs);
@@ -102,6 +103,9 @@ export function connected(peer, timeoutMs, signal) {
 
 /** HTTP worked, but no media path was found. */
 export class MediaPathError extends Error {
+  /** @type {RTCIceServer[]} servers the service named; another attempt with them may succeed */
+  iceServers = [];
+
   constructor() {
     super("the server answers, but no media path to it was found: is UDP blocked?");
     this.name = "MediaPathError";
@@ -137,6 +141,29 @@ export function ended(peer, patienceMs = 4000) {
     peer.addEventListener("connectionstatechange", look, { signal: done.signal });
     look();
   });
+}
+
+/**
+ * Open a session: signal, then wait until media can flow. On failure nothing is left behind.
+ * @param {RTCPeerConnection} peer with its transceivers
+ * @param {string | URL} endpoint
+ * @param {SessionOptions} options
+ * @returns {Promise<Signalled>}
+ * @throws {Problem} when the server refuses
+ * @throws {MediaPathError} when no media path is found
+ */
+export async function establish(peer, endpoint, options) {
+  let signalled;
+  try {
+    signalled = await signal(peer, endpoint, options);
+    await connected(peer, CONNECT_MS, options.signal);
+    return signalled;
+  } catch (error) {
+    peer.close();
+    if (error instanceof MediaPathError && signalled) error.iceServers = signalled.iceServers;
+    if (signalled) await endSession(signalled.url, options.token);
+    throw error;
+  }
 }
 
 /** @param {string} [token] @returns {Record<string, string>} */

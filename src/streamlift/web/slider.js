@@ -134,7 +134,8 @@ export class Slider extends EventTarget {
     const take = (_now, metadata) => {
       if (signal.aborted) return;
       next();
-      if (this.frozen || !video.videoWidth) return;
+      // Between two connections a video still calls back, with nothing to show.
+      if (this.frozen || video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return;
       this.sync[side] += 1;
       const picture = grab(video);
       if (!(picture instanceof HTMLCanvasElement) && this.#movedOn(picture, metadata)) {

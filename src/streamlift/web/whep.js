@@ -8,11 +8,9 @@
  *     await session.close();
  */
 
-import { connected, ended, endSession, signal } from "./signalling.js";
+import { ended, endSession, establish } from "./signalling.js";
 
 /** @typedef {import("./signalling.js").SessionOptions & {audio?: boolean}} WhepOptions */
-
-const CONNECT_MS = 10_000;
 
 export class WhepSession {
   /** @type {string | undefined} */ #token;
@@ -30,8 +28,6 @@ export class WhepSession {
     this.stream = stream;
     /** The session resource. */
     this.url = signalled.url;
-    /** Servers the service named, to be used for the next attempt. */
-    this.iceServers = signalled.iceServers;
     /** Resolves with the reason once the connection is over. */
     this.ended = ended(peer);
     this.#token = token;
@@ -54,16 +50,8 @@ export class WhepSession {
     peer.addEventListener("track", ({ track }) => stream.addTrack(track));
     peer.addTransceiver("video", { direction: "recvonly" });
     if (options.audio) peer.addTransceiver("audio", { direction: "recvonly" });
-    let signalled;
-    try {
-      signalled = await signal(peer, endpoint, options);
-      await connected(peer, CONNECT_MS, options.signal);
-      return new WhepSession(peer, stream, signalled, options.token);
-    } catch (error) {
-      peer.close();
-      if (signalled) await endSession(signalled.url, options.token);
-      throw error;
-    }
+    const signalled = await establish(peer, endpoint, options);
+    return new WhepSession(peer, stream, signalled, options.token);
   }
 
   /** The last path segment of the session resource. */

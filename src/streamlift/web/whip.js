@@ -7,14 +7,13 @@
  *     await session.close();
  */
 
-import { connected, ended, endSession, signal } from "./signalling.js";
+import { ended, endSession, establish } from "./signalling.js";
 
 /**
  * @typedef {import("./signalling.js").SessionOptions & {
  *   maxBitrateBps?: number, contentHint?: string}} WhipOptions
  */
 
-const CONNECT_MS = 10_000;
 const MAX_BITRATE_BPS = 4_000_000;
 const PREFERRED = ["video/h264", "video/vp8"];
 
@@ -50,20 +49,12 @@ export class WhipSession {
       bundlePolicy: "max-bundle",
       iceServers: options.iceServers ?? [],
     });
-    let signalled;
-    try {
-      await addVideo(peer, media, options);
-      for (const track of media.getAudioTracks().slice(0, 1)) {
-        peer.addTransceiver(track, { direction: "sendonly", streams: [media] });
-      }
-      signalled = await signal(peer, endpoint, options);
-      await connected(peer, CONNECT_MS, options.signal);
-      return new WhipSession(peer, signalled, options.token);
-    } catch (error) {
-      peer.close();
-      if (signalled) await endSession(signalled.url, options.token);
-      throw error;
+    await addVideo(peer, media, options);
+    for (const track of media.getAudioTracks().slice(0, 1)) {
+      peer.addTransceiver(track, { direction: "sendonly", streams: [media] });
     }
+    const signalled = await establish(peer, endpoint, options);
+    return new WhipSession(peer, signalled, options.token);
   }
 
   /** End the session here and at the server; may be called again. */
