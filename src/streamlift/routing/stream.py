@@ -21,6 +21,7 @@ from streamlift.frames import (
 )
 from streamlift.metrics import Metrics
 from streamlift.routing.absence import Absence
+from streamlift.routing.autopilot import Autopilot
 from streamlift.routing.broadcast import Cursor
 from streamlift.routing.crossing import SwitchMode
 from streamlift.routing.events import EventKind, EventLog
@@ -29,7 +30,7 @@ from streamlift.routing.figures import Figures
 from streamlift.routing.health import ErrorBudget, info_within
 from streamlift.routing.keyframes import KeyframeRequests
 from streamlift.routing.outputs import Outputs
-from streamlift.routing.policy import Policy, Stepper, choose
+from streamlift.routing.policy import Policy
 from streamlift.routing.ports import Backend, Lane, Publisher
 from streamlift.routing.settings import Idle, StreamSettings, View
 from streamlift.routing.snapshot import StreamSnapshot
@@ -47,9 +48,6 @@ Slate = Callable[[Size], Frame]
 Called on the event loop about twice a second: keep the pictures. Its pts is not used."""
 
 TEND_S = 0.25
-REVIEW_S = 1.0
-OVERLOAD = 0.05
-"""Share of frames dropped by lanes in a second that counts as overload."""
 
 
 class Stream:
@@ -75,7 +73,6 @@ class Stream:
     ) -> None:
         self.name = name
         self.settings = settings
-        self.policy = policy
         self._backends = backends
         self._backend = backend  # until the switchboard is there
         self._fallback = fallback
@@ -98,9 +95,7 @@ class Stream:
         )
         self._absence = Absence(clock.now_s())
         self._watched_s = clock.now_s()  # when there last was a viewer
-        self._stepper = Stepper()
-        self._reviewed_s = clock.now_s()
-        self._reviewed = (0, 0)
+        self._autopilot = Autopilot(policy, self._infos, clock.now_s())
         self._board: Switchboard | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._publisher: Publisher | None = None
@@ -194,14 +189,13 @@ class Stream:
         self, backend: str, *, mode: SwitchMode | None = None, reason: str = "asked"
     ) -> None:
         """Use this backend from now on; returns at once, events tell how it went."""
-        self.policy = Policy.FIXED
+        self._autopilot.set_policy(Policy.FIXED)
         self._move(backend, mode, reason)
 
     def set_policy(self, policy: Policy, *, mode: SwitchMode | None = None) -> None:
         """Let a policy choose the backend, now and when load or backends change."""
-        self.policy = policy
-        self._stepper = Stepper()
-        choice = choose(policy, self._infos(), self._figures.ingest.fps, current=self.backend)
+        self._autopilot.set_policy(policy)
+        choice = self._autopilot.choose(self._figures.ingest.fps, self.backend)
         if choice is not None:
             self._move(choice.backend, mode, f"policy {policy}: {choice.reason}")
 
@@ -244,7 +238,7 @@ class Stream:
             reason=self._machine.reason,
             degraded=board is not None and board.degraded,
             backend=self.backend,
-            policy=self.policy,
+            policy=self._autopilot.policy,
             publisher=None if publisher is None else figures.publisher(),
             output=dataclasses.replace(figures.output(), renditions=renditions),
             latency_ms=figures.latency_ms(),
@@ -394,32 +388,29 @@ class Stream:
             slate = self._slate(known.size)
             pts = self._timeline.place_made(now_s)
             board.offer(dataclasses.replace(slate, pts=pts, arrived_s=now_s), slate=True)
-        if now_s - self._reviewed_s >= REVIEW_S:
+        if self._autopilot.due(now_s):
             self._review(board, now_s)
 
     def _review(self, board: Switchboard, now_s: float) -> None:
-        """Once a second: does the backend keep up, and would the policy choose another?"""
-        counted = self._figures.submitted_frames, self._figures.lane_drops(board.dropped())
-        offered, dropped = (a - b for a, b in zip(counted, self._reviewed, strict=True))
-        self._reviewed_s, self._reviewed = now_s, counted
-        if self.state is not StreamState.LIVE or self._degraded() or offered <= 0:
+        """Does the backend keep up, and would the policy choose another?"""
+        step = self._autopilot.review(
+            now_s,
+            offered=self._figures.submitted_frames,
+            dropped=self._figures.lane_drops(board.dropped()),
+            steady=self.state is StreamState.LIVE and not board.degraded,
+            fps=self._figures.ingest.fps,
+            current=board.backend,
+        )
+        if step is None:
             return
-        self._stepper.observe(now_s, dropped > OVERLOAD * offered)
-        fps = self._figures.ingest.fps
-        step = self._stepper.step(self.policy, self._infos(), fps, board.backend, now_s)
-        if step is not None:
-            self.tell(
-                EventKind.POLICY_STEP,
-                before=board.backend,
-                after=step.backend,
-                reason=step.reason,
-            )
-            self._move(step.backend, None, f"policy {self.policy}: {step.reason}")
+        before = board.backend
+        self.tell(EventKind.POLICY_STEP, before=before, after=step.backend, reason=step.reason)
+        self._move(step.backend, None, f"policy {self._autopilot.policy}: {step.reason}")
 
     # Parts.
 
     def _switchboard(self, tasks: asyncio.TaskGroup) -> Switchboard:
-        choice = choose(self.policy, self._infos(), None)
+        choice = self._autopilot.choose(None, None)
         return Switchboard(
             self.name,
             self._backends,
