@@ -55,7 +55,7 @@ def test_both_halves_go_on_after_a_new_connection(page: Page, service: Any) -> N
     page.click("#view-compare")
     wait_until(page, "() => streamlift.sync.draws > 5")
     service.behave(hang_up=True)
-    wait_until(page, text_has("#status-text", "connection"))
+    wait_until(page, text_has("#status-text", "the service ended the session"), timeout_s=5)
     wait_until(page, "() => document.getElementById('status-text').textContent === 'Live'")
     matched = page.evaluate("() => streamlift.sync.matched")
     wait_until(page, f"() => streamlift.sync.matched > {matched} + 10")
@@ -73,7 +73,7 @@ def test_the_page_connects_again_when_the_service_hangs_up(page: Page, service: 
     page.goto(service.url)
     wait_until(page, PLAYING)
     service.behave(hang_up=True)
-    wait_until(page, text_has("#status-text", "connection"))
+    wait_until(page, text_has("#status-text", "the service ended the session"), timeout_s=5)
     wait_until(page, "() => document.getElementById('status-text').textContent === 'Live'")
 
 

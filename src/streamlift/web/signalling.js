@@ -120,6 +120,8 @@ export class MediaPathError extends Error {
  * @returns {Promise<string>}
  */
 export function ended(peer, patienceMs = 4000) {
+  const [transceiver] = peer.getTransceivers();
+  const transport = transceiver?.receiver.transport ?? transceiver?.sender.transport;
   return new Promise((resolve) => {
     const done = new AbortController();
     let timer = 0;
@@ -134,11 +136,14 @@ export function ended(peer, patienceMs = 4000) {
       const state = peer.connectionState;
       if (state === "failed") finish("the connection was lost");
       if (state === "closed") finish("the connection was closed");
+      // Told by a DTLS alert; without looking here it would take ICE ten seconds to notice.
+      else if (transport?.state === "closed") finish("the service ended the session");
       if (state === "disconnected") {
         timer = setTimeout(() => finish("the connection was lost"), patienceMs);
       }
     }
     peer.addEventListener("connectionstatechange", look, { signal: done.signal });
+    transport?.addEventListener("statechange", look, { signal: done.signal });
     look();
   });
 }
