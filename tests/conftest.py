@@ -21,9 +21,7 @@ REQUIRED = frozenset(filter(None, os.environ.get("STREAMLIFT_REQUIRE", "").split
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Any:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     report = yield
     owed = REQUIRED.intersection(marker.name for marker in item.iter_markers())
     if report.skipped and owed and not hasattr(report, "wasxfail"):

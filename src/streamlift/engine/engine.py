@@ -109,7 +109,9 @@ class Engine:
     def _next(self) -> Callable[[], None] | None:
         if self._jobs:
             return self._jobs.popleft()
-        waiting = [(since, lane) for lane in self._lanes if (since := lane.waiting_since_s)]
+        waiting = [
+            (since, lane) for lane in self._lanes if (since := lane.waiting_since_s) is not None
+        ]
         if not waiting:
             return None
         return min(waiting, key=lambda pair: pair[0])[1].step

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 MAX_QUEUED = 32
 GAP_S = 0.5
+_ENCODE_DEPTH = 16
+"""After a stall, what waited for the model (500 ms) comes out of a fast one all at once."""
 _OUT_BOUND = 128
 
 
@@ -78,7 +80,7 @@ class EngineLane:
             renditions=options.renditions,
             preset=preset,
             fps=options.fps,
-            depth=4 + 2 * max(spec.first, spec.step + spec.lag),
+            depth=max(_ENCODE_DEPTH, 4 + 2 * max(spec.first, spec.step + spec.lag)),
             clock=clock,
             deliver=lambda encoded: self._post(self._deliver, encoded),
             done=lambda error: self._post(self._end, error),

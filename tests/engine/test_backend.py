@@ -1,0 +1,144 @@
+"""A backend: its states, its slots, and what it does when its model hangs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from tests.engine.frames import frame, options
+from tests.serving import until
+
+from streamlift.clock import MonotonicClock
+from streamlift.engine import EngineBackend
+from streamlift.engine.engine import Engine
+from streamlift.errors import NoCapacity, NotReady
+from streamlift.frames import BackendState, Slots
+from streamlift.upscalers.toy import Toy
+
+Make = Callable[..., EngineBackend]
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Make]:
+    """`make(upscaler, slots=..., settings=...)`: a backend that is closed at the end."""
+    async with AsyncExitStack() as stack:
+
+        def create(upscaler: str = "toy", **changes: Any) -> EngineBackend:
+            backend = EngineBackend(
+                "test",
+                upscaler,
+                preset="ultrafast",
+                max_age_s=5.0,
+                clock=MonotonicClock(),
+                **{"settings": {}, **changes},
+            )
+            stack.push_async_callback(backend.aclose)
+            return backend
+
+        yield create
+
+
+async def test_it_loads_measures_and_is_ready(make: Make) -> None:
+    backend = make()
+    before = backend.info()
+    assert (before.state, before.fps, before.slots) == (BackendState.LOADING, None, Slots(0, 0))
+    await backend.start()
+    info = backend.info()
+    assert (info.state, info.reason, info.device) == (BackendState.READY, "", "cpu")
+    assert info.fps is not None
+    assert info.fps > 0
+    assert info.slots.total >= 1
+
+
+async def test_slots_follow_from_the_measured_rate_and_never_are_none(make: Make) -> None:
+    backend = make(settings={"delay_ms": 30})
+    await backend.start()
+    info = backend.info()
+    assert info.fps is not None
+    assert info.fps < 40
+    assert info.slots.total == 1
+
+
+async def test_no_lane_opens_before_it_is_ready(make: Make) -> None:
+    backend = make()
+    with pytest.raises(NotReady, match="loading"):
+        await backend.open_lane(frame(0).size, options())
+    await backend.start()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"device": "cuda:9"}, "cuda:9"),
+        ({"device": "[H100"}, "pattern"),
+        ({"settings": {"speed": 1}}, "unknown toy setting"),
+        ({"settings": {"first": 0}}, "chunk sizes"),
+    ],
+)
+async def test_what_cannot_start_is_unavailable_with_the_reason(
+    make: Make, changes: dict[str, Any], reason: str
+) -> None:
+    backend = make(**changes)
+    await backend.start()
+    info = backend.info()
+    assert info.state is BackendState.UNAVAILABLE
+    assert reason in info.reason
+    with pytest.raises(NotReady, match="unavailable"):
+        await backend.open_lane(frame(0).size, options())
+
+
+async def test_an_unknown_upscaler_is_unavailable_too(make: Make) -> None:
+    backend = make("no-such-model")
+    await backend.start()
+    assert "no-such-model" in backend.info().reason
+
+
+async def test_slots_are_taken_and_given_back(make: Make) -> None:
+    backend = make(slots=2)
+    await backend.start()
+    lanes = [await backend.open_lane(frame(0).size, options()) for _ in range(2)]
+    assert backend.info().slots == Slots(2, 2)
+    with pytest.raises(NoCapacity, match="full"):
+        await backend.open_lane(frame(0).size, options())
+    await lanes[0].aclose()
+    await lanes[0].aclose()
+    assert backend.info().slots == Slots(2, 1)
+    again = await backend.open_lane(frame(0).size, options())
+    for lane in (lanes[1], again):
+        await lane.aclose()
+    assert backend.info().slots == Slots(2, 0)
+
+
+async def test_a_hung_model_is_left_behind_and_the_next_lane_works(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamlift.engine.backend._STUCK_S", 0.1)
+    # The capacity probe takes some frames of its own: hang later than that.
+    backend = make(slots=2, settings={"hang_at": 60, "hang_s": 30})
+    await backend.start()
+    toy = backend._upscaler
+    assert isinstance(toy, Toy)
+    stuck = await backend.open_lane(frame(0).size, options())
+    for number in range(61):
+        stuck.offer(frame(number, arrived_s=MonotonicClock().now_s()))
+        await until(lambda: not stuck._inbox, "the model to take it")
+    hung: Engine = backend._engine
+    await until(lambda: hung.busy_s > 0.1, "the model to hang")
+    await stuck.aclose()
+    lane = await backend.open_lane(frame(0).size, options())
+    lane.offer(frame(0, arrived_s=MonotonicClock().now_s()))
+    assert (await anext(aiter(lane))).pts == 0
+    await lane.aclose()
+    toy.released.set()
+    await until(lambda: hung.stop(timeout_s=0), "the hung thread to end")
+
+
+async def test_closing_ends_its_thread(make: Make) -> None:
+    backend = make()
+    await backend.start()
+    assert "engine-test" in {t.name for t in threading.enumerate()}
+    await backend.aclose()
+    assert "engine-test" not in {t.name for t in threading.enumerate()}

@@ -1,0 +1,359 @@
+"""A lane: frames in, access units of every rendition out, in order, whatever the model does."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from tests.clips import TICKS
+from tests.engine.frames import H264, SMALL, VP8, frame, options
+from tests.peers import decode
+from tests.serving import until
+
+from streamlift.clock import Clock, ManualClock
+from streamlift.engine.engine import Engine
+from streamlift.engine.lane import MAX_QUEUED, EngineLane
+from streamlift.errors import OutOfMemory, UpscaleError
+from streamlift.frames import Codec, EncodedFrame, Planes, Rendition, Size, Stabilise
+from streamlift.media.decode import picture_of
+from streamlift.stamp import read_stamp
+from streamlift.upscalers import Upscaler, UpscalerSpec
+from streamlift.upscalers.bicubic import Bicubic
+from streamlift.upscalers.toy import Toy, ToyKnobs
+
+PRIMED = ToyKnobs(first=1, step=8, lag=4)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(100.0)
+
+
+async def test_every_frame_comes_out_in_order_with_its_own_time(clock: Clock) -> None:
+    async with _lane(Bicubic(), clock) as lane:
+        out = await _through(lane, 10)
+    assert [e.pts for e in out] == [n * TICKS for n in range(10)]
+    assert {(e.size, e.rendition) for e in out} == {(SMALL.times(2), H264)}
+    assert [e.keyframe for e in out] == [True] + 9 * [False]
+    assert {e.stages.decode_s for e in out} == {0.001}
+
+
+async def test_every_picture_is_the_one_its_pts_says(clock: Clock) -> None:
+    async with _lane(Toy(PRIMED), clock) as lane:
+        out = await _through(lane, 30)
+    pictures = decode([e.data for e in out], Codec.H264)
+    stamps = [read_stamp(picture_of(p).y, scale=2) for p in pictures]
+    assert [s.number if s else None for s in stamps] == [e.pts // TICKS for e in out]
+
+
+@pytest.mark.parametrize("knobs", [PRIMED, ToyKnobs(first=25, step=8, lag=4), ToyKnobs()])
+@pytest.mark.parametrize("count", [1, 12, 33])
+async def test_finishing_delivers_all_that_is_owed_then_ends(
+    clock: Clock, knobs: ToyKnobs, count: int
+) -> None:
+    async with _lane(Toy(knobs), clock) as lane:
+        out = await _through(lane, count)
+        assert len(out) == count
+        assert not lane.offer(frame(99))
+        assert lane.dropped == {}
+
+
+async def test_a_lane_that_got_nothing_finishes_too(clock: Clock) -> None:
+    async with _lane(Bicubic(), clock) as lane:
+        assert await _through(lane, 0) == []
+
+
+async def test_a_keyframe_request_makes_exactly_one_keyframe(clock: Clock) -> None:
+    async with _lane(Bicubic(), clock) as lane:
+        frames = aiter(lane)
+        keys = []
+        for number in range(8):
+            if number in (3, 4):
+                lane.request_keyframe()
+                lane.request_keyframe()
+            lane.offer(frame(number))
+            keys.append((await anext(frames)).keyframe)
+    assert keys == [True, False, False, True, True, False, False, False]
+
+
+async def test_a_second_rendition_is_encoded_while_it_is_wanted(
+    clock: Clock, opened: list[Rendition]
+) -> None:
+    async with _lane(Bicubic(), clock) as lane:
+        frames = aiter(lane)
+        seen = []
+        for number in range(6):
+            wanted = frozenset({H264, VP8}) if 2 <= number < 4 else frozenset({H264})
+            lane.set_renditions(wanted)
+            lane.offer(frame(number))
+            got = [await anext(frames) for _ in wanted]
+            seen.append({(e.rendition.codec, e.keyframe) for e in got})
+    h264, vp8 = Codec.H264, Codec.VP8
+    assert seen[0] == {(h264, True)}
+    assert seen[1] == seen[4] == seen[5] == {(h264, False)}
+    assert seen[2] == {(h264, False), (vp8, True)}
+    assert opened == [H264, VP8], "one encoder each, opened once"
+
+
+async def test_frames_that_waited_too_long_are_dropped_and_counted(clock: ManualClock) -> None:
+    async with _lane(Bicubic(), clock) as lane:
+        clock.advance(1.0)
+        for number in range(3):
+            lane.offer(frame(number, arrived_s=100.0))
+        lane.offer(frame(3, arrived_s=101.0))
+        lane.finish()
+        assert [e.pts // TICKS async for e in lane] == [3]
+        assert lane.dropped == {"stale": 3}
+
+
+async def test_no_more_than_the_bound_wait_and_the_oldest_go_first(clock: Clock) -> None:
+    toy = Toy(ToyKnobs(hang_at=0, hang_s=60))
+    async with _lane(toy, clock) as lane:
+        lane.offer(frame(0))
+        await until(lambda: not lane._inbox, "the model to be busy")
+        for number in range(1, MAX_QUEUED + 6):
+            lane.offer(frame(number))
+        assert lane.dropped == {"stale": 5}
+        toy.released.set()
+        lane.finish()
+        shown = [e.pts // TICKS async for e in lane]
+    assert shown[:2] == [0, 6]
+
+
+async def test_pictures_the_encoder_has_no_time_for_are_counted(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = _SlowEncoder()
+    monkeypatch.setattr("streamlift.engine.encode.open_encoder", lambda *_, **__: slow)
+    async with _lane(Bicubic(), clock) as lane:
+        for number in range(30):
+            lane.offer(frame(number))
+            await until(lambda: not lane._inbox, "the model to take it")
+        await until(lambda: sum(lane.dropped.values()) >= 10, "drops to be counted")
+        slow.go.set()
+        lane.finish()
+        shown = [e async for e in lane]
+        assert set(lane.dropped) == {"encode_busy"}
+        assert len(shown) + lane.dropped["encode_busy"] == 30
+
+
+@pytest.mark.parametrize(
+    ("knobs", "kind", "message"),
+    [
+        (ToyKnobs(fail_at=3), UpscaleError, "frame 3"),
+        (ToyKnobs(oom_at=3), OutOfMemory, "memory"),
+        (ToyKnobs(wrong_shape_at=3), UpscaleError, "128x128, expected 256x256"),
+        (ToyKnobs(black_at=3), UpscaleError, "black"),
+    ],
+)
+async def test_a_failing_model_ends_the_iteration_with_its_error(
+    clock: Clock, knobs: ToyKnobs, kind: type[UpscaleError], message: str
+) -> None:
+    async with _lane(Toy(knobs), clock) as lane:
+        with pytest.raises(kind, match=message):
+            await _through(lane, 10)
+        assert not lane.offer(frame(20))
+
+
+async def test_whatever_a_model_raises_comes_as_an_upscale_error(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with _lane(_Broken(), clock) as lane:
+        with pytest.raises(UpscaleError, match=r"broken failed.*no idea"):
+            await _through(lane, 2)
+    assert "KeyError" in caplog.text
+
+
+async def test_a_failing_lane_does_not_touch_its_neighbour(clock: Clock) -> None:
+    engine = Engine("test", clock)
+    engine.start()
+    async with (
+        _lane(Toy(ToyKnobs(fail_at=2)), clock, engine=engine) as bad,
+        _lane(Bicubic(), clock, engine=engine) as good,
+    ):
+        for number in range(6):
+            bad.offer(frame(number))
+            good.offer(frame(number))
+        good.finish()
+        assert len([e async for e in good]) == 6
+        with pytest.raises(UpscaleError):
+            [e async for e in bad]
+    assert engine.stop()
+
+
+async def test_a_pause_in_the_input_pays_out_what_is_owed(clock: ManualClock) -> None:
+    async with _lane(Toy(ToyKnobs(first=8, step=8)), clock) as lane:
+        frames = aiter(lane)
+        for number in range(3):
+            lane.offer(frame(number, arrived_s=100.0 + number * 0.04))
+        await until(lambda: not lane._inbox, "the model to take them")
+        clock.advance(0.7)
+        lane.offer(frame(20, arrived_s=100.7))
+        shown = [(await anext(frames)).pts // TICKS for _ in range(3)]
+        lane.finish()
+        shown += [e.pts // TICKS async for e in frames]
+    assert shown == [0, 1, 2, 20]
+
+
+async def test_a_change_of_size_starts_anew_with_a_keyframe(clock: Clock) -> None:
+    async with _lane(Toy(PRIMED), clock) as lane:
+        for number in range(20):
+            lane.offer(frame(number, size=SMALL if number < 11 else Size(192, 160)))
+        lane.finish()
+        out = [e async for e in lane]
+    assert [e.pts // TICKS for e in out] == list(range(20))
+    assert [e.size for e in out] == 11 * [Size(256, 256)] + 9 * [Size(384, 320)]
+    assert [n for n, e in enumerate(out) if e.keyframe] == [0, 11]
+
+
+async def test_closing_never_waits_for_a_hung_model_and_frees_its_slot_once(clock: Clock) -> None:
+    toy = Toy(ToyKnobs(hang_at=0, hang_s=60))
+    closed: list[int] = []
+    async with _lane(toy, clock, on_close=lambda: closed.append(1)) as lane:
+        lane.offer(frame(0))
+        async with asyncio.timeout(2):
+            await lane.aclose()
+        assert [e async for e in lane] == []
+        toy.released.set()
+    assert closed == [1]
+
+
+@pytest.mark.parametrize("way", ["finish", "close"])
+async def test_the_encode_thread_and_its_encoders_end_with_the_lane(
+    clock: Clock, way: str, opened: list[Rendition]
+) -> None:
+    async with _lane(Bicubic(), clock) as lane:
+        lane.offer(frame(0))
+        await anext(aiter(lane))
+        if way == "finish":
+            lane.finish()
+            [e async for e in lane]
+        else:
+            await lane.aclose()
+        await until(lambda: "encode-test" not in _threads(), "the encode thread to end")
+        assert opened == []
+
+
+async def test_a_replayed_frame_that_was_shown_already_is_not_shown_again(clock: Clock) -> None:
+    async with _lane(Bicubic(), clock) as lane:
+        for number in (0, 1, 2, 1, 2, 3):
+            lane.offer(frame(number))
+        lane.finish()
+        assert [e.pts // TICKS async for e in lane] == [0, 1, 2, 3]
+
+
+async def test_the_stabiliser_keeps_the_count(clock: Clock) -> None:
+    async with _lane(Toy(PRIMED), clock, stabilise=Stabilise.LITE) as lane:
+        assert len(await _through(lane, 20)) == 20
+
+
+# ---- fakes ----
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Rendition]:
+    """The renditions of the encoders that were opened and not closed again by the lane's end.
+
+    A closed one is removed only when the thread ends, so that re-opening would show.
+    """
+    from streamlift.codec import open_encoder
+
+    now: list[Rendition] = []
+
+    def open_noted(rendition: Rendition, *args: Any, **kwargs: Any) -> Any:
+        encoder = open_encoder(rendition, *args, **kwargs)
+        now.append(rendition)
+        close = encoder.close
+
+        def close_noted() -> None:
+            close()
+            if rendition is H264:
+                now.clear()
+
+        encoder.close = close_noted  # type: ignore[method-assign]
+        return encoder
+
+    monkeypatch.setattr("streamlift.engine.encode.open_encoder", open_noted)
+    return now
+
+
+class _SlowEncoder:
+    """Waits at its first picture until it may go on."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+
+    def encode(self, planes: Planes, pts: int, *, keyframe: bool) -> tuple[bytes, bool]:
+        self.go.wait(20)
+        return b"data", False
+
+    def close(self) -> None:
+        return
+
+
+class _Broken:
+    """An upscaler whose model raises what no one expects."""
+
+    spec = UpscalerSpec(name="broken", scale=2)
+
+    def session_bytes(self, size: Size) -> int:
+        return 0
+
+    def open(self, size: Size, *, seed: int = 0) -> Any:
+        return self
+
+    wanted = 1
+
+    def push(self, lr: Planes) -> Iterator[Planes]:
+        raise KeyError("no idea")
+
+    def finish(self) -> Iterator[Planes]:
+        yield from ()
+
+
+@asynccontextmanager
+async def _lane(
+    upscaler: Upscaler,
+    clock: Clock,
+    *,
+    engine: Engine | None = None,
+    stabilise: Stabilise = Stabilise.OFF,
+    on_close: Any = lambda: None,
+) -> AsyncIterator[EngineLane]:
+    own = engine or Engine("test", clock)
+    if engine is None:
+        own.start()
+    lane = EngineLane(
+        own,
+        upscaler,
+        "cpu",
+        options(),
+        preset="ultrafast",
+        max_age_s=0.5,
+        clock=clock,
+        stabilise=stabilise,
+        on_close=on_close,
+    )
+    try:
+        yield lane
+    finally:
+        await lane.aclose()
+        if engine is None:
+            assert own.stop()
+
+
+async def _through(lane: EngineLane, count: int) -> list[EncodedFrame]:
+    """Offer frames no faster than they are taken, finish, and collect all that comes."""
+    for number in range(count):
+        lane.offer(frame(number))
+        await until(lambda: not lane._inbox or lane._ended, "the model to take it")
+    lane.finish()
+    return [encoded async for encoded in lane]
+
+
+def _threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate()}
