@@ -77,6 +77,13 @@ def test_the_page_connects_again_when_the_service_hangs_up(page: Page, service: 
     wait_until(page, "() => document.getElementById('status-text').textContent === 'Live'")
 
 
+def test_an_empty_service_says_what_to_do(page: Page, service: Any) -> None:
+    service.behave(published=[])
+    page.goto(service.url)
+    wait_until(page, text_has("#pane-source .notice", "No stream yet. Publish one below."))
+    assert not page.is_visible("#stream")
+
+
 def test_a_blocked_network_is_explained_and_the_named_relay_tried(page: Page, service: Any) -> None:
     service.behave(deaf=True)
     page.add_init_script(

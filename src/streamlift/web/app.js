@@ -19,6 +19,7 @@ import { Tokens } from "./tokens.js";
 const POLL_MS = 1000;
 const BACKENDS_MS = 5000;
 const SAID_MS = 15_000;
+const NOTHING = "No stream yet. Publish one below.";
 
 const tokens = new Tokens(byId("token", HTMLDialogElement));
 const api = new Api(tokens);
@@ -58,6 +59,7 @@ async function poll(signal) {
   ]);
   const first = preferredStream(list);
   if (chosen === null && first !== null) choose(first);
+  if (chosen === null) [source, upscaled].forEach((player) => player.rest(NOTHING));
   stream = list.find(({ name }) => name === chosen) ?? null;
   streams.show(list, chosen);
   numbers.show(stream, received);
@@ -114,7 +116,7 @@ function statusText(phase, text, locked) {
   if (locked) return text || "A token is needed.";
   if (phase === "live") return "Live";
   if (phase !== "idle") return text;
-  return pollError ? "The service does not answer." : "No stream yet";
+  return pollError ? "The service does not answer." : text || "Connecting";
 }
 
 /** @param {unknown} error */

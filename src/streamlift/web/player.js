@@ -50,6 +50,11 @@ export class Player extends EventTarget {
     this.#set("idle", "");
   }
 
+  /** Say why nothing is tried. @param {string} text */
+  rest(text) {
+    if (!this.#life) this.#set("idle", text);
+  }
+
   /** @param {string} stream @param {AbortSignal} signal */
   async #keepPlaying(stream, signal) {
     let failures = 0;

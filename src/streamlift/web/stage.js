@@ -82,7 +82,7 @@ export class Stage {
     const notice = player.video.closest(".pane")?.querySelector(".notice");
     if (!(notice instanceof HTMLElement)) throw new TypeError("a video has no notice beside it");
     const show = () => {
-      notice.hidden = player.state.phase === "live" || player.state.phase === "idle";
+      notice.hidden = player.state.text === "";
       setText(notice, player.state.text);
     };
     player.addEventListener("state", show);

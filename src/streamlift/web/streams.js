@@ -68,7 +68,7 @@ export class StreamList extends EventTarget {
       this.#select.replaceChildren(...options);
     }
     if (chosen !== null && this.#select.value !== chosen) this.#select.value = chosen;
-    this.#select.disabled = names.length === 0;
+    this.#select.hidden = names.length === 0;
   }
 
   /** @param {string} name */
