@@ -25,6 +25,7 @@ from streamlift.upscalers.flashvsr.config import (
     VaeConfig,
 )
 from streamlift.upscalers.flashvsr.model import Model
+from streamlift.upscalers.flashvsr.rope import Rotation, SpatialRope
 from streamlift.upscalers.flashvsr.session import FlashVsrSession
 from streamlift.upscalers.flashvsr.settings import Settings
 from streamlift.upscalers.flashvsr.tiny import create_tiny_random, random_model
@@ -186,15 +187,28 @@ def test_more_chunks_than_the_references_rope_table_has_room_for() -> None:
     video = _video(8, Size(32, 32))
     before = session.nbytes()
     given = sum(group.shape[0] for group in session.push(video[0]))
-    for chunk in range(525):
+    for chunk in range(625):
         for frame in video:
             for group in session.push(frame):
                 given += group.shape[0]
-        if chunk == 524:
+        if chunk == 624:
             assert torch.isfinite(group).all()
     given += sum(group.shape[0] for group in session.finish())
-    assert given == 1 + 525 * 8
+    assert given == 1 + 625 * 8
     assert session.nbytes() == before
+
+
+def test_where_the_temporal_index_starts_changes_nothing(primed: FlashVsr) -> None:
+    class Shifted:
+        def __init__(self, rope: SpatialRope) -> None:
+            self._rope = rope
+
+        def at(self, positions: range) -> Rotation:
+            return self._rope.at([position + 10**8 for position in positions])
+
+    video, session = _video(20), primed.open(SMALL)
+    session._chunks._rope = Shifted(session._chunks._rope)  # type: ignore[assignment]
+    near(torch.cat(_all(session, video)), _joined(primed, video), atol=1e-5)
 
 
 # Memory ----------------------------------------------------------------------------------------

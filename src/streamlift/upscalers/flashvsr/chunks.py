@@ -41,9 +41,8 @@ STEP_FRAMES = CLIP_FRAMES * STEP_LATENTS
 class ChunkOptions:
     """topk, local_range: see `selection`; attend: the attention; colour: the last step.
 
-    decode_together: latents of a chunk decoded as one batch. first_position: temporal index of
-    the first latent, which changes nothing but rounding. record: how to record the steady step
-    as graphs, None to run it kernel by kernel.
+    decode_together: latents of a chunk decoded as one batch. record: how to record the steady
+    step as graphs, None to run it kernel by kernel.
     """
 
     topk: int
@@ -52,7 +51,6 @@ class ChunkOptions:
     colour: ColourFix = ColourFix.ADAIN
     wavelet_levels: int = WAVELET_LEVELS
     decode_together: bool = False
-    first_position: int = 0
     record: Record | None = None
 
 
@@ -123,7 +121,7 @@ class Chunks:
     def _denoise(self) -> Tensor:
         """(latents, 16, h, w) of the chunk that is due."""
         count = self._count
-        first = self._first_latent(self._chunk) + self.options.first_position
+        first = self._first_latent(self._chunk)
         noise = self.memory.noise[:, :count]
         rotation = self._rope.at(range(first, first + count))
         ring = self.memory.kv
