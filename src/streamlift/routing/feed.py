@@ -16,6 +16,9 @@ __all__ = ["HELD_FRAMES", "OWED_FRAMES", "Feed"]
 OWED_FRAMES = 64
 """Bound of the frames kept for replay; a lane itself holds at most 32 waiting ones."""
 HELD_FRAMES = 256
+REPLAY_WINDOW = 4
+"""Frames of a replay that the fallback has at a time: it upscales faster than it encodes."""
+FALLBACK_SILENCE_S = 1.0
 
 
 class Feed:
@@ -26,10 +29,12 @@ class Feed:
     """
 
     __slots__ = (
+        "_unsent",
         "admission",
         "alive",
         "backend",
         "delay_s",
+        "fallback",
         "finished",
         "held",
         "held_since_s",
@@ -51,6 +56,7 @@ class Feed:
         *,
         slate: bool = False,
         admission: bool = False,
+        fallback: bool = False,
         delay_s: float = 0.0,
     ) -> None:
         self.backend = backend
@@ -59,32 +65,35 @@ class Feed:
         self.delay_s = delay_s  # before opening
         self.slate = slate
         self.admission = admission  # the publisher's first lane: without a slot it is refused
+        self.fallback = fallback
         self.lane: Lane | None = None
         self.task: asyncio.Task[None] | None = None
         self.owed: deque[Frame] = deque()  # oldest first
+        self._unsent: deque[Frame] = deque()  # the last of them, not yet with the lane
         self.held: deque[EncodedFrame] = deque()
         self.held_since_s = 0.0  # when the first of them came
         self.offsets = Offsets()
-        self.watchdog = Watchdog()
+        # Nothing replaces the fallback but itself: it gets time for a moment of overload.
+        self.watchdog = Watchdog(FALLBACK_SILENCE_S) if fallback else Watchdog()
         self.finished = False
         self.alive = True
 
     def offer(self, frame: Frame, now_s: float) -> None:
         """Hand a frame to the lane, or keep it until the lane is open."""
-        if self.lane is None:
-            self.owed.append(frame)
-        elif self.lane.offer(frame):
-            self.owed.append(frame)
-            self.watchdog.offered(now_s)
+        self.owed.append(frame)
+        self._unsent.append(frame)
         if len(self.owed) > OWED_FRAMES:
-            self.owed.popleft()
+            dropped = self.owed.popleft()
+            if self._unsent[0] is dropped:
+                self._unsent.popleft()
+        # Two for each new one: a replay ends even if the lane drops all of it without a word.
+        self._hand_over(2, now_s)
 
     def attach(self, lane: Lane, now_s: float) -> None:
         """The lane is open: hand over what waited."""
         self.lane = lane
-        waiting, self.owed = self.owed, deque()
-        for frame in waiting:
-            self.offer(frame, now_s)
+        whole = self.finished or not self.fallback
+        self._hand_over(len(self._unsent) if whole else REPLAY_WINDOW, now_s)
         if self.finished:
             lane.finish()
 
@@ -94,11 +103,13 @@ class Feed:
             self.owed.popleft()
         self.offsets.observe(pts, now_s)
         self.watchdog.answered(now_s)
+        self._hand_over(REPLAY_WINDOW - len(self.owed) + len(self._unsent), now_s)
 
-    def finish(self) -> None:
+    def finish(self, now_s: float) -> None:
         """No more frames: the lane delivers what it owes, then its iteration ends."""
         if not self.finished:
             self.finished = True
+            self._hand_over(len(self._unsent), now_s)
             if self.lane is not None:
                 self.lane.finish()
 
@@ -137,3 +148,13 @@ class Feed:
             self.held.popleft()
             self.held_since_s = now_s
         return None
+
+    def _hand_over(self, count: int, now_s: float) -> None:
+        if self.lane is None:
+            return
+        for _ in range(min(count, len(self._unsent))):
+            frame = self._unsent.popleft()
+            if self.lane.offer(frame):
+                self.watchdog.offered(now_s)
+            else:
+                self.owed.remove(frame)

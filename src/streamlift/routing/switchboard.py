@@ -44,6 +44,8 @@ ABORT_S = 10.0
 ASK_AGAIN_S = 0.5
 RETRY_S, LONGEST_RETRY_S = 2.0, 30.0
 """Between attempts to return to a backend that is full or loading."""
+REOPEN_S = 0.25
+"""Before a failed fallback is opened again."""
 OPENING_S = 5.0
 """A backend that says it is ready must have a lane open by then; a newcomer has `ABORT_S`."""
 
@@ -187,7 +189,7 @@ class Switchboard:
             self._abort("no more frames", keep_wanted=True)
         front = self._front()
         if front is not None:
-            front.finish()
+            front.finish(self._clock.now_s())
 
     async def drain(self, timeout_s: float) -> None:
         """Finish, give the lanes `timeout_s` to deliver what they owe, then end them."""
@@ -215,7 +217,7 @@ class Switchboard:
         if old is not None and old is self._coming:
             self._settle_handover(now_s)
         if old is not None:
-            old.finish()
+            old.finish(now_s)
         self._begin(feed, CrossingKind.HANDOVER, "slate" if feed.slate else "new lane", now_s)
 
     def _begin_switch(self, old: Feed) -> None:
@@ -461,7 +463,8 @@ class Switchboard:
             feed.size,
             now_s,
             slate=feed.slate,
-            delay_s=RETRY_S if feed.backend == backend else 0.0,
+            fallback=True,
+            delay_s=REOPEN_S if feed.backend == backend else 0.0,
         )
         crossing = self._begin(follower, CrossingKind.HANDOVER, reason, now_s)
         crossing.before, crossing.fault = feed.backend, True
