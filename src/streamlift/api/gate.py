@@ -26,6 +26,7 @@ _PAGE_POLICY = (
     "default-src 'self'; media-src 'self' blob:; img-src 'self' blob: data:; "
     "connect-src 'self'; frame-ancestors 'none'"
 )
+_POSTED_SDP = ("/whip/", "/whep/")
 _DOCS = ("/docs", "/redoc")
 
 
@@ -55,6 +56,8 @@ class Gate:
         preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
         if preflight:
             answer = Response(status_code=204, headers=_PREFLIGHT)
+            if scope["path"].startswith(_POSTED_SDP):
+                answer.headers["Accept-Post"] = "application/sdp"  # RFC 9725 section 4.2
             await answer(scope, receive, send_with_headers)
             return
         await self._app(scope, receive, send_with_headers)

@@ -129,13 +129,16 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
 async def _on_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     title = str(error.detail)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods_of(request)) or headers.get("Allow", "GET")
     return problem_response(
         Problem(
             error.status_code,
             _slug(title.title().replace(" ", "")),
             title,
             f"{request.method} {request.url.path}: {title}",
-            headers=error.headers,
+            headers=headers,
         )
     )
 
@@ -145,6 +148,15 @@ async def _on_unforeseen(request: Request, error: Exception) -> JSONResponse:
     return problem_response(
         Problem(500, "internal", "Internal error", "the log has the details; please report it")
     )
+
+
+def _methods_of(request: Request) -> list[str]:
+    """All documented methods of an address; Starlette would name those of one route only."""
+    methods: set[str] = set()
+    for path, operations in request.app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\{[^}]+\}", "[^/]+", path), request.url.path):
+            methods.update(method.upper() for method in operations)
+    return sorted(methods)
 
 
 def _slug(name: str) -> str:

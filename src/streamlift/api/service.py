@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from fastapi import Request
 
 from streamlift.clock import Clock
 from streamlift.config import Config
-from streamlift.media import Packetizer, Sessions
+from streamlift.media import AudioRelays, Packetizer, Sessions
 from streamlift.metrics import Metrics
 from streamlift.routing import EventLog, Router
 
@@ -28,6 +30,9 @@ class Service:
     packetizer: Packetizer
     tasks: asyncio.TaskGroup
     events: EventLog
+    audio: AudioRelays = field(default_factory=AudioRelays)
+    unix_s: Callable[[], float] = time.time
+    """Wall time, for what other machines must agree on: the expiry of TURN credentials."""
     draining: bool = False
 
     def drain(self) -> None:

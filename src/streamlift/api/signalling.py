@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractContextManager
+import dataclasses
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -11,19 +13,47 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from streamlift.api.auth import Scope, authorise
 from streamlift.api.problems import Problem
 from streamlift.api.service import Service, service_of
-from streamlift.config import NAME_PATTERN
-from streamlift.errors import NotReady, StreamError, StreamliftError, UnknownStream
+from streamlift.config import NAME_PATTERN, IceConfig
+from streamlift.errors import (
+    NotReady,
+    StreamError,
+    StreamliftError,
+    UnknownStream,
+    UnsupportedOffer,
+)
 from streamlift.frames import Codec
-from streamlift.media import Role, Session, WhepViewer, WhipPublisher, read_offer
+from streamlift.media import (
+    Role,
+    Session,
+    WhepViewer,
+    WhipPublisher,
+    ice_link,
+    ice_servers,
+    read_fragment,
+    read_offer,
+)
+from streamlift.media.sdp import MAX_CANDIDATES
 from streamlift.routing import Cursor, View, supervise
 
 __all__ = ["StreamName", "signalling"]
 
 MAX_SDP_BYTES = 32 * 1024
 _SDP = "application/sdp"
+_FRAGMENT = "application/trickle-ice-sdpfrag"
 _RETRY_VIEW_S = "1"
 
 signalling = APIRouter(tags=["WHIP and WHEP"])
+
+_ENDPOINT_OPTIONS = {
+    "Accept-Post": _SDP,
+    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match",
+}
+_SESSION_OPTIONS = {
+    "Accept-Patch": _FRAGMENT,
+    "Access-Control-Allow-Methods": "GET, PATCH, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match",
+}
 
 StreamName = Annotated[str, Path(pattern=f"^{NAME_PATTERN}$", description="Stream name")]
 TheService = Annotated[Service, Depends(service_of)]
@@ -34,26 +64,25 @@ async def publish(stream: StreamName, request: Request, service: TheService) -> 
     """Publish: body is an SDP offer, the answer comes back, `Location` names the session."""
     authorise(request, service.config.auth, Scope.PUBLISH)
     _refuse_when_draining(service)
-    offer = read_offer(await _read_sdp(request), Role.PUBLISH)
+    offer = read_offer(await _read_body(request, _SDP), Role.PUBLISH)
     service.router.admit(stream)
+    ice = _ice_now(service)
     with service.sessions.answering():
         publisher = WhipPublisher(
             stream,
-            service.config.ice,
+            ice,
             max_side=service.config.ingest.max_size,
             clock=service.clock,
         )
         answer = await publisher.answer(offer)
-    session = service.sessions.open(Role.PUBLISH, stream, publisher)
+    session = service.sessions.open(Role.PUBLISH, stream, publisher, offer.ice_ufrag)
     service.metrics.count("sessions_total", role="publisher", result="answered")
     work = _run_publisher(service, session, publisher)
     service.tasks.create_task(supervise(f"publisher of stream {stream}", work))
-    headers = {
-        "Location": f"/sessions/{session.id}",
-        # Players of daydream look for the picture under this name.
-        "Livepeer-Playback-URL": str(request.url_for("watch", stream=stream)),
-    }
-    return Response(answer, 201, headers, _SDP)
+    response = _created(session, answer, ice)
+    # Players of daydream look for the picture under this name.
+    response.headers["Livepeer-Playback-URL"] = str(request.url_for("watch", stream=stream))
+    return response
 
 
 @signalling.post("/whep/{stream}", status_code=201, response_class=Response)
@@ -66,19 +95,20 @@ async def watch(
     """Watch: body is an SDP offer, the answer comes back, `Location` names the session."""
     authorise(request, service.config.auth, Scope.VIEW)
     _refuse_when_draining(service)
-    offer = read_offer(await _read_sdp(request), Role.VIEW)
+    offer = read_offer(await _read_body(request, _SDP), Role.VIEW)
     codecs = _codecs_of(service, stream, view)
     router = service.router
+    ice = _ice_now(service)
     with service.sessions.answering():
         viewer = WhepViewer(
             stream,
-            service.config.ice,
+            ice,
             service.packetizer,
             clock=service.clock,
             on_keyframe_request=lambda: _pass_keyframe_request(service, stream, view),
         )
-        answer = await viewer.answer(offer, codecs)
-    session = service.sessions.open(Role.VIEW, stream, viewer)
+        answer = await viewer.answer(offer, codecs, sound=_has_sound(service, stream))
+    session = service.sessions.open(Role.VIEW, stream, viewer, offer.ice_ufrag)
     service.metrics.count("sessions_total", role="viewer", result="answered")
 
     def open_frames() -> AbstractContextManager[Cursor]:
@@ -86,7 +116,72 @@ async def watch(
 
     work = _run_viewer(service, session, viewer, open_frames)
     service.tasks.create_task(supervise(f"viewer of stream {stream}", work))
-    return Response(answer, 201, {"Location": f"/sessions/{session.id}"}, _SDP)
+    return _created(session, answer, ice)
+
+
+@signalling.get("/whip/{stream}", status_code=204)
+async def publish_address(stream: StreamName, request: Request, service: TheService) -> Response:
+    """Nothing to get here; says that the address exists and the token fits."""
+    authorise(request, service.config.auth, Scope.PUBLISH)
+    return Response(status_code=204)
+
+
+@signalling.get("/whep/{stream}", status_code=204)
+async def watch_address(stream: StreamName, request: Request, service: TheService) -> Response:
+    """Nothing to get here; says that the address exists and the token fits."""
+    authorise(request, service.config.auth, Scope.VIEW)
+    return Response(status_code=204)
+
+
+@signalling.options("/whip/{stream}", status_code=204)
+async def publish_options(stream: StreamName, request: Request, service: TheService) -> Response:
+    """What can be posted, and with a valid token which ICE servers to use."""
+    return _options(service, request, Scope.PUBLISH)
+
+
+@signalling.options("/whep/{stream}", status_code=204)
+async def watch_options(stream: StreamName, request: Request, service: TheService) -> Response:
+    """What can be posted, and with a valid token which ICE servers to use."""
+    return _options(service, request, Scope.VIEW)
+
+
+@signalling.options("/sessions/{session_id}", status_code=204)
+async def session_options(session_id: str) -> Response:
+    """What can be patched; the same for all names, known or not."""
+    return Response(status_code=204, headers=_SESSION_OPTIONS)
+
+
+@signalling.get("/sessions/{session_id}", status_code=204)
+async def session_address(session_id: str, request: Request, service: TheService) -> Response:
+    """Nothing to get here (RFC 9725 section 4.2); see /api/v1/sessions for figures."""
+    session = service.sessions.get(session_id)
+    authorise(request, service.config.auth, _door(session))
+    return Response(status_code=204)
+
+
+@signalling.patch("/sessions/{session_id}", status_code=204)
+async def trickle(session_id: str, request: Request, service: TheService) -> Response:
+    """Add ICE candidates (RFC 8840 fragment). An ICE restart is refused; the session goes on."""
+    session = service.sessions.get(session_id)
+    authorise(request, service.config.auth, _door(session))
+    fragment = read_fragment(await _read_body(request, _FRAGMENT))
+    _check_entity_tag(request, session)
+    if fragment.ice_ufrag is not None and fragment.ice_ufrag != session.ice_ufrag:
+        raise Problem(
+            422,
+            "ice-restart",
+            "ICE restart not supported",
+            "the session goes on as it is; to reconnect, delete it and post a new offer",
+            found="another ice-ufrag",
+            expected="the offer's ice-ufrag, or none",
+        )
+    session.candidates += len(fragment.candidates)
+    if session.candidates > MAX_CANDIDATES:
+        raise UnsupportedOffer(
+            "too many ICE candidates", found=session.candidates, expected=MAX_CANDIDATES
+        )
+    await session.peer.add_candidates(fragment.candidates)
+    return Response(status_code=204)
 
 
 @signalling.delete("/sessions/{session_id}")
@@ -123,36 +218,55 @@ async def _run_publisher(service: Service, session: Session, publisher: WhipPubl
             tasks.create_task(publisher.run())
             # Only a publisher that really sends takes a stream over.
             if await publisher.wait_live():
-                try:
-                    await service.router.publish(session.stream, publisher)
-                except StreamliftError as error:
-                    await publisher.aclose(str(error))
-                else:
-                    await publisher.aclose("stream ended")
+                with _relaying(service, session.stream, publisher, tasks):
+                    try:
+                        await service.router.publish(session.stream, publisher)
+                    except StreamliftError as error:
+                        await publisher.aclose(str(error))
+                    else:
+                        await publisher.aclose("stream ended")
     finally:
         service.sessions.remove(session)
+
+
+@contextmanager
+def _relaying(
+    service: Service, stream: str, publisher: WhipPublisher, tasks: asyncio.TaskGroup
+) -> Iterator[None]:
+    """Pass the publisher's sound on, or drain it, until the block ends."""
+    if publisher.audio is None:
+        yield
+        return
+    with service.audio.use(stream) as relay:
+        relaying = tasks.create_task(relay.run(publisher.audio))
+        try:
+            yield
+        finally:
+            relaying.cancel()
 
 
 async def _run_viewer(
     service: Service, session: Session, viewer: WhepViewer, open_frames: Any
 ) -> None:
     try:
-        await viewer.run(open_frames)
+        with service.audio.use(session.stream) as relay, relay.listen() as sound:
+            await viewer.run(open_frames, sound)
     finally:
         service.sessions.remove(session)
 
 
-async def _read_sdp(request: Request) -> str:
+async def _read_body(request: Request, expected: str) -> str:
     """The body, at most 32 KiB. Raises Problem 415, 413 or 400."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != _SDP:
+    if media_type != expected:
         raise Problem(
             415,
             "content-type",
             "Unsupported media type",
-            "an SDP offer is expected",
+            "SDP of another kind is expected",
             found=media_type or "no Content-Type",
-            expected=_SDP,
+            expected=expected,
+            headers={"Accept-Patch" if expected == _FRAGMENT else "Accept-Post": expected},
         )
     body = b""
     async for chunk in request.stream():
@@ -172,6 +286,62 @@ async def _read_sdp(request: Request) -> str:
         raise Problem(
             400, "malformed-sdp", "Malformed SDP", f"the body is not UTF-8 text: {error.reason}"
         ) from error
+
+
+def _check_entity_tag(request: Request, session: Session) -> None:
+    """RFC 9725 section 4.3: 428 without If-Match, 412 with another session's; `*` fits always."""
+    given = request.headers.get("if-match")
+    if given is None:
+        raise Problem(
+            428,
+            "if-match-missing",
+            "If-Match required",
+            "say which ICE session is meant",
+            expected="If-Match with the ETag of the 201",
+        )
+    tags = {tag.strip() for tag in given.split(",")}
+    if not tags & {session.etag, "*", '"*"'}:
+        raise Problem(
+            412,
+            "if-match",
+            "Another ICE session",
+            "the ETag is not that of this session",
+            found=given[:80],
+            expected="the ETag of the 201, or *",
+        )
+
+
+def _ice_now(service: Service) -> IceConfig:
+    """The ICE settings with TURN credentials that are valid from now on."""
+    ice = service.config.ice
+    return dataclasses.replace(ice, servers=ice_servers(ice, service.unix_s()))
+
+
+def _created(session: Session, answer: str, ice: IceConfig) -> Response:
+    response = Response(answer, 201, {"Location": f"/sessions/{session.id}"}, _SDP)
+    response.headers["ETag"] = session.etag
+    _add_links(response, ice)
+    return response
+
+
+def _options(service: Service, request: Request, scope: Scope) -> Response:
+    response = Response(status_code=204, headers=_ENDPOINT_OPTIONS)
+    try:
+        authorise(request, service.config.auth, scope)
+    except Problem:
+        return response  # credentials of a TURN server are for those who may use the service
+    _add_links(response, _ice_now(service))
+    return response
+
+
+def _add_links(response: Response, ice: IceConfig) -> None:
+    for server in ice.servers:
+        response.headers.append("Link", ice_link(server))
+
+
+def _has_sound(service: Service, stream: str) -> bool:
+    publisher = service.router.stream(stream).publisher
+    return publisher is not None and publisher.audio is not None
 
 
 def _codecs_of(service: Service, stream: str, view: View) -> tuple[Codec, ...]:

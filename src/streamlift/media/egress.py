@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,8 +19,9 @@ from streamlift.clock import VIDEO_CLOCK_HZ, Clock
 from streamlift.config import IceConfig
 from streamlift.errors import StreamError, UnsupportedOffer
 from streamlift.frames import Codec, EncodedFrame
+from streamlift.media.audio import AudioFeed, VideoLag
 from streamlift.media.peer import PayloadTrack, Peer, SenderTap, negotiated_codec
-from streamlift.media.sdp import Offer
+from streamlift.media.sdp import Offer, OfferedMedia
 
 __all__ = ["Packetizer", "WhepViewer"]
 
@@ -88,6 +89,8 @@ class WhepViewer:
         self._ready = asyncio.Event()
         self._ended = asyncio.Event()
         self._tap: SenderTap | None = None
+        self._sound: AudioFeed | None = None
+        self._lag = VideoLag()
         self._live = False
 
     @property
@@ -108,10 +111,11 @@ class WhepViewer:
     async def packets_lost(self) -> int:
         return await self._tap.packets_lost() if self._tap else 0
 
-    async def answer(self, offer: Offer, codecs: tuple[Codec, ...]) -> str:
+    async def answer(self, offer: Offer, codecs: tuple[Codec, ...], *, sound: bool = False) -> str:
         """Answer the offer with the first of `codecs` that the viewer has too.
 
-        Raises MalformedSdp, or UnsupportedOffer when no codec fits.
+        With `sound`, an offered audio section is answered `sendonly`, else `inactive`. Raises
+        MalformedSdp, or UnsupportedOffer when no codec fits.
         """
         shared = [codec for codec in codecs if codec in offer.video_codecs]
         if not shared:
@@ -124,7 +128,7 @@ class WhepViewer:
         try:
             for media in offer.media:
                 if media.kind == "audio":
-                    self._peer.add("audio", "inactive")
+                    self._answer_audio(media, sound=sound)
                     continue
                 track = PayloadTrack("video", self._next)
                 transceiver = self._peer.add("video", "sendonly", track)
@@ -137,11 +141,20 @@ class WhepViewer:
             raise
         return answer
 
-    async def run(self, watch: Callable[[], AbstractContextManager[Frames]]) -> None:
+    async def add_candidates(self, candidates: Sequence[str]) -> None:
+        await self._peer.add_candidates(candidates)
+
+    async def run(
+        self,
+        watch: Callable[[], AbstractContextManager[Frames]],
+        sound: AudioFeed | None = None,
+    ) -> None:
         """Send what `watch()` gives until it ends, the viewer is gone, or `aclose` is called.
 
         `watch` is called once media can flow, so that the first frame sent is a fresh keyframe.
+        `sound` is sent beside it, if audio was negotiated, as late as the pictures are.
         """
+        self._sound = sound
         try:
             async with asyncio.TaskGroup() as tasks:
                 watching = tasks.create_task(self._watch(watch))
@@ -186,4 +199,29 @@ class WhepViewer:
         except StopAsyncIteration:
             await self.aclose("stream ended")
             raise MediaStreamError from None
+        self._lag.observe(self._clock.now_s() - frame.arrived_s)
         return self._packetizer.packetize(frame)
+
+    async def _next_sound(self) -> Packetized:
+        """The next Opus packet, when the picture that arrived with it has gone out."""
+        await self._ready.wait()
+        packet = await self._sound.get() if self._sound is not None else None
+        if packet is None:
+            raise MediaStreamError
+        early_s = packet.arrived_s + self._lag.seconds - self._clock.now_s()
+        if early_s > 0:
+            await asyncio.sleep(early_s)
+        return Packetized(packet.pts, (packet.data,))
+
+    def _answer_audio(self, offered: OfferedMedia, *, sound: bool) -> None:
+        if not (sound and offered.has_opus):
+            self._peer.add("audio", "inactive")  # never a refused m-line: some players give up
+            return
+        track = PayloadTrack("audio", self._next_sound)
+        transceiver = self._peer.add("audio", "sendonly", track)
+        self._peer.prefer_opus(transceiver)
+        SenderTap(transceiver.sender, _no_keyframe)
+
+
+def _no_keyframe() -> None:
+    """Sound has none."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from streamlift.clock import Clock
 from streamlift.config import IceConfig
 from streamlift.frames import Codec, CodedAudio, Frame, IngestCounts
 from streamlift.media.assembler import VideoPacket
+from streamlift.media.audio import AudioReceiver
 from streamlift.media.peer import Peer, ReceiverTap
 from streamlift.media.receive import VideoReceiver
-from streamlift.media.sdp import Offer
+from streamlift.media.sdp import Offer, OfferedMedia
 
 __all__ = ["WhipPublisher"]
 
@@ -37,13 +38,15 @@ class WhipPublisher:
         self._video = VideoReceiver(
             f"stream {stream}", video.receiver, max_side=max_side, clock=clock
         )
+        self._audio: AudioReceiver | None = None
         self._ended = asyncio.Event()
 
     # ---- routing.ports.Publisher ----
 
     @property
     def audio(self) -> AsyncIterator[CodedAudio] | None:
-        return None
+        """The publisher's Opus packets; None if it sends none. To be read by one reader."""
+        return self._audio
 
     @property
     def counts(self) -> IngestCounts:
@@ -60,7 +63,7 @@ class WhipPublisher:
             self.reason = reason
             logger.info("stream %s: publisher ends: %s", self.stream, reason)
         self._ended.set()
-        self._video.end()
+        self._end_media()
 
     # ---- the session ----
 
@@ -91,12 +94,15 @@ class WhipPublisher:
         """Answer the offer. Raises MalformedSdp or UnsupportedOffer; nothing stays open then."""
         try:
             if offer.audio is not None:
-                ReceiverTap(self._peer.add("audio", "recvonly").receiver, _drain)
+                self._accept_audio(offer.audio)
             return await self._peer.answer(offer)
         except BaseException:
-            self._video.end()
+            self._end_media()
             await self._peer.close()
             raise
+
+    async def add_candidates(self, candidates: Sequence[str]) -> None:
+        await self._peer.add_candidates(candidates)
 
     async def wait_live(self) -> bool:
         """Wait for the first picture (True) or the end (False)."""
@@ -121,6 +127,22 @@ class WhipPublisher:
             await self.aclose("session ended")
             await self._peer.close()
 
+    def _accept_audio(self, offered: OfferedMedia) -> None:
+        """Opus is kept for relaying; what else there is, is read and forgotten."""
+        transceiver = self._peer.add("audio", "recvonly")
+        if not offered.has_opus:
+            ReceiverTap(transceiver.receiver, _drain)
+            return
+        self._peer.prefer_opus(transceiver)
+        audio = AudioReceiver(transceiver.receiver, clock=self._clock)
+        if offered.direction in ("sendonly", "sendrecv"):
+            self._audio = audio
+
+    def _end_media(self) -> None:
+        self._video.end()
+        if self._audio is not None:
+            self._audio.end()
+
     async def _watch(self) -> None:
         try:
             async with asyncio.timeout(CONNECT_S):
@@ -141,5 +163,5 @@ class WhipPublisher:
         await self.aclose("publisher disconnected")
 
 
-def _drain(packet: VideoPacket) -> None:
-    """Audio is accepted and read, so that nothing piles up, but not used yet."""
+def _drain(packet: VideoPacket, /) -> None:
+    """Audio that cannot be relayed is accepted all the same: half a session is worse than none."""

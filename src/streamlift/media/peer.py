@@ -42,7 +42,7 @@ from aiortc.rtp import (
 )
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 
-from streamlift.config import IceConfig, IceServer
+from streamlift.config import IceConfig
 from streamlift.errors import MalformedSdp, Overloaded, UnsupportedOffer
 from streamlift.frames import Codec
 from streamlift.media.assembler import VideoPacket
@@ -77,7 +77,7 @@ _UNREADABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, Typ
 class PacketSink(Protocol):
     """Takes every media packet of one receiver, in the order of arrival."""
 
-    def __call__(self, packet: VideoPacket) -> None: ...
+    def __call__(self, packet: VideoPacket, /) -> None: ...
 
 
 class SentFrame(Protocol):
@@ -118,16 +118,14 @@ class PayloadTrack(MediaStreamTrack):
 class Peer:
     """An RTCPeerConnection that answers one offer, or makes one."""
 
-    def __init__(self, ice: IceConfig, servers: Sequence[IceServer] | None = None) -> None:
-        """`servers`: STUN and TURN for this session; `ice.servers` if not given."""
-        known = ice.servers if servers is None else servers
-        servers_ = [RTCIceServer(s.urls, s.username, s.credential) for s in known]
+    def __init__(self, ice: IceConfig) -> None:
+        servers = [RTCIceServer(s.urls, s.username, s.credential) for s in ice.servers]
         self._announce = ice.announce
         self._ports = ice.ports
         self._stream_id = str(uuid.uuid4())
         self.connection = RTCPeerConnection(
             # An explicit list, even an empty one: aiortc's default is a public STUN server.
-            RTCConfiguration(iceServers=servers_, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
+            RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
         )
         self.changed = asyncio.Event()
         """Set at every change of `state`."""

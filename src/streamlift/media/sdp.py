@@ -43,6 +43,10 @@ class OfferedMedia:
     direction: str
     codecs: tuple[str, ...]
 
+    @property
+    def has_opus(self) -> bool:
+        return "OPUS" in self.codecs
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:

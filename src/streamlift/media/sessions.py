@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -18,6 +18,7 @@ __all__ = ["MAX_PENDING", "PeerSession", "Session", "Sessions"]
 MAX_PENDING = 64
 _ID_BYTES = 24
 """192 random bits; RFC 9725 asks for at least 122."""
+_ETAG_BYTES = 9
 
 
 class PeerSession(Protocol):
@@ -39,6 +40,10 @@ class PeerSession(Protocol):
 
     async def packets_lost(self) -> int: ...
 
+    async def add_candidates(self, candidates: Sequence[str]) -> None:
+        """Take candidates that the peer found after its offer."""
+        ...
+
     async def aclose(self, reason: str) -> None: ...
 
 
@@ -50,7 +55,12 @@ class Session:
     stream: str
     peer: PeerSession
     created_s: float
+    ice_ufrag: str = ""
+    candidates: int = 0
+    """How many candidates have been trickled."""
     id: str = field(default_factory=lambda: secrets.token_urlsafe(_ID_BYTES))
+    etag: str = field(default_factory=lambda: f'"{secrets.token_urlsafe(_ETAG_BYTES)}"')
+    """Strong entity tag of the ICE session (RFC 9725 section 4.3)."""
     _sampled: tuple[float, int] | None = None
     _bitrate_bps: int = 0
 
@@ -98,8 +108,9 @@ class Sessions:
         finally:
             self._answering -= 1
 
-    def open(self, role: Role, stream: str, peer: PeerSession) -> Session:
-        session = Session(role, stream, peer, self._clock.now_s())
+    def open(self, role: Role, stream: str, peer: PeerSession, ice_ufrag: str = "") -> Session:
+        """Name a session; `ice_ufrag` is the one of the peer's offer."""
+        session = Session(role, stream, peer, self._clock.now_s(), ice_ufrag)
         self._sessions[session.id] = session
         return session
 
