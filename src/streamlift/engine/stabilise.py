@@ -240,7 +240,8 @@ def _choose_motion(lr: Plane, before: Plane, flow: F32) -> _Motion:
 
     Standing still copies pixels exactly; a flow of a tenth of a pixel would blur them each frame.
     """
-    moving = _residual(lr, _warp(before, flow))
+    # Bicubic: a linear lookup half-way between pixels softens edges, which reads as a bad match.
+    moving = _residual(lr, _warp(before, flow, interpolation=cv2.INTER_CUBIC))
     still = _residual(lr, before)
     stay = stay_share(np, moving, still)
     flow *= (1.0 - stay)[..., None]
@@ -259,13 +260,13 @@ def _local_mean(values: F32) -> F32:
     return cast(F32, cv2.resize(cv2.blur(small, (5, 5), dst=small), (width, height)))
 
 
-def _warp(image: Any, flow: F32, *, into: Any = None) -> Any:
-    """Each pixel (x, y) of the result is the image at (x, y) + flow, linearly."""
+def _warp(image: Any, flow: F32, *, into: Any = None, interpolation: int = cv2.INTER_LINEAR) -> Any:
+    """Each pixel (x, y) of the result is the image at (x, y) + flow."""
     return cv2.remap(
         image,
         flow,
         cast(Any, None),
-        cv2.INTER_LINEAR | cv2.WARP_RELATIVE_MAP,
+        interpolation | cv2.WARP_RELATIVE_MAP,
         dst=into,
         borderMode=cv2.BORDER_REPLICATE,
     )

@@ -59,7 +59,7 @@ class TorchStabiliser:
             return hr
         flow = block_motion(lr, state.lr) if flow is None else flow
         # Rounded as the CPU's bytes are, so that both twins decide alike.
-        moving = _residual(lr, _warp(state.lr, flow).round())
+        moving = _residual(lr, _warp(state.lr, flow, mode="bicubic").round().clamp(0, 255))
         still = _residual(lr, state.lr)
         stay = stay_share(torch, moving, still)
         residual = moving + (still - moving) * stay
@@ -186,8 +186,8 @@ def _resized(values: Tensor, shape: torch.Size) -> Tensor:
     return functional.interpolate(values[None], tuple(shape), mode="bilinear")[0]
 
 
-def _warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Each pixel (x, y) of the result is the image (H, W) at (x, y) + flow, linearly."""
+def _warp(image: Tensor, flow: Tensor, *, mode: str = "bilinear") -> Tensor:
+    """Each pixel (x, y) of the result is the image (H, W) at (x, y) + flow."""
     height, width = image.shape
     y = torch.arange(height, device=image.device, dtype=image.dtype)[:, None]
     x = torch.arange(width, device=image.device, dtype=image.dtype)[None, :]
@@ -196,5 +196,5 @@ def _warp(image: Tensor, flow: Tensor) -> Tensor:
         -1,
     )
     return functional.grid_sample(
-        image[None, None], where[None], padding_mode="border", align_corners=True
+        image[None, None], where[None], mode, padding_mode="border", align_corners=True
     )[0, 0]
