@@ -48,7 +48,7 @@ async def serve() -> AsyncIterator[Callable[..., Any]]:
 
 @pytest.fixture
 async def service(serve: Callable[..., Any]) -> Any:
-    """The service with its default configuration."""
+    """The service with the `light` configuration."""
     return await serve()
 
 

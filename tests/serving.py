@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,9 +17,9 @@ from fastapi import FastAPI
 
 from streamlift.api import Service
 from streamlift.app import create_app
-from streamlift.config import Config
+from streamlift.config import BackendConfig, Config
 
-__all__ = ["Served", "serving", "until"]
+__all__ = ["Served", "light", "serving", "until"]
 
 POLL_S = 0.02
 
@@ -65,10 +66,17 @@ class Served:
         return await self.read(f"/api/v1/streams/{name}")
 
 
+def light(**changes: Any) -> Config:
+    """A configuration whose only backend costs next to nothing, with some fields changed."""
+    bicubic = BackendConfig("bicubic", "bicubic")
+    plain = Config(default_backend="bicubic", backends=(bicubic,))
+    return dataclasses.replace(plain, **changes)
+
+
 @asynccontextmanager
 async def serving(config: Config | None = None, *, tls: bool = False) -> AsyncIterator[Served]:
     """Run the service until the block ends; raises if it cannot start or does not end."""
-    config = config or Config()
+    config = config or light()
     app = create_app(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

@@ -71,7 +71,7 @@ backends:
         ("backends: [{upscaler: toy}]", r"backends\[0\] lacks name"),
         ("backends: [{name: 'a b', upscaler: toy}]", "'a b'"),
         ("backends: [{name: a, upscaler: toy}, {name: a, upscaler: toy}]", "same name"),
-        ("default_backend: none", "'none' is not among"),
+        ("default_backend: none", "'none'"),
         ("backends: [{name: bicubic, upscaler: toy, settings: [1]}]", "a mapping"),
         ("- a\n- b", "mapping at the top"),
         ("server: {port: 1", "not valid YAML"),

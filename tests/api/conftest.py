@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from tests.serving import light
 
 from streamlift.app import create_app
 from streamlift.config import Config
@@ -25,7 +26,7 @@ async def call() -> AsyncIterator[Callable[..., Any]]:
     async with AsyncExitStack() as stack:
 
         async def start(config: Config | None = None, base_url: str = BASE) -> httpx.AsyncClient:
-            app = create_app(config or Config())
+            app = create_app(config or light())
             await stack.enter_async_context(app.router.lifespan_context(app))
             return await stack.enter_async_context(client_of(app, base_url))
 
@@ -34,7 +35,7 @@ async def call() -> AsyncIterator[Callable[..., Any]]:
 
 @pytest.fixture
 async def http(call: Callable[..., Any]) -> httpx.AsyncClient:
-    """A client of a service with the default configuration."""
+    """A client of a service with the `light` configuration."""
     client: httpx.AsyncClient = await call()
     return client
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.serving import light
 
 from streamlift.api import check_exposure
 from streamlift.api.auth import is_loopback
@@ -32,7 +33,7 @@ TOKEN_OF = {"publish": "pub-2", "view": "view-1", "control": "ctl-1"}
 
 @pytest.fixture
 async def guarded(call: Callable[..., Any]) -> httpx.AsyncClient:
-    client: httpx.AsyncClient = await call(Config(auth=TOKENS))
+    client: httpx.AsyncClient = await call(light(auth=TOKENS))
     return client
 
 

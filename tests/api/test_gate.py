@@ -7,8 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.serving import light
 
-from streamlift.config import Config, ServerConfig
+from streamlift.config import ServerConfig
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "10.0.0.1", ""])
@@ -40,7 +41,7 @@ async def test_our_own_page_may(http: httpx.AsyncClient) -> None:
 
 async def test_a_listed_origin_may(call: Callable[..., Any]) -> None:
     origin = "https://studio.example"
-    http = await call(Config(server=ServerConfig(allowed_origins=(origin,))))
+    http = await call(light(server=ServerConfig(allowed_origins=(origin,))))
     answer = await http.get("/api/v1/streams", headers={"Origin": origin})
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == origin
@@ -49,7 +50,7 @@ async def test_a_listed_origin_may(call: Callable[..., Any]) -> None:
 
 async def test_a_preflight_is_answered_without_a_token(call: Callable[..., Any]) -> None:
     origin = "https://studio.example"
-    http = await call(Config(server=ServerConfig(allowed_origins=(origin,))))
+    http = await call(light(server=ServerConfig(allowed_origins=(origin,))))
     answer = await http.options(
         "/whip/live",
         headers={"Origin": origin, "Access-Control-Request-Method": "POST"},

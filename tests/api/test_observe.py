@@ -7,8 +7,9 @@ from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+from tests.serving import light
 
-from streamlift.config import BackendConfig, Config
+from streamlift.config import BackendConfig
 
 
 async def test_healthz_answers_with_the_version(http: httpx.AsyncClient) -> None:
@@ -26,7 +27,7 @@ async def test_readyz_is_ready_with_one_ready_backend(http: httpx.AsyncClient) -
 async def test_readyz_says_why_a_backend_is_not_ready(call: Callable[..., Any]) -> None:
     gpu = BackendConfig("gpu", "toy", device="cuda:7")
     plain = BackendConfig("bicubic", "bicubic")
-    http = await call(Config(default_backend="gpu", backends=(gpu, plain)))
+    http = await call(light(default_backend="gpu", backends=(gpu, plain)))
     answer = (await http.get("/readyz")).json()
     assert answer["ready"] or answer["reasons"]
     assert "cuda:7" in answer["backends"]["gpu"]

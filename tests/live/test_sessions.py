@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from tests.clips import coded_clip
 from tests.peers import SDP, ffmpeg_whip, make_offer, publishing, watching
-from tests.serving import Served, serving, until
+from tests.serving import Served, light, serving, until
 
 from streamlift.clock import MonotonicClock
-from streamlift.config import Config, IngestConfig
+from streamlift.config import IngestConfig
 from streamlift.media.measure import measure_whep
 from streamlift.media.sessions import MAX_PENDING
 
@@ -96,7 +96,7 @@ async def test_a_second_publisher_takes_over_and_the_first_is_ended(service: Ser
 
 
 async def test_without_takeover_a_second_publisher_is_refused(serve: Any) -> None:
-    service = await serve(Config(ingest=IngestConfig(takeover=False)))
+    service = await serve(light(ingest=IngestConfig(takeover=False)))
     async with publishing(service.whip(), coded_clip()):
         await service.live()
         async with service.http() as http:
