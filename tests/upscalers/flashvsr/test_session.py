@@ -182,6 +182,7 @@ def test_parking_between_frames_changes_nothing(primed: FlashVsr) -> None:
 # Endless ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(400)  # some ten seconds on a machine that has nothing else to do
 def test_more_chunks_than_the_references_rope_table_has_room_for() -> None:
     session = _smallest().open(Size(32, 32))
     video = _video(8, Size(32, 32))
