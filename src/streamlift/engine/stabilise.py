@@ -244,7 +244,9 @@ def _choose_motion(lr: Plane, before: Plane, flow: F32) -> _Motion:
     moving = _residual(lr, _warp(before, flow, interpolation=cv2.INTER_CUBIC))
     still = _residual(lr, before)
     stay = stay_share(np, moving, still)
-    flow *= (1.0 - stay)[..., None]
+    go = 1.0 - stay
+    # OpenCV multiplies two channels several times faster than NumPy broadcasts one.
+    flow = cast(F32, cv2.multiply(flow, cv2.merge([go, go]), dst=flow))
     return _Motion(flow, moving + (still - moving) * stay)
 
 
