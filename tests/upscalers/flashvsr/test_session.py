@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from streamlift.errors import ConfigError, OutOfMemory, UpscaleError
-from streamlift.frames import Size
+from streamlift.frames import LaneStart, Size
 from streamlift.stamp import draw_stamp, read_stamp
 from streamlift.upscalers import Parkable, create_upscaler
+from streamlift.upscalers.flashvsr.chunks import Chunks
 from streamlift.upscalers.flashvsr.colour import ColourFix
 from streamlift.upscalers.flashvsr.config import (
     DecoderConfig,
@@ -23,6 +24,8 @@ from streamlift.upscalers.flashvsr.config import (
     ModelConfig,
     ProjectorConfig,
     VaeConfig,
+    flashvsr,
+    flashvsr_full,
 )
 from streamlift.upscalers.flashvsr.model import Model
 from streamlift.upscalers.flashvsr.rope import Rotation, SpatialRope
@@ -223,6 +226,25 @@ def test_the_size_of_a_session_is_known_before_it_is_opened(settings: dict[str, 
     assert upscaler.session_bytes(size) == session.nbytes()
     list(session.push(_video(1, size)[0]))
     assert upscaler.session_bytes(size) == session.nbytes()
+
+
+@pytest.mark.parametrize("config", [flashvsr(), flashvsr_full()])
+def test_the_published_sizes_fit_together_from_512_to_1024(config: ModelConfig) -> None:
+    """On the meta device: every shape of a stream, no arithmetic."""
+    meta = torch.device("meta")
+    with meta:
+        model = Model.build(config, context_rows=512).prepare(meta, torch.bfloat16)
+    session = FlashVsr("meta", model, Settings(start=LaneStart.FULL)).open(Size(512, 512))
+    chunks = session._chunks
+    options = replace(chunks.options, attend=lambda q, k, v, blocks: torch.empty_like(q))
+    chunks = Chunks(model, chunks.memory, chunks.noise, options)
+    shapes: list[tuple[int, ...]] = []
+    for _ in range(33):
+        chunks.add(torch.empty(3, 1024, 1024, device=meta))
+        if chunks.wanted == 0:
+            shapes.extend(group.shape for group in chunks.run())
+    first = [(1, 3, 1024, 1024)] + [(4, 3, 1024, 1024)] * 5
+    assert shapes == first + [(4, 3, 1024, 1024)] * 2
 
 
 # Refusals --------------------------------------------------------------------------------------
