@@ -117,6 +117,15 @@ def test_viewers_are_told_of_coming_and_going() -> None:
     assert (ring.viewers, changes.times) == (0, 2)
 
 
+def test_what_a_slow_viewer_missed_is_counted_for_the_stream() -> None:
+    clock, missed = ManualClock(100.0), list[int]()
+    ring = Broadcast(clock, Asked(), on_skipped=missed.append)
+    cursor = ring.cursor()
+    put(ring, clock, *range(30), keyframe_every=25)
+    taken(cursor)
+    assert missed == [25]
+
+
 async def test_iteration_waits_for_the_writer() -> None:
     ring, clock, _ = opened()
     with ring.cursor() as cursor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.routing.fakes import Knobs
-from tests.routing.stage import CHUNKED, Stage, live
-from tests.routing.virtual_time import in_virtual_time
+from tests.routing.fakes import Knobs, stream_frames
+from tests.routing.stage import BASIC, CHUNKED, Stage, live
+from tests.routing.virtual_time import ended, in_virtual_time, settle
 
 from streamlift.errors import NoCapacity, OutOfMemory, UpscaleError
 from streamlift.frames import BackendState
@@ -127,6 +127,31 @@ async def test_a_backend_that_is_still_loading_is_replaced_until_it_is_ready() -
         (aborted,) = stage.log(EventKind.SWITCH_ABORTED)
         assert "loading" in aborted.reason
         assert stage.backends["bicubic"].used == 1
+
+
+@in_virtual_time
+async def test_a_stream_begins_on_the_fallback_while_its_backend_is_loading() -> None:
+    stage = Stage(("ai", "bicubic"), BASIC)
+    ai = stage.backends["ai"]
+    ai.state, ai.reason = BackendState.LOADING, "reading weights"
+    owner = asyncio.ensure_future(stage.stream.run())
+    await settle()
+    viewer = stage.watch()
+    done = asyncio.ensure_future(stage.stream.publish(stage.publisher))
+    await stream_frames(stage.publisher, stage.clock, 25)
+    told = stage.stream.snapshot()
+    assert (told.backend, told.degraded) == ("bicubic", True)
+    assert told.reason == "ai is loading: reading weights"
+    ai.state = BackendState.READY
+    await stream_frames(stage.publisher, stage.clock, 50, first_pts=91_000)
+    told = stage.stream.snapshot()
+    assert (told.backend, told.degraded, told.reason) == ("ai", False, "trying again")
+    viewer.assert_decodable()
+    stage.publisher.end()
+    await ended(done)
+    await stage.stream.close("test over")
+    await ended(owner)
+    await ended(viewer.task)
 
 
 @in_virtual_time

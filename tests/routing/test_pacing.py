@@ -94,6 +94,12 @@ def test_a_stall_of_an_even_lane_is_caught_up_within_half_a_second() -> None:
     assert all(10.3 <= went_s < 10.8 for _, went_s in late)
 
 
+def test_repeated_stalls_of_an_even_lane_delay_nothing_else() -> None:
+    frames = [(pts, ready_s + max(0.0, 0.25 - ready_s % 2.0)) for pts, ready_s in stepped(1000)]
+    added = sorted(went_s - ready_s for _, ready_s, went_s in played(iter(frames)))
+    assert added[int(0.7 * len(added))] < 0.005
+
+
 def test_the_added_delay_is_bounded_by_the_lanes_own_unevenness() -> None:
     out = played(stepped(2000, step=8, lag=4))
     added = [went_s - ready_s for _, ready_s, went_s in out[200:]]

@@ -104,6 +104,26 @@ async def test_a_backend_that_is_not_ready_admits_nobody() -> None:
 
 
 @in_virtual_time
+async def test_while_the_default_is_not_ready_the_fallback_admits() -> None:
+    clock = LoopClock()
+    loading, plain = FakeBackend(clock, "ai"), FakeBackend(clock, "bicubic", slots=1)
+    loading.state = BackendState.LOADING
+    async with asyncio.TaskGroup() as tasks:
+        router = Router(
+            {"ai": loading, "bicubic": plain},
+            "ai",
+            clock=clock,
+            metrics=Metrics(),
+            tasks=tasks,
+            settings=StreamSettings(H264),
+        )
+        router.admit("cam")
+        plain.used = 1
+        with pytest.raises(NoCapacity):
+            router.admit("cam")
+
+
+@in_virtual_time
 async def test_a_broken_publisher_harms_no_other_stream() -> None:
     async with routing() as (router, backend, clock):
         good, bad = FakePublisher(), FakePublisher()

@@ -32,7 +32,8 @@ class Broadcast:
     """The writer never waits: a viewer that is too slow jumps ahead, at its own cost only.
 
     `ask_keyframe` is called when a cursor needs a keyframe that is not there; merging requests is
-    the callee's task. `on_viewers` is called when a cursor comes or goes.
+    the callee's task. `on_viewers` is called when a cursor comes or goes, `on_skipped` with the
+    number of frames that one has jumped over.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class Broadcast:
         clock: Clock,
         ask_keyframe: Callable[[], None],
         on_viewers: Callable[[], None] | None = None,
+        on_skipped: Callable[[int], None] | None = None,
     ) -> None:
         self._clock = clock
         self._ask_keyframe = ask_keyframe
         self._on_viewers = on_viewers
+        self._on_skipped = on_skipped
         self._ring: deque[_Entry] = deque()
         self._first = 0  # sequence number of the ring's oldest entry
         self._keyframe: int | None = None  # sequence number of the newest keyframe
@@ -105,6 +108,10 @@ class Broadcast:
     def _ask(self) -> None:
         self._asked_s = self._clock.now_s()
         self._ask_keyframe()
+
+    def _count_skipped(self, frames: int) -> None:
+        if self._on_skipped is not None:
+            self._on_skipped(frames)
 
     def _leave(self, cursor: Cursor) -> None:
         if cursor in self._cursors:
@@ -192,5 +199,7 @@ class Cursor:
     def _start(self, keyframe: int) -> None:
         self._next = keyframe
         if self._lost_from is not None:
-            self.skipped += keyframe - self._lost_from
+            skipped = keyframe - self._lost_from
             self._lost_from = None
+            self.skipped += skipped
+            self._broadcast._count_skipped(skipped)

@@ -22,7 +22,8 @@ class Outputs:
     """The way out of a stream. `rendition` is the default one, which leads all others.
 
     `ask_keyframe` and `ask_publisher` are called when a viewer (of the source view: the latter)
-    needs a keyframe, `on_viewers` when one comes or goes.
+    needs a keyframe, `on_viewers` when one comes or goes, `on_skipped` with the number of frames
+    that one was too slow for.
     """
 
     def __init__(
@@ -32,13 +33,15 @@ class Outputs:
         ask_keyframe: Callable[[], None],
         ask_publisher: Callable[[], None],
         on_viewers: Callable[[], None],
+        on_skipped: Callable[[int], None],
     ) -> None:
         self._clock = clock
         self._ask_keyframe = ask_keyframe
         self._on_viewers = on_viewers
+        self._on_skipped = on_skipped
         self._broadcasts: dict[Format, Broadcast] = {}
         self._last: dict[Format, tuple[Feed, int]] = {}  # lane and pts of the last frame shown
-        self.source = SourceView(Broadcast(clock, ask_publisher, on_viewers))
+        self.source = SourceView(Broadcast(clock, ask_publisher, on_viewers, on_skipped))
         self.rendition = rendition
         self._broadcast(rendition)
 
@@ -94,7 +97,9 @@ class Outputs:
         kind = _format(rendition)
         broadcast = self._broadcasts.get(kind)
         if broadcast is None:
-            broadcast = Broadcast(self._clock, self._ask_keyframe, self._on_viewers)
+            broadcast = Broadcast(
+                self._clock, self._ask_keyframe, self._on_viewers, self._on_skipped
+            )
             self._broadcasts[kind] = broadcast
         return broadcast
 

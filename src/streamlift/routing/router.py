@@ -95,7 +95,12 @@ class Router:
                 raise StreamTaken(f"stream {name} already has a publisher", found=name)
             return  # takes over the slot, too
         if self._policy is Policy.FIXED:
-            self._must_be_free(self._default_backend)
+            try:
+                self._must_be_free(self._default_backend)
+            except NotReady:
+                if self._fallback is None:
+                    raise
+                self._must_be_free(self._fallback)  # serves until the other is ready
         elif choose(self._policy, self.backends(), None) is None:
             raise NoCapacity("no backend is ready with a free slot; retry later")
 

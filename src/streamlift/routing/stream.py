@@ -92,6 +92,7 @@ class Stream:
             self.request_keyframe,
             self.request_source_keyframe,
             self._viewers_changed,
+            self._skipped,
         )
         self._absence = Absence(clock.now_s())
         self._watched_s = clock.now_s()  # when there last was a viewer
@@ -231,12 +232,13 @@ class Stream:
     def snapshot(self) -> StreamSnapshot:
         """All that the API tells of this stream, now."""
         figures, board, publisher = self._figures, self._board, self._publisher
+        degraded = board is not None and board.degraded
         renditions = tuple(sorted(self._outputs.renditions(), key=lambda r: (r.codec, r.profile)))
         return StreamSnapshot(
             name=self.name,
             state=self._machine.state,
-            reason=self._machine.reason,
-            degraded=board is not None and board.degraded,
+            reason=board.why if degraded and board else self._machine.reason,
+            degraded=degraded,
             backend=self.backend,
             policy=self._autopilot.policy,
             publisher=None if publisher is None else figures.publisher(),
@@ -269,7 +271,7 @@ class Stream:
             self._metrics.count("frames_fallback_total", kind="slate")
         elif self._outputs.leads(encoded):
             self._figures.sent(encoded, self._clock.now_s(), feed.backend)
-            self._apply(StreamEvent.PICTURE, self._machine.reason if self._degraded() else "")
+            self._apply(StreamEvent.PICTURE, "")
 
     def refused(self, error: BackendError) -> None:
         self._refusal = error
@@ -431,12 +433,12 @@ class Stream:
         if self._board is not None:
             self._board.switch(backend, mode, reason)
 
-    def _degraded(self) -> bool:
-        return self._board is not None and self._board.degraded
-
     def _viewers_changed(self) -> None:
         if self._board is not None:
             self._board.set_renditions(self._outputs.renditions())
+
+    def _skipped(self, frames: int) -> None:
+        self._metrics.count("frames_dropped_total", frames, stage="sent", reason="slow_viewer")
 
     def _must_be_open(self) -> None:
         closing = self._close_reason is not None

@@ -29,7 +29,7 @@ from streamlift.routing.crossing import (
 )
 from streamlift.routing.events import EventKind
 from streamlift.routing.feed import Feed
-from streamlift.routing.health import ErrorBudget, fault_kind
+from streamlift.routing.health import ErrorBudget, fault_kind, info_within
 from streamlift.routing.playout import Playout
 from streamlift.routing.ports import Backend, Lane
 from streamlift.routing.supervise import supervise
@@ -100,6 +100,7 @@ class Switchboard:
         self._playout = Playout(clock, self._aim, viewport.show, self._went_out)
         self.wanted = wanted
         self.degraded = False
+        self.why = ""  # why it is degraded
 
     # What the stream asks.
 
@@ -458,6 +459,7 @@ class Switchboard:
             feed.owed.clear()
             feed.retire()
         self.degraded = self.degraded or backend != self.wanted
+        self.why = f"{feed.backend} failed: {reason}"
         follower = Feed(
             backend,
             feed.size,
@@ -468,7 +470,7 @@ class Switchboard:
         )
         crossing = self._begin(follower, CrossingKind.HANDOVER, reason, now_s)
         crossing.before, crossing.fault = feed.backend, True
-        self._viewport.crossing(True, f"{feed.backend} failed: {reason}")
+        self._viewport.crossing(True, self.why)
         for frame in owed:
             follower.offer(frame, now_s)
 
@@ -509,7 +511,9 @@ class Switchboard:
         """The backend for a lane that is opened now."""
         if self._fallback is None or self._usable(self.wanted, now_s):
             return self.wanted
+        info = info_within(self._backends[self.wanted].info(), self._budgets[self.wanted])
         self.degraded = self._fallback != self.wanted
+        self.why = f"{self.wanted} is {info.state}: {info.reason or 'failed just now'}"
         return self._fallback
 
     def _usable(self, backend: str, now_s: float) -> bool:
