@@ -8,6 +8,7 @@ block without any key block gives zeros. Every implementation gives the same for
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -85,7 +86,7 @@ def attend_exact(q: Tensor, k: Tensor, v: Tensor, blocks: BlockLists) -> Tensor:
 
 def attend_flex(q: Tensor, k: Tensor, v: Tensor, blocks: BlockLists) -> Tensor:
     """FlexAttention with the lists as full blocks, so that nothing is masked inside one."""
-    flex, block_mask_type = _flex(q.device.type)
+    flex, block_mask_type, forward_only = _flex(q.device.type)
     used = blocks.index[None]
     mask = block_mask_type.from_kv_blocks(
         torch.zeros_like(blocks.count)[None],
@@ -95,7 +96,7 @@ def attend_flex(q: Tensor, k: Tensor, v: Tensor, blocks: BlockLists) -> Tensor:
         BLOCK_SIZE=WINDOW_TOKENS,
         mask_mod=None if q.is_cuda else _inside(blocks),
         seq_lengths=(q.shape[1], k.shape[1]),
-        compute_q_blocks=False,
+        **forward_only,
     )
     out: Tensor = flex(q[None], k[None], v[None], block_mask=mask)[0]
     return out
@@ -139,8 +140,12 @@ def _triton() -> Attend:
 
 
 @cache
-def _flex(device_type: str) -> tuple[Any, Any]:
+def _flex(device_type: str) -> tuple[Any, Any, dict[str, bool]]:
+    """flex_attention, BlockMask, and what tells the latter to leave out the lists for gradients."""
     from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
     compiled = torch.compile(flex_attention, dynamic=False) if device_type == "cuda" else None
-    return compiled or flex_attention, BlockMask
+    known = inspect.signature(BlockMask.from_kv_blocks).parameters
+    # torch 2.6 makes them always.
+    forward_only = {"compute_q_blocks": False} if "compute_q_blocks" in known else {}
+    return compiled or flex_attention, BlockMask, forward_only
