@@ -1,10 +1,17 @@
 """Video encoding and bitstream helpers."""
 
 from streamlift.codec.bitstream import is_keyframe, nal_types
-from streamlift.codec.encoder import H264Encoder, VideoEncoder, Vp8Encoder, open_encoder
+from streamlift.codec.encoder import (
+    AdjustableEncoder,
+    H264Encoder,
+    VideoEncoder,
+    Vp8Encoder,
+    open_encoder,
+)
 from streamlift.codec.levels import h264_level
 
 __all__ = [
+    "AdjustableEncoder",
     "H264Encoder",
     "VideoEncoder",
     "Vp8Encoder",

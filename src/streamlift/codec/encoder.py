@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import av
 import numpy as np
@@ -15,7 +15,7 @@ from streamlift.codec.levels import h264_level
 from streamlift.errors import UpscaleError
 from streamlift.frames import Codec, Colour, Plane, Planes, Rendition, Size
 
-__all__ = ["H264Encoder", "VideoEncoder", "Vp8Encoder", "open_encoder"]
+__all__ = ["AdjustableEncoder", "H264Encoder", "VideoEncoder", "Vp8Encoder", "open_encoder"]
 
 _MATRICES = {"bt601": 6, "bt709": 1}  # av.video.reformatter.Colorspace / ITU-T H.273 codes
 _TIME_BASE = Fraction(1, VIDEO_CLOCK_HZ)
@@ -32,6 +32,15 @@ class VideoEncoder(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class AdjustableEncoder(Protocol):
+    """Optional: an encoder whose bit rate may change while it runs, without a keyframe."""
+
+    def set_bitrate(self, bitrate_bps: int) -> int:
+        """Change the rate; returns the rate used, which may be lower than asked."""
+        ...
 
 
 def open_encoder(

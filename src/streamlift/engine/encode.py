@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from streamlift.clock import Clock
-from streamlift.codec import VideoEncoder, open_encoder
+from streamlift.codec import AdjustableEncoder, VideoEncoder, open_encoder
 from streamlift.errors import StreamliftError, UpscaleError
 from streamlift.frames import Colour, EncodedFrame, Planes, Rendition, Size, StageTimes
 
@@ -121,8 +121,7 @@ class EncodeThread:
         if size != self._size or picture.colour != self._colour:
             self._close_encoders()
             self._size, self._colour = size, picture.colour
-        for gone in self._encoders.keys() - wanted:
-            self._encoders.pop(gone).close()
+        self._follow(wanted)
         keyframe = self._keyframe_wanted.is_set()
         if keyframe:
             self._keyframe_wanted.clear()
@@ -146,7 +145,28 @@ class EncodeThread:
                 )
             )
 
+    def _follow(self, wanted: frozenset[Rendition]) -> None:
+        """Where only the bit rate changed, the encoder runs on: opening one costs a keyframe."""
+        spare = self._encoders.keys() - wanted
+        for rendition in wanted - self._encoders.keys():
+            for former in spare:
+                if _runs_on(self._encoders[former], former, rendition):
+                    self._encoders[rendition] = self._encoders.pop(former)
+                    spare.remove(former)
+                    break
+        for former in spare:
+            self._encoders.pop(former).close()
+
     def _close_encoders(self) -> None:
         for encoder in self._encoders.values():
             encoder.close()
         self._encoders.clear()
+
+
+def _runs_on(encoder: VideoEncoder, former: Rendition, wanted: Rendition) -> bool:
+    """Give the running encoder the new bit rate, if it is of the same format and takes it."""
+    if (former.codec, former.profile) != (wanted.codec, wanted.profile):
+        return False
+    if not isinstance(encoder, AdjustableEncoder):
+        return False
+    return encoder.set_bitrate(wanted.bitrate_bps) == wanted.bitrate_bps
