@@ -31,7 +31,15 @@ def create_api(
     config: Config, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
 ) -> FastAPI:
     """`lifespan` starts the service and puts it at `app.state.service`."""
-    app = FastAPI(title="streamlift", version=__version__, description=_ABOUT, lifespan=lifespan)
+    # FastAPI's own pages load their scripts from elsewhere; ours work without a network.
+    app = FastAPI(
+        title="streamlift",
+        version=__version__,
+        description=_ABOUT,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
     install_problems(app)
     for router in (signalling, control, events, observe):
         app.include_router(router)
@@ -42,6 +50,10 @@ def create_api(
         @app.get("/", include_in_schema=False)
         async def page() -> FileResponse:
             return FileResponse(folder / "index.html", headers={"Cache-Control": "no-cache"})
+
+        @app.get("/docs", include_in_schema=False)
+        async def docs() -> FileResponse:
+            return FileResponse(folder / "docs.html")
 
     app.add_middleware(Gate, config=config)
     return app

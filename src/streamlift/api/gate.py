@@ -27,7 +27,6 @@ _PAGE_POLICY = (
     "connect-src 'self'; frame-ancestors 'none'"
 )
 _POSTED_SDP = ("/whip/", "/whep/")
-_DOCS = ("/docs", "/redoc")
 
 
 class Gate:
@@ -50,7 +49,7 @@ class Gate:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._add_headers(MutableHeaders(scope=message), origin, scope["path"])
+                self._add_headers(MutableHeaders(scope=message), origin)
             await send(message)
 
         preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
@@ -83,11 +82,10 @@ class Gate:
             )
         return None
 
-    def _add_headers(self, headers: MutableHeaders, origin: str | None, path: str) -> None:
+    def _add_headers(self, headers: MutableHeaders, origin: str | None) -> None:
         for name, value in _SECURITY.items():
             headers.setdefault(name, value)
-        if not path.startswith(_DOCS):  # the API's documentation page loads its own scripts
-            headers.setdefault("Content-Security-Policy", _PAGE_POLICY)
+        headers.setdefault("Content-Security-Policy", _PAGE_POLICY)
         if origin is not None:
             headers["Access-Control-Allow-Origin"] = origin
             headers["Access-Control-Expose-Headers"] = _EXPOSED
