@@ -11,7 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from streamlift.engine.quality_bench import standard_methods, synthetic_clips, upscaler_method
+from streamlift.engine.quality_bench import (
+    bench_quality,
+    standard_methods,
+    synthetic_clips,
+    upscaler_method,
+)
 from streamlift.errors import ConfigError, MediaError
 from streamlift.frames import Planes, Size
 from streamlift.quality import (
@@ -41,7 +46,7 @@ def clip() -> Clip:
 
 
 def test_the_table_has_a_row_for_each_clip_rate_and_method(clip: Clip) -> None:
-    rows = quality_table([clip], [bicubic(), lanczos()], [None, 1_500_000])
+    rows = quality_table([clip], [bicubic(), lanczos()], [None, 1_500_000], timed_frames=2)
     assert [(r.clip, r.bitrate_bps, r.method) for r in rows] == [
         ("page", None, "bicubic"),
         ("page", None, "Lanczos"),
@@ -60,12 +65,12 @@ def test_a_method_is_opened_afresh_for_each_clip_and_rate(clip: Clip) -> None:
         return bicubic().open()
 
     method = Method("counted", opening)  # type: ignore[arg-type]
-    quality_table([clip, clip], [method], [None, 1_500_000])
+    quality_table([clip, clip], [method], [None, 1_500_000], timed_frames=2)
     assert len(opened) == 4 + 1  # and once for the time
 
 
 def test_the_markdown_gives_gains_over_bicubic(clip: Clip) -> None:
-    text = render_table(quality_table([clip], [bicubic(), lanczos()], [None]))
+    text = render_table(quality_table([clip], [bicubic(), lanczos()], [None], timed_frames=2))
     assert "**uncompressed**, mean of 1 clips" in text
     bicubic_line, lanczos_line = text.strip().splitlines()[-2:]
     assert bicubic_line.split("|")[3].strip() == "+0.00"
@@ -134,6 +139,16 @@ def test_an_upscaler_of_another_kind_is_refused() -> None:
     upscaler.spec = UpscalerSpec("slow", scale=2, first=1, step=8, lag=4)
     with pytest.raises(ConfigError, match="not slow"):
         upscaler_method(upscaler)
+
+
+def test_the_benchmark_reads_files_and_renders_every_method(tmp_path: Path) -> None:
+    path = _video(tmp_path / "clip.mp4", width=128, height=128)
+    upscaler = Compact(Tier.XS, Precision.FP32)
+    text = bench_quality([path], upscaler=upscaler, bitrates=[1_500_000], frames=3, timed_frames=2)
+    assert "**1.5 Mbit/s**, mean of 1 clips" in text
+    assert [line.split("|")[1].strip() for line in text.splitlines()[4:9]] == [
+        method.name for method in standard_methods(upscaler)
+    ]
 
 
 def test_there_are_nine_synthetic_clips_and_they_do_not_change() -> None:

@@ -1,0 +1,103 @@
+"""The training kit: the graph computes what was trained, from data that seeds decide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the training kit needs torch")
+pytest.importorskip("onnx", reason="the training kit needs onnx")
+
+import onnxruntime
+import torch
+from scripts.train_compact.data import DataPlan, load_clips, make_clips
+from scripts.train_compact.export import Calibration, calibrate, export
+from scripts.train_compact.net import TIERS, CompactNet
+from scripts.train_compact.train import Schedule, load_trained, train
+
+from streamlift.quality.synthetic import synthetic_clip
+
+
+@pytest.fixture
+def net() -> CompactNet:
+    torch.manual_seed(0)
+    return CompactNet(TIERS["xs"])
+
+
+def test_the_untrained_linear_path_is_bicubic(net: CompactNet) -> None:
+    silent = [net.tail.direct, net.tail.point, net.tail.bias]
+    for parameter in silent:
+        torch.nn.init.zeros_(parameter)
+    picture = synthetic_clip("leaves", side=64, frames=1)[0].astype(np.float32)
+    with torch.no_grad():
+        found = net(torch.from_numpy(picture)[None, None] / 255)[0, 0].numpy() * 255
+    expected = cv2.resize(picture, (128, 128), interpolation=cv2.INTER_CUBIC)
+    assert np.abs(found - expected).max() < 1e-3
+
+
+def test_the_float_graph_equals_the_network(net: CompactNet, tmp_path: Path) -> None:
+    picture = synthetic_clip("leaves", side=64, frames=1)[0]
+    export(net, tmp_path / "net.onnx", None, {})
+    with torch.no_grad():
+        levels = net(torch.from_numpy(picture)[None, None].float() / 255)[0, 0].numpy() * 255
+    expected = np.clip(np.rint(levels), 0, 255)
+    assert np.abs(_run(tmp_path / "net.onnx", picture) - expected).max() <= 1
+
+
+def test_the_integer_graph_is_near_the_float_graph(net: CompactNet, tmp_path: Path) -> None:
+    picture = synthetic_clip("leaves", side=64, frames=1)[0]
+    export(net, tmp_path / "float.onnx", None, {})
+    export(net, tmp_path / "integer.onnx", calibrate(net, picture[None]), {})
+    graphs = [_run(tmp_path / f"{name}.onnx", picture) for name in ("float", "integer")]
+    assert np.abs(graphs[0] - graphs[1]).mean() < 1.0
+
+
+def test_exporting_twice_gives_the_same_bytes(net: CompactNet, tmp_path: Path) -> None:
+    calibration = Calibration((0.01, 0.02, 0.02), 0.1)
+    for name in ("one", "two"):
+        export(net, tmp_path / name, calibration, {"tier": "xs"})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_data_follow_from_the_seed_and_resume(tmp_path: Path) -> None:
+    pytest.importorskip("skimage", reason="the data maker needs scikit-image's photographs")
+    plan = DataPlan(clips=2, seed=31, side=128, frames=4, published=True)
+    for folder in ("one", "two"):
+        make_clips(tmp_path / folder, plan)
+    first, second = (load_clips(tmp_path / folder) for folder in ("one", "two"))
+    assert first[0].shape == (6, 64, 64)
+    assert first[1].shape == (6, 128, 128)
+    for one, other in zip(first, second, strict=True):
+        assert np.array_equal(one, other)
+    kept = tmp_path / "one" / "00000.npz"
+    before = kept.stat().st_mtime_ns
+    make_clips(tmp_path / "one", plan)
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_no_clips_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="run the `data` command first"):
+        load_clips(tmp_path)
+
+
+def test_a_few_steps_lower_the_loss_and_can_be_loaded(tmp_path: Path) -> None:
+    hr = np.stack(synthetic_clip("leaves", side=128, frames=2))
+    lr = np.stack([cv2.resize(y, (64, 64), interpolation=cv2.INTER_AREA) for y in hr])
+    schedule = Schedule("xs", steps=30, batch=2, patch=32, warm_up=5, averaging=0.5)
+    trained = train(lr, hr, (lr, hr), schedule, tmp_path / "xs.pt")
+    again = load_trained(tmp_path / "xs.pt")
+    assert again.schedule == schedule
+    assert again.log == trained.log
+    assert torch.equal(again.net.skip, trained.net.skip)
+
+
+def _run(
+    path: Path, picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    edged = cv2.copyMakeBorder(picture, 2, 2, 2, 2, cv2.BORDER_REPLICATE)
+    (output,) = session.run(None, {"lr": edged[None, None]})
+    return np.asarray(output[0, 0], np.float32)
