@@ -34,8 +34,8 @@ def bench_quality(
     """The quality table in markdown, for video files whose centre square is the ground truth.
 
     Without files: the nine synthetic clips. `upscaler`: a per-frame one on YUV planes; None means
-    `compact` as this machine would run it. CPU time is the median of `timed_frames`. Takes minutes. Raises MediaError for unreadable files,
-    ConfigError for an upscaler of another kind.
+    `compact` as this machine would run it. CPU time is the median of `timed_frames`. Takes
+    minutes. Raises MediaError for unreadable files, ConfigError for an upscaler of another kind.
     """
     clips = [read_clip(path, frames=frames) for path in paths] or synthetic_clips(frames=24)
     methods = standard_methods(upscaler or Compact.from_settings({}))
