@@ -118,7 +118,7 @@ class Life:
         self.pts += count * 3600
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(ACTIONS, min_size=3, max_size=30))
 @in_virtual_time
 async def test_viewers_can_decode_and_everything_is_closed_at_the_end(
@@ -149,7 +149,7 @@ async def test_viewers_can_decode_and_everything_is_closed_at_the_end(
     assert len(asyncio.all_tasks()) == 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.floats(0.01, 3.0)), max_size=12))
 @in_virtual_time
 async def test_switches_between_equal_backends_lose_and_repeat_nothing(
