@@ -20,6 +20,7 @@ from streamlift.engine import Accelerator, EngineBackend, accelerators
 from streamlift.errors import ConfigError
 from streamlift.frames import Codec, Rendition, Stabilise
 from streamlift.media import Packetizer, Sessions
+from streamlift.media.pulls import Pulls
 from streamlift.media.slate import slate
 from streamlift.metrics import Metrics
 from streamlift.routing import EventLog, Policy, Router, StreamSettings, supervise
@@ -48,6 +49,7 @@ class Demo:
 def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None = None) -> FastAPI:
     """The service as an ASGI application. Nothing runs before its lifespan starts."""
     time = clock or MonotonicClock()
+    pulls = Pulls(config.sources, config.ice, max_side=config.ingest.max_size, clock=time)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -72,6 +74,7 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
                     slate=slate,
                 ),
                 events=events,
+                pulls=pulls,
                 sessions=Sessions(time),
                 packetizer=Packetizer(),
                 tasks=tasks,

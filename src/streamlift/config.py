@@ -31,6 +31,7 @@ __all__ = [
     "IceServer",
     "IngestConfig",
     "ServerConfig",
+    "SourcesConfig",
     "check_name",
     "load_config",
 ]
@@ -110,6 +111,19 @@ class EncodeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SourcesConfig:
+    """Where streams may be pulled from: nowhere, unless hosts are allowed.
+
+    `allowed_hosts`: names, *.domain, addresses or networks; private addresses only if listed.
+    `daydream_key`: secret, best given as STREAMLIFT_SOURCES__DAYDREAM_KEY.
+    """
+
+    allowed_hosts: tuple[str, ...] = ()
+    daydream_url: str = "https://api.daydream.live"
+    daydream_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class BackendConfig:
     """A named upscaler and where it runs. `device`: cpu, cuda:0, or a pattern such as H100|H200."""
 
@@ -129,6 +143,7 @@ class Config:
     ice: IceConfig = IceConfig()
     ingest: IngestConfig = IngestConfig()
     encode: EncodeConfig = EncodeConfig()
+    sources: SourcesConfig = SourcesConfig()
     default_backend: str = "compact"
     backends: tuple[BackendConfig, ...] = (
         BackendConfig("compact", "compact", settings={"stabilise": "lite"}),

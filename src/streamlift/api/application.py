@@ -17,6 +17,7 @@ from streamlift.api.gate import Gate
 from streamlift.api.observe import observe
 from streamlift.api.problems import install_problems
 from streamlift.api.signalling import signalling
+from streamlift.api.sources import sources
 from streamlift.config import Config
 
 __all__ = ["create_api"]
@@ -41,7 +42,7 @@ def create_api(
         redoc_url=None,
     )
     install_problems(app)
-    for router in (signalling, control, events, observe):
+    for router in (signalling, control, events, observe, sources):
         app.include_router(router)
     web = resources.files("streamlift") / "web"
     with resources.as_file(web) as folder:
