@@ -22,6 +22,19 @@ ARTIFACTS = ROOT / "artifacts"
 PLAYING = """() => ["video-source", "video-upscaled"].every(
     (id) => document.getElementById(id).videoWidth > 0)"""
 
+WATCH_GAPS = """() => {
+  window.gaps = [];
+  const { video } = streamlift.upscaled;
+  let before = null;
+  const note = (now) => {
+    if (before !== null) gaps.push(now - before);
+    before = now;
+    video.requestVideoFrameCallback(note);
+  };
+  video.requestVideoFrameCallback(note);
+}"""
+"""Collects the milliseconds between the frames that are shown."""
+
 
 @pytest.fixture(scope="module")
 def demo_url() -> Iterator[str]:
@@ -66,9 +79,33 @@ def test_both_halves_of_the_demo_show_the_same_frame(page: Page, demo_url: str) 
     page.screenshot(path=ARTIFACTS / "console-compare.png")
 
 
+def test_clicking_through_every_ready_backend_never_interrupts_the_picture(
+    page: Page, demo_url: str
+) -> None:
+    page.goto(demo_url)
+    wait_until(page, PLAYING)
+    page.evaluate(WATCH_GAPS)
+    wait_until(page, "() => gaps.length >= 50")
+    usual_ms = max(page.evaluate("() => gaps.splice(0)"))
+    session = page.evaluate("() => streamlift.upscaled.session.id")
+    page.wait_for_selector("#backend-list button:not(:disabled)")
+    names = page.locator("#backend-list button:not(:disabled) strong").all_inner_texts()
+    for name in (*names, names[0]):
+        page.click(f"#backend-list button:has(strong:text-is('{name}'))")
+        wait_until(page, f"() => document.getElementById('n-backend').textContent === '{name}'")
+        wait_until(page, "() => gaps.length >= 25")
+        # A busy machine drops frames all the time; a switch may not be worse than that.
+        assert max(page.evaluate("() => gaps.splice(0)")) <= max(1000, 3 * usual_ms)
+    assert page.evaluate("() => streamlift.upscaled.session.id") == session
+    assert "Switched" in page.inner_text("#event-list")
+
+
 def test_a_camera_published_on_the_page_comes_back_upscaled(page: Page, demo_url: str) -> None:
     page.context.grant_permissions(["camera"], origin=demo_url.rstrip("/"))
     page.goto(demo_url)
+    # The demo leaves its place on the default backend, which may have only one.
+    page.click("#backend-list button:has(strong:text-is('bicubic')):not(:disabled)")
+    wait_until(page, "() => document.getElementById('n-backend').textContent === 'bicubic'")
     page.fill("#publish-name", "mine")
     page.click("#publish-start")
     wait_until(page, "() => streamlift.publisher.phase === 'live'")

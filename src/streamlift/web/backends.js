@@ -95,6 +95,7 @@ export class BackendPanel {
     setText(this.#message, `Asked for ${label}.`);
     try {
       this.showStream(await this.api.switchTo(this.#stream, wanted));
+      if ("policy" in wanted) setText(this.#message, `Policy: ${label}.`);
     } catch (error) {
       setText(
         this.#message,

@@ -36,6 +36,13 @@ export class EventLog extends EventTarget {
   /** @param {import("./api.js").ServiceEvent} event */
   #take(event) {
     this.#last = event.seq;
+    // The events of a switch tell more than the state "switching" does.
+    if (event.from !== "switching" && event.to !== "switching") this.#show(event);
+    this.dispatchEvent(new CustomEvent("event", { detail: event }));
+  }
+
+  /** @param {import("./api.js").ServiceEvent} event */
+  #show(event) {
     this.#panel.hidden = false;
     this.#list.prepend(
       make("li", {}, [
@@ -45,7 +52,6 @@ export class EventLog extends EventTarget {
       ]),
     );
     while (this.#list.childElementCount > SHOWN) this.#list.lastElementChild?.remove();
-    this.dispatchEvent(new CustomEvent("event", { detail: event }));
   }
 }
 
@@ -54,7 +60,7 @@ function describe(event) {
   const text = describeSwitch(event);
   if (text) return text;
   const change = [event.from, event.to].filter(Boolean).join(" → ");
-  const words = event.event.replace(".", " ");
+  const words = event.event === "stream.state" ? "" : event.event.replace(".", " ");
   return [words, change, event.reason && `(${event.reason})`].filter(Boolean).join(" ");
 }
 

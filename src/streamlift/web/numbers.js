@@ -110,7 +110,7 @@ function stageRow(stage, index) {
 /** @param {Record<string, number>} dropped @returns {string} such as "3 stale, 1 damaged" */
 function reasons(dropped) {
   const counts = Object.entries(dropped).filter(([, count]) => count > 0);
-  return counts.length ? counts.map(([reason, count]) => `${count} ${reason}`).join(", ") : "0";
+  return counts.length ? counts.map(([reason, count]) => `${count} ${reason.replaceAll("_", " ")}`).join(", ") : "0";
 }
 
 /** @param {string} name @param {string} text */
