@@ -105,9 +105,13 @@ async def serving(config: Config | None = None, *, tls: bool = False) -> AsyncIt
 
 
 async def until(
-    check: Callable[[], bool | Awaitable[bool]], what: str, *, timeout_s: float = 10.0
+    check: Callable[[], bool | Awaitable[bool]],
+    what: str,
+    *,
+    timeout_s: float = 10.0,
+    show: Callable[[], object] = lambda: "",
 ) -> None:
-    """Look again and again until `check` holds; fail with `what` was waited for."""
+    """Look again and again until `check` holds; fail with `what` was waited for, and `show()`."""
     try:
         async with asyncio.timeout(timeout_s):
             while True:
@@ -116,4 +120,4 @@ async def until(
                     return
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
-        raise AssertionError(f"waited {timeout_s:g} s in vain for {what}") from None
+        raise AssertionError(f"waited {timeout_s:g} s in vain for {what} {show()}") from None

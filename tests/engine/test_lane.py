@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.peers import decode
 from tests.serving import until
 
 from streamlift.clock import Clock, ManualClock
+from streamlift.codec import open_encoder
 from streamlift.engine.engine import Engine
 from streamlift.engine.lane import MAX_QUEUED, EngineLane
 from streamlift.errors import OutOfMemory, UpscaleError
@@ -81,7 +83,7 @@ async def test_a_keyframe_request_makes_exactly_one_keyframe(clock: Clock) -> No
 
 
 async def test_a_second_rendition_is_encoded_while_it_is_wanted(
-    clock: Clock, opened: list[Rendition]
+    clock: Clock, encoders: Encoders
 ) -> None:
     async with _lane(Bicubic(), clock) as lane:
         frames = aiter(lane)
@@ -92,11 +94,12 @@ async def test_a_second_rendition_is_encoded_while_it_is_wanted(
             lane.offer(frame(number))
             got = [await anext(frames) for _ in wanted]
             seen.append({(e.rendition.codec, e.keyframe) for e in got})
+        assert encoders.opened == [H264, VP8], "one encoder each, opened once"
+        assert encoders.closed == [VP8]
     h264, vp8 = Codec.H264, Codec.VP8
     assert seen[0] == {(h264, True)}
     assert seen[1] == seen[4] == seen[5] == {(h264, False)}
     assert seen[2] == {(h264, False), (vp8, True)}
-    assert opened == [H264, VP8], "one encoder each, opened once"
 
 
 async def test_frames_that_waited_too_long_are_dropped_and_counted(clock: ManualClock) -> None:
@@ -139,6 +142,22 @@ async def test_pictures_the_encoder_has_no_time_for_are_counted(
         shown = [e async for e in lane]
         assert set(lane.dropped) == {"encode_busy"}
         assert len(shown) + lane.dropped["encode_busy"] == 30
+
+
+async def test_pictures_that_waited_too_long_for_the_encoder_are_counted(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = _SlowEncoder()
+    monkeypatch.setattr("streamlift.engine.encode.open_encoder", lambda *_, **__: slow)
+    async with _lane(Bicubic(), clock) as lane:
+        for number in range(6):
+            lane.offer(frame(number))
+        await until(lambda: slow.busy.is_set() and not lane._inbox, "all to be upscaled")
+        clock.advance(0.6)
+        slow.go.set()
+        lane.finish()
+        assert [e.pts // TICKS async for e in lane] == [0]
+        assert lane.dropped == {"encode_busy": 5}
 
 
 @pytest.mark.parametrize(
@@ -224,7 +243,7 @@ async def test_closing_never_waits_for_a_hung_model_and_frees_its_slot_once(cloc
 
 @pytest.mark.parametrize("way", ["finish", "close"])
 async def test_the_encode_thread_and_its_encoders_end_with_the_lane(
-    clock: Clock, way: str, opened: list[Rendition]
+    clock: Clock, way: str, encoders: Encoders
 ) -> None:
     async with _lane(Bicubic(), clock) as lane:
         lane.offer(frame(0))
@@ -235,7 +254,7 @@ async def test_the_encode_thread_and_its_encoders_end_with_the_lane(
         else:
             await lane.aclose()
         await until(lambda: "encode-test" not in _threads(), "the encode thread to end")
-        assert opened == []
+        assert encoders.closed == encoders.opened == [H264]
 
 
 async def test_a_replayed_frame_that_was_shown_already_is_not_shown_again(clock: Clock) -> None:
@@ -254,40 +273,44 @@ async def test_the_stabiliser_keeps_the_count(clock: Clock) -> None:
 # ---- fakes ----
 
 
+@dataclass
+class Encoders:
+    """The renditions of all encoders that were opened and closed, in order."""
+
+    opened: list[Rendition] = field(default_factory=list)
+    closed: list[Rendition] = field(default_factory=list)
+
+
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[Rendition]:
-    """The renditions of the encoders that were opened and not closed again by the lane's end.
-
-    A closed one is removed only when the thread ends, so that re-opening would show.
-    """
-    from streamlift.codec import open_encoder
-
-    now: list[Rendition] = []
+def encoders(monkeypatch: pytest.MonkeyPatch) -> Encoders:
+    """Real encoders, with a note of each."""
+    noted = Encoders()
 
     def open_noted(rendition: Rendition, *args: Any, **kwargs: Any) -> Any:
         encoder = open_encoder(rendition, *args, **kwargs)
-        now.append(rendition)
+        noted.opened.append(rendition)
         close = encoder.close
 
         def close_noted() -> None:
+            noted.closed.append(rendition)
             close()
-            if rendition is H264:
-                now.clear()
 
         encoder.close = close_noted  # type: ignore[method-assign]
         return encoder
 
     monkeypatch.setattr("streamlift.engine.encode.open_encoder", open_noted)
-    return now
+    return noted
 
 
 class _SlowEncoder:
     """Waits at its first picture until it may go on."""
 
     def __init__(self) -> None:
+        self.busy = threading.Event()
         self.go = threading.Event()
 
     def encode(self, planes: Planes, pts: int, *, keyframe: bool) -> tuple[bytes, bool]:
+        self.busy.set()
         self.go.wait(20)
         return b"data", False
 

@@ -103,7 +103,11 @@ async def _watch_muxer(
             await asyncio.gather(second.wait_more(5), third.wait_more(5))
             assert (await service.stream(stream))["viewers"] == 2
         sent = await muxer.wait()
-        await until(lambda: _settled(service, stream, sent), "all frames to be accounted for")
+        await until(
+            lambda: _settled(service, stream, sent),
+            f"all {sent} frames to be accounted for",
+            show=lambda: service.parts.router.stream(stream).snapshot().frames,
+        )
     return figures
 
 

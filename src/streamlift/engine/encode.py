@@ -18,6 +18,7 @@ __all__ = ["EncodeThread", "Picture"]
 logger = logging.getLogger(__name__)
 
 _ASSUMED_FPS = 30.0
+_MAX_WAIT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +36,8 @@ class Picture:
 class EncodeThread:
     """Owns the encoders of one lane; one open encoder a rendition, whatever the viewers do.
 
-    `deliver` and `fail` are called on this thread.
+    `deliver`, `skip` and `done` are called on this thread; `skip` for a picture that waited more
+    than half a second, because the machine encodes less than comes.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class EncodeThread:
         depth: int,
         clock: Clock,
         deliver: Callable[[EncodedFrame], None],
+        skip: Callable[[], None],
         done: Callable[[StreamliftError | None], None],
     ) -> None:
         self._renditions = renditions
@@ -55,6 +58,7 @@ class EncodeThread:
         self._fps = fps or _ASSUMED_FPS
         self._clock = clock
         self._deliver = deliver
+        self._skip = skip
         self._done = done
         self._pictures: queue.Queue[Picture | None] = queue.Queue(maxsize=depth)
         self._encoders: dict[Rendition, VideoEncoder] = {}
@@ -115,6 +119,9 @@ class EncodeThread:
     def _encode(self, picture: Picture) -> None:
         if self._last_pts is not None and picture.pts <= self._last_pts:
             return  # a replayed frame that was delivered already
+        if self._clock.now_s() - picture.ready_s > _MAX_WAIT_S:
+            self._skip()
+            return
         self._last_pts = picture.pts
         wanted = self._renditions
         size = picture.planes.size

@@ -83,6 +83,7 @@ class EngineLane:
             depth=max(_ENCODE_DEPTH, 4 + 2 * max(spec.first, spec.step + spec.lag)),
             clock=clock,
             deliver=lambda encoded: self._post(self._deliver, encoded),
+            skip=self._count_skip,
             done=lambda error: self._post(self._end, error),
         )
         engine.attach(self)
@@ -207,8 +208,11 @@ class EngineLane:
                 ),
             )
             if not self._encode.offer(picture):
-                with self._engine.changed:
-                    self._dropped["encode_busy"] += 1
+                self._count_skip()
+
+    def _count_skip(self) -> None:
+        with self._engine.changed:
+            self._dropped["encode_busy"] += 1
 
     def _drop_stale(self) -> None:
         """Oldest first: late is lost. Called with the engine's lock held."""
