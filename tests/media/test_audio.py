@@ -26,6 +26,7 @@ from streamlift.media.audio import (
     AudioRelays,
     VideoLag,
 )
+from streamlift.media.egress import WhepViewer
 from streamlift.media.peer import PayloadTrack, Peer, ReceiverTap, SenderTap
 
 PACKET_S = 0.02
@@ -214,7 +215,8 @@ async def test_sound_reaches_the_viewer_as_it_was_and_as_late_as_the_picture(
             assert heard.answer.split("\r\nm=")[2].count("a=sendonly") == 1
             await until(lambda: len(heard.sound) > 60, "sound", timeout_s=15)
             (session,) = [s for s in served.parts.sessions if s.role == "view"]
-            lag_s = session.peer._lag.seconds  # type: ignore[attr-defined]
+            assert isinstance(session.peer, WhepViewer)
+            lag_s = session.peer.lag_s
             assert publisher.sent
     numbers = [struct.unpack("!Ld", payload)[0] for _, payload in heard.sound]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))

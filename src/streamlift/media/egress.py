@@ -4,66 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from fractions import Fraction
 
-import av
-from aiortc.codecs.h264 import H264Encoder
-from aiortc.codecs.vpx import Vp8Encoder
-from aiortc.mediastreams import MediaStreamError
-
-from streamlift.clock import VIDEO_CLOCK_HZ, Clock
+from streamlift.clock import Clock
 from streamlift.config import IceConfig
 from streamlift.errors import StreamError, UnsupportedOffer
-from streamlift.frames import Codec, EncodedFrame
-from streamlift.media.audio import AudioFeed, VideoLag
-from streamlift.media.peer import PayloadTrack, Peer, SenderTap, negotiated_codec
+from streamlift.frames import Codec
+from streamlift.media.audio import AudioFeed
+from streamlift.media.outgoing import Frames, OutgoingMedia
+from streamlift.media.packetizer import Packetized, Packetizer
+from streamlift.media.peer import Peer, SenderTap, negotiated_codec
 from streamlift.media.sdp import Offer, OfferedMedia
 
-__all__ = ["Packetizer", "WhepViewer"]
+__all__ = ["Packetized", "Packetizer", "WhepViewer"]
 
 logger = logging.getLogger(__name__)
 
 CONNECT_S = 10.0
-_CACHED = 128
-Frames = AsyncIterator[EncodedFrame]
-_TIME_BASE = Fraction(1, VIDEO_CLOCK_HZ)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Packetized:
-    """Fits `peer.SentFrame`."""
-
-    pts: int
-    payloads: tuple[bytes, ...]
-
-
-class Packetizer:
-    """RTP payloads of encoded frames (RFC 6184, RFC 7741), made once and shared by all viewers."""
-
-    def __init__(self) -> None:
-        # Keyed by identity; the frame itself is kept in the value so that its id stays its own.
-        self._made: OrderedDict[int, tuple[EncodedFrame, Packetized]] = OrderedDict()
-        self._h264 = H264Encoder()
-        self._vp8 = Vp8Encoder()
-
-    def packetize(self, frame: EncodedFrame) -> Packetized:
-        made = self._made.get(id(frame))
-        if made is not None:
-            return made[1]
-        packet = av.Packet(frame.data)
-        packet.pts = frame.pts
-        packet.time_base = _TIME_BASE
-        packer = self._h264 if frame.rendition.codec is Codec.H264 else self._vp8
-        payloads, _ = packer.pack(packet)
-        packetized = Packetized(frame.pts, tuple(payloads))
-        self._made[id(frame)] = (frame, packetized)
-        if len(self._made) > _CACHED:
-            self._made.popitem(last=False)
-        return packetized
 
 
 class WhepViewer:
@@ -82,15 +40,12 @@ class WhepViewer:
         self.codec: Codec | None = None
         self.reason: str | None = None
         self._peer = Peer(ice)
-        self._packetizer = packetizer
-        self._clock = clock
+        self._media = OutgoingMedia(
+            packetizer, clock=clock, on_end=lambda: self.aclose("stream ended")
+        )
         self._on_keyframe_request = on_keyframe_request
-        self._frames: Frames | None = None
-        self._ready = asyncio.Event()
         self._ended = asyncio.Event()
         self._tap: SenderTap | None = None
-        self._sound: AudioFeed | None = None
-        self._lag = VideoLag()
         self._live = False
 
     @property
@@ -99,6 +54,11 @@ class WhepViewer:
         if self.reason is not None:
             return "closed"
         return "live" if self._live else "connecting"
+
+    @property
+    def lag_s(self) -> float:
+        """How long a picture takes from its arrival here to being sent on."""
+        return self._media.lag_s
 
     @property
     def rtp_origin(self) -> int | None:
@@ -130,8 +90,7 @@ class WhepViewer:
                 if media.kind == "audio":
                     self._answer_audio(media, sound=sound)
                     continue
-                track = PayloadTrack("video", self._next)
-                transceiver = self._peer.add("video", "sendonly", track)
+                transceiver = self._peer.add("video", "sendonly", self._media.video)
                 self._peer.prefer(transceiver, shared[:1])
                 self._tap = SenderTap(transceiver.sender, self._on_keyframe_request)
             answer = await self._peer.answer(offer)
@@ -154,10 +113,9 @@ class WhepViewer:
         `watch` is called once media can flow, so that the first frame sent is a fresh keyframe.
         `sound` is sent beside it, if audio was negotiated, as late as the pictures are.
         """
-        self._sound = sound
         try:
             async with asyncio.TaskGroup() as tasks:
-                watching = tasks.create_task(self._watch(watch))
+                watching = tasks.create_task(self._watch(watch, sound))
                 await self._ended.wait()
                 watching.cancel()
         finally:
@@ -170,7 +128,9 @@ class WhepViewer:
             logger.info("stream %s: viewer ends: %s", self.stream, reason)
         self._ended.set()
 
-    async def _watch(self, watch: Callable[[], AbstractContextManager[Frames]]) -> None:
+    async def _watch(
+        self, watch: Callable[[], AbstractContextManager[Frames]], sound: AudioFeed | None
+    ) -> None:
         try:
             async with asyncio.timeout(CONNECT_S):
                 connected = await self._peer.wait_connected()
@@ -181,44 +141,20 @@ class WhepViewer:
             await self.aclose("connection failed")
             return
         try:
-            with watch() as self._frames:
+            with watch() as frames:
                 self._live = True
-                self._ready.set()
+                self._media.begin(frames, sound)
                 await self._peer.wait_gone()
         except StreamError as error:
             await self.aclose(str(error))  # the stream ended while this viewer was connecting
         else:
             await self.aclose("viewer disconnected")
 
-    async def _next(self) -> Packetized:
-        """Called by the sender for the next frame; its way to end is MediaStreamError."""
-        await self._ready.wait()
-        assert self._frames is not None
-        try:
-            frame = await anext(self._frames)
-        except StopAsyncIteration:
-            await self.aclose("stream ended")
-            raise MediaStreamError from None
-        self._lag.observe(self._clock.now_s() - frame.arrived_s)
-        return self._packetizer.packetize(frame)
-
-    async def _next_sound(self) -> Packetized:
-        """The next Opus packet, when the picture that arrived with it has gone out."""
-        await self._ready.wait()
-        packet = await self._sound.get() if self._sound is not None else None
-        if packet is None:
-            raise MediaStreamError
-        early_s = packet.arrived_s + self._lag.seconds - self._clock.now_s()
-        if early_s > 0:
-            await asyncio.sleep(early_s)
-        return Packetized(packet.pts, (packet.data,))
-
     def _answer_audio(self, offered: OfferedMedia, *, sound: bool) -> None:
         if not (sound and offered.has_opus):
             self._peer.add("audio", "inactive")  # never a refused m-line: some players give up
             return
-        track = PayloadTrack("audio", self._next_sound)
-        transceiver = self._peer.add("audio", "sendonly", track)
+        transceiver = self._peer.add("audio", "sendonly", self._media.audio)
         self._peer.prefer_opus(transceiver)
         SenderTap(transceiver.sender, _no_keyframe)
 
