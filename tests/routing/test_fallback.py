@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.routing.fakes import Knobs, stream_frames
+from tests.routing.fakes import FakePublisher, Knobs, stream_frames
 from tests.routing.stage import BASIC, CHUNKED, Stage, live
 from tests.routing.virtual_time import ended, in_virtual_time, settle
 
@@ -187,3 +187,25 @@ async def test_a_switch_to_a_full_backend_keeps_the_old_one() -> None:
             NoCapacity("all 0 slots of b are taken")
         )
         assert stage.log(EventKind.FAULT) == []
+
+
+@in_virtual_time
+async def test_a_lane_that_fails_while_the_publisher_leaves_is_no_switch() -> None:
+    async with live("ai", "bicubic", seconds=2.0) as stage:
+        stage.backends["ai"].knobs = Knobs(opening_s=0.5, fail_at=0)
+        second = FakePublisher()
+        done = asyncio.ensure_future(stage.stream.publish(second))
+        await stream_frames(second, stage.clock, 5, first_pts=500_000)
+        second.end()
+        await ended(done)
+        await asyncio.sleep(2.0)
+        assert stage.stream.snapshot().state is StreamState.WAITING
+        assert stage.log(EventKind.SWITCH_ABORTED) == []
+        assert [backend.used for backend in stage.backends.values()] == [0, 0]
+        third = FakePublisher()
+        stage.backends["ai"].knobs = Knobs()
+        done = asyncio.ensure_future(stage.stream.publish(third))
+        await stream_frames(third, stage.clock, 25)
+        assert stage.stream.snapshot().state is StreamState.LIVE
+        third.end()
+        await ended(done)

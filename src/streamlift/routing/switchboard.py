@@ -12,7 +12,6 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from streamlift.clock import Clock
 from streamlift.errors import NoCapacity
@@ -29,9 +28,10 @@ from streamlift.routing.crossing import (
 )
 from streamlift.routing.events import EventKind
 from streamlift.routing.feed import Feed
-from streamlift.routing.health import ErrorBudget, fault_kind, info_within
+from streamlift.routing.health import ErrorBudget, FaultKind, fault_kind, info_within
 from streamlift.routing.playout import Playout
 from streamlift.routing.ports import Backend, Lane
+from streamlift.routing.reports import Crossing, Reports
 from streamlift.routing.supervise import supervise
 from streamlift.routing.viewport import Viewport
 
@@ -48,20 +48,6 @@ REOPEN_S = 0.25
 """Before a failed fallback is opened again."""
 OPENING_S = 5.0
 """A backend that says it is ready must have a lane open by then; a newcomer has `ABORT_S`."""
-
-
-@dataclass(slots=True)
-class _Crossing:
-    """A move from the shown lane to the coming one."""
-
-    kind: CrossingKind
-    before: str | None
-    after: str
-    reason: str
-    began_s: float
-    wanted_before: str | None = None  # what an abort of a requested switch goes back to
-    fault: bool = False
-    asked_s: float = float("-inf")
 
 
 class Switchboard:
@@ -85,13 +71,13 @@ class Switchboard:
         self._budgets = budgets
         self._viewport = viewport
         self._clock = clock
-        self._metrics = metrics
+        self._reports = Reports(viewport, metrics)
         self._tasks = tasks
         self._open_feeds: set[Feed] = set()
         self._shown: Feed | None = None
         self._coming: Feed | None = None
-        self._crossing: _Crossing | None = None
-        self._landing: tuple[_Crossing, float | None] | None = None  # cut, first picture awaited
+        self._crossing: Crossing | None = None
+        self._landing: tuple[Crossing, float | None] | None = None  # cut, first picture awaited
         self._held_back_s = 0.0  # delay kept by constant latency
         self._request: tuple[str, str] | None = None  # a switch to begin: reason, wanted before
         self._retry_s = float("-inf")
@@ -229,14 +215,11 @@ class Switchboard:
         feed = Feed(self.wanted, old.size, now_s)
         crossing = self._begin(feed, CrossingKind.SWITCH, reason, now_s)
         crossing.wanted_before = wanted_before
-        self._viewport.crossing(True, f"switching to {self.wanted}")
-        self._viewport.tell(
-            EventKind.SWITCH_STARTED, before=old.backend, after=self.wanted, reason=reason
-        )
+        self._reports.switch_began(crossing)
 
-    def _begin(self, feed: Feed, kind: CrossingKind, reason: str, now_s: float) -> _Crossing:
+    def _begin(self, feed: Feed, kind: CrossingKind, reason: str, now_s: float) -> Crossing:
         before = None if self._shown is None else self._shown.backend
-        crossing = _Crossing(kind, before, feed.backend, reason, now_s)
+        crossing = Crossing(kind, before, feed.backend, reason, now_s)
         predecessor = None
         if self._shown is not None and self._shown.backend == feed.backend:
             predecessor = self._shown.task
@@ -275,7 +258,7 @@ class Switchboard:
             return True
         return self._shown is not None and self._shown.owes_between(self._playout.last_pts, pts)
 
-    def _cut(self, feed: Feed, crossing: _Crossing, key: int) -> None:
+    def _cut(self, feed: Feed, crossing: Crossing, key: int) -> None:
         """From its keyframe on, the coming lane is the shown one."""
         old, offset, high = self._shown, self._playout.pace.offset, feed.offsets.high
         pending = self._playout.forget()
@@ -309,28 +292,7 @@ class Switchboard:
             self.degraded = False
             self._retry_after_s = RETRY_S
             self._budgets[feed.backend].works(now_s)
-        if crossing.kind is CrossingKind.SWITCH or crossing.fault:
-            self._report(crossing, gap_s)
-
-    def _report(self, crossing: _Crossing, gap_s: float | None) -> None:
-        before, after = crossing.before or "", crossing.after
-        gap_ms = None if gap_s is None else round(gap_s * 1000, 1)
-        self._viewport.tell(
-            EventKind.SWITCHED,
-            before=crossing.before,
-            after=after,
-            gap_ms=gap_ms,
-            reason=crossing.reason,
-        )
-        self._count_switch(before, after, "ok")
-        if gap_s is not None:
-            name = "failover_gap_seconds" if crossing.fault else "backend_switch_gap_seconds"
-            self._metrics.observe(name, gap_s)
-        self._viewport.crossing(False, crossing.reason)
-
-    def _count_switch(self, before: str, after: str, result: str) -> None:
-        labels = {"from": before, "to": after, "result": result}  # `from` is no Python name
-        self._metrics.count("backend_switch_total", 1, **labels)
+        self._reports.landed(crossing, gap_s)
 
     def _abort(self, reason: str, *, keep_wanted: bool) -> None:
         """Give up a switch; the shown lane stays."""
@@ -343,11 +305,7 @@ class Switchboard:
             self.wanted = crossing.wanted_before
         self._retry_s = self._clock.now_s() + self._retry_after_s
         self._retry_after_s = min(2 * self._retry_after_s, LONGEST_RETRY_S)
-        self._count_switch(crossing.before or "", crossing.after, "aborted")
-        self._viewport.tell(
-            EventKind.SWITCH_ABORTED, before=crossing.before, after=crossing.after, reason=reason
-        )
-        self._viewport.crossing(False, f"switch to {crossing.after} aborted: {reason}")
+        self._reports.aborted(crossing, reason)
 
     def _settle_handover(self, now_s: float) -> None:
         """Another handover is due before this one is done: show what there is, or give it up."""
@@ -362,8 +320,7 @@ class Switchboard:
             self._viewport.drop("superseded", len(feed.owed))
         self._coming = self._crossing = None
         feed.retire()
-        if crossing.fault:
-            self._viewport.crossing(False, crossing.reason)
+        self._reports.superseded(crossing)
 
     # Pacing.
 
@@ -436,28 +393,25 @@ class Switchboard:
         log.warning("stream %s: %s: %s: %r", self._stream, feed.backend, kind, error)
         if kind.counts:
             self._budgets[feed.backend].fault(now_s, reason)
-            self._metrics.count("backend_faults_total", kind=kind, backend=feed.backend)
+        if feed is self._front() and not feed.finished:
+            self._replace(feed, kind, f"{kind}: {reason}", now_s)
+            return
+        self._reports.fault(feed, kind, None, f"{kind}: {reason}")
         if feed is self._coming and self.crossing_to is not None:
-            if kind.counts:
-                self._tell_fault(feed, None, f"{kind}: {reason}")
             self._abort(reason, keep_wanted=False)
-        elif feed is self._front() and not feed.finished:
-            self._replace(feed, f"{kind}: {reason}", now_s)
+        elif feed is self._coming:
+            self._settle_handover(now_s)
 
-    def _replace(self, feed: Feed, reason: str, now_s: float) -> None:
+    def _replace(self, feed: Feed, kind: FaultKind, reason: str, now_s: float) -> None:
         """Open a lane on the fallback backend and give it all that the failed one owed."""
         if self.crossing_to is not None:
             self._abort(f"{feed.backend} failed meanwhile", keep_wanted=True)
-        backend = self._fallback or feed.backend
-        self._tell_fault(feed, backend, reason)
+        owed = list(feed.owed)
+        feed.owed.clear()
         if feed is self._coming:
-            owed = list(feed.owed)
-            feed.owed.clear()
             self._settle_handover(now_s)
-        else:
-            owed = list(feed.owed)
-            feed.owed.clear()
-            feed.retire()
+        feed.retire()
+        backend = self._fallback or feed.backend
         self.degraded = self.degraded or backend != self.wanted
         self.why = f"{feed.backend} failed: {reason}"
         follower = Feed(
@@ -468,14 +422,11 @@ class Switchboard:
             fallback=True,
             delay_s=REOPEN_S if feed.backend == backend else 0.0,
         )
+        self._reports.fault(feed, kind, backend, reason)
         crossing = self._begin(follower, CrossingKind.HANDOVER, reason, now_s)
         crossing.before, crossing.fault = feed.backend, True
-        self._viewport.crossing(True, self.why)
         for frame in owed:
             follower.offer(frame, now_s)
-
-    def _tell_fault(self, feed: Feed, after: str | None, reason: str) -> None:
-        self._viewport.tell(EventKind.FAULT, before=feed.backend, after=after, reason=reason)
 
     async def _watch(self) -> None:
         due_s = self._clock.now_s()
