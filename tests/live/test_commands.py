@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.clips import coded_clip
+from tests.commands import START_S, address, running
 from tests.peers import publishing
 from tests.serving import Served, until
 
@@ -32,14 +29,13 @@ WATCH_KEYS = {
     "lost",
     "repeated",
 }
-START_S = 30.0
 
 
 async def test_serve_with_the_demo_can_be_watched_and_ends_at_a_signal(tmp_path: Path) -> None:
-    async with _run(
+    async with running(
         "serve", "--port", "0", "--demo", "--backend", "bicubic", "--log-format", "json"
     ) as serve:
-        url = await _address(serve)
+        url = await address(serve)
         report = await _watch(f"{url}/whep/demo")
         assert set(report) == WATCH_KEYS
         assert report["size"] == [1024, 1024]
@@ -59,7 +55,7 @@ async def test_serve_with_the_demo_can_be_watched_and_ends_at_a_signal(tmp_path:
 
 async def test_publish_ends_well_after_its_time(service: Served) -> None:
     arguments = ("--demo", "--stamp", "--size", "256x256", "--seconds", "4", service.whip())
-    async with _run("publish", *arguments) as publish:
+    async with running("publish", *arguments) as publish:
         await service.live(timeout_s=START_S)
         frames = (await service.stream())["frames"]
         assert frames["decoded"] > 0
@@ -72,7 +68,7 @@ async def test_publish_ends_well_after_its_time(service: Served) -> None:
 async def test_publish_plays_a_file(service: Served, tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
     _write_clip(clip)
-    async with _run("publish", str(clip), service.whip()) as publish:
+    async with running("publish", str(clip), service.whip()) as publish:
         output, errors = await asyncio.wait_for(publish.communicate(), START_S)
     assert publish.returncode == 0, errors.decode()
     assert b"publishing 192x160 at 20 fps" in output
@@ -83,7 +79,7 @@ async def test_watch_without_any_frame_ends_with_3(service: Served) -> None:
     tiny = coded_clip(Size(32, 32), 3, stamped=False)  # too small: never shown
     async with publishing(service.whip(), tiny):
         await until(lambda: service.state() is not None, "the stream to be known")
-        async with _run("watch", service.whep(), "--seconds", "0.1", "--json") as watch:
+        async with running("watch", service.whep(), "--seconds", "0.1", "--json") as watch:
             output, errors = await asyncio.wait_for(watch.communicate(), START_S)
     assert watch.returncode == 3, errors.decode()
     report = json.loads(output)
@@ -91,51 +87,17 @@ async def test_watch_without_any_frame_ends_with_3(service: Served) -> None:
 
 
 async def test_watch_of_a_stream_that_is_not_there_ends_with_1(service: Served) -> None:
-    async with _run("watch", service.whep("none")) as watch:
+    async with running("watch", service.whep("none")) as watch:
         _, errors = await asyncio.wait_for(watch.communicate(), START_S)
     assert watch.returncode == 1
     assert errors.decode().splitlines()[-1].startswith("streamlift: ")
     assert "409" in errors.decode()
 
 
-@asynccontextmanager
-async def _run(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A command as a child process, which is gone when the block ends."""
-    environment = {
-        k: v
-        for k, v in os.environ.items()
-        if k != "PYTHONASYNCIODEBUG" and not k.startswith("STREAMLIFT_")
-    }
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "streamlift.cli",
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def _address(serve: asyncio.subprocess.Process) -> str:
-    assert serve.stdout is not None
-    line = (await asyncio.wait_for(serve.stdout.readline(), START_S)).decode()
-    found = re.search(r"http://127\.0\.0\.1:\d+", line)
-    assert found, line
-    return found[0]
-
-
 async def _watch(url: str) -> dict[str, Any]:
     """`watch --json`, again as long as nothing is published yet."""
     for _ in range(20):
-        async with _run("watch", url, "--seconds", "2", "--json") as watch:
+        async with running("watch", url, "--seconds", "2", "--json") as watch:
             output, errors = await asyncio.wait_for(watch.communicate(), START_S)
         if watch.returncode == 0:
             report: dict[str, Any] = json.loads(output)
