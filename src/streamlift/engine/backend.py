@@ -13,9 +13,10 @@ import numpy as np
 
 from streamlift.clock import VIDEO_CLOCK_HZ, Clock, MonotonicClock
 from streamlift.engine.chain import UpscaleChain
-from streamlift.engine.devices import Accelerator, resolve_device
+from streamlift.engine.devices import Accelerator, free_memory, resolve_device
 from streamlift.engine.engine import Engine
 from streamlift.engine.lane import EngineLane
+from streamlift.engine.padding import padded_size
 from streamlift.errors import NoCapacity, NotReady, StreamliftError
 from streamlift.frames import (
     BackendInfo,
@@ -123,6 +124,7 @@ class EngineBackend:
                 found=f"{self._lanes} streams",
                 expected=f"fewer than {self._total_slots()}",
             )
+        self._must_fit(size)
         if self._engine.busy_s > _STUCK_S:
             self._replace_engine()
         spec = self._upscaler.spec
@@ -142,6 +144,18 @@ class EngineBackend:
     async def aclose(self) -> None:
         if not await asyncio.to_thread(self._engine.stop):
             logger.warning("backend %s: the model is stuck; its thread was left behind", self.name)
+
+    def _must_fit(self, size: Size) -> None:
+        """Refuse now rather than run out of memory in mid-stream, which would harm the others."""
+        assert self._upscaler is not None
+        free = free_memory(self._device)
+        needed = self._upscaler.session_bytes(padded_size(size, self._upscaler.spec.multiple))
+        if free is not None and needed > free:
+            raise NoCapacity(
+                f"backend {self.name} has no memory for another stream of {size}",
+                found=f"{free / 1e9:.1f} GB free",
+                expected=f"{needed / 1e9:.1f} GB",
+            )
 
     def _lane_closed(self) -> None:
         self._lanes -= 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from streamlift.errors import ConfigError, NotReady
 
-__all__ = ["Accelerator", "accelerators", "resolve_device"]
+__all__ = ["Accelerator", "accelerators", "free_memory", "resolve_device"]
 
 _DRIVER_NODES = ("/dev/nvidiactl", "/dev/nvhost-ctrl", "/dev/dxg")
 
@@ -42,6 +42,16 @@ def accelerators() -> tuple[Accelerator, ...]:
         )
         for index in range(torch.cuda.device_count())
     )
+
+
+def free_memory(device: str) -> int | None:
+    """Bytes free on a CUDA device now; None for the CPU, whose memory is not rationed."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free)
 
 
 def resolve_device(wanted: str, present: tuple[Accelerator, ...]) -> str:
