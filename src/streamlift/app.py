@@ -126,14 +126,16 @@ def _gpu_backends(gpu: Accelerator) -> tuple[BackendConfig, ...]:
 
 
 def _default_of(config: Config, backends: Mapping[str, EngineBackend]) -> tuple[str, Policy]:
-    """The backend to start with, and the policy; a policy starts on the plainest that is there."""
+    """The backend that must be ready first, and the policy that new streams start with.
+
+    Where nothing is configured the policy chooses: the best that is here, and for one stream
+    more than that can hold, the next best instead of a refusal.
+    """
     named = config.default_backend
     if named in POLICIES:
         return ("compact" if "compact" in backends else FALLBACK), Policy(named)
-    gpu_added = len(backends) > len(config.backends)
-    if gpu_added and config.default_backend == Config().default_backend:
-        return named, Policy.AUTO
-    return named, Policy.FIXED
+    untouched = (named, config.backends) == (Config().default_backend, Config().backends)
+    return named, Policy.AUTO if untouched else Policy.FIXED
 
 
 def _build_backend(
