@@ -19,8 +19,9 @@ __all__ = ["Offsets", "Pace"]
 RECENT_OFFSETS = 128
 LOW, MIDDLE, HIGH = 0.05, 0.5, 0.97
 SKEW = 1.2
-"""How much further the high offset may lie above the median than the low one below it. Steps give
-evenly spread offsets; a long tail is an overload or a stall, for which no viewer should wait."""
+"""How much further (and one frame time) the high offset may lie above the median than the low one
+below it. Steps give evenly spread offsets; a long tail is an overload or a stall, for which no
+viewer should wait."""
 LONGEST_ADDED_S = 0.8
 """Bursts of 12 frames in and steps of 8 out need 0.72 s at 25 fps."""
 RECENT_SPACINGS = 48
@@ -67,7 +68,8 @@ class Offsets:
         if not self._sorted:
             return None
         low, middle, high = (self._quantile(q) for q in (LOW, MIDDLE, HIGH))
-        return min(high, middle + SKEW * (middle - low), low + LONGEST_ADDED_S)
+        usual = middle + SKEW * (middle - low) + self._step_s
+        return min(high, usual, low + LONGEST_ADDED_S)
 
     @property
     def spread(self) -> float:
