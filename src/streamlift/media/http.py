@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ipaddress
 from types import TracebackType
 
 import httpx
@@ -19,23 +19,22 @@ class Unreachable(StreamliftError):
     """Nobody answers at that address."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a POST brought: the SDP, and the session's address if the server named one."""
-
-    sdp: str
-    resource: httpx.URL | None
-
-
 class Signalling:
     """Posts one offer and deletes the session at the end; an async context manager."""
 
     def __init__(self, url: str, token: str | None) -> None:
         self._url = url
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        # A service on this machine has a certificate for its public name, or a self-signed one;
+        # what never leaves the machine needs neither, but then it may not be sent elsewhere.
+        elsewhere = not _is_loopback(url)
         # trust_env off: a proxy meant for the web is no way to a media server on this machine.
         self._http = httpx.AsyncClient(
-            headers=headers, timeout=_TIMEOUT_S, follow_redirects=True, trust_env=False
+            headers=headers,
+            timeout=_TIMEOUT_S,
+            verify=elsewhere,
+            follow_redirects=elsewhere,
+            trust_env=False,
         )
         self._resource: httpx.URL | None = None
 
@@ -75,6 +74,14 @@ class Signalling:
             # Relative to the address that answered, after redirects.
             self._resource = response.url.join(location)
         return response.text
+
+
+def _is_loopback(url: str) -> bool:
+    try:
+        host = httpx.URL(url).host
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except (httpx.InvalidURL, ValueError):
+        return False
 
 
 def _refused(url: str, response: httpx.Response) -> StreamliftError:
