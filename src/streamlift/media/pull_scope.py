@@ -198,7 +198,10 @@ class ScopeSource:
 
 
 def initial_parameters(pipeline: str, parameters: Parameters) -> dict[str, Any]:
-    """What makes a receiving-only offer work: text mode, and the graph from pipeline to sink."""
+    """What makes a receiving-only offer work: text mode, and the graph from pipeline to sink.
+
+    `parameters` win, so a graph of one's own may be given.
+    """
     edge = {
         "from": pipeline,
         "from_port": "video",
@@ -213,8 +216,8 @@ def initial_parameters(pipeline: str, parameters: Parameters) -> dict[str, Any]:
     return {
         "input_mode": "text",
         "pipeline_ids": [pipeline],
-        **parameters,
         "graph": {"nodes": nodes, "edges": [edge]},
+        **parameters,
     }
 
 
