@@ -95,6 +95,17 @@ def test_mistakes_of_the_configuration_end_with_2(
     assert named in _only_line(capsys)
 
 
+def test_files_that_are_no_certificate_and_key_end_with_2(
+    tmp_path: Path, certificate: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_text("hello", encoding="utf-8")
+    config = tmp_path / "config.yaml"
+    config.write_text(f"server: {{tls_cert: {wrong}, tls_key: {certificate[1]}}}", encoding="utf-8")
+    assert main(["serve", "--config", str(config)]) == USAGE
+    assert str(wrong) in _only_line(capsys)
+
+
 def test_a_mistake_in_the_environment_ends_with_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Sequence
@@ -101,7 +102,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     if arguments.demo and not Path(arguments.demo).is_file():
         raise ConfigError(f"--demo: no such file: {arguments.demo}", found=arguments.demo)
     server = config.server
-    _check_readable(server.tls_cert, server.tls_key)
+    _check_certificate(server.tls_cert, server.tls_key)
     listener = _bind(server.host, server.port)
     port = listener.getsockname()[1]
     scheme = "https" if server.tls_cert else "http"
@@ -147,10 +148,19 @@ def _load(arguments: argparse.Namespace) -> Config:
     return load_config(arguments.config, os.environ, given)
 
 
-def _check_readable(*paths: str | None) -> None:
-    for path in paths:
+def _check_certificate(cert: str | None, key: str | None) -> None:
+    """Raises ConfigError when the files cannot be read or do not belong together."""
+    for path in (cert, key):
         if path is not None and not os.access(path, os.R_OK):
             raise ConfigError(f"cannot read {path}: no such file or no permission", found=path)
+    if cert is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"{cert} and {key} are no PEM certificate and its key: {error.reason or error}"
+        ) from error
 
 
 def _bind(host: str, port: int) -> socket.socket:
