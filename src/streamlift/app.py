@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 
 from streamlift.api import Service, create_api
+from streamlift.api.outputs import attend_outputs
 from streamlift.clock import Clock, MonotonicClock
 from streamlift.config import POLICIES, BackendConfig, Config
 from streamlift.engine import Accelerator, EngineBackend, accelerators
 from streamlift.errors import ConfigError
 from streamlift.frames import Codec, Rendition, Stabilise
 from streamlift.media import Packetizer, Sessions
+from streamlift.media.outputs import Outputs
 from streamlift.media.pulls import Pulls
 from streamlift.media.slate import slate
 from streamlift.metrics import Metrics
@@ -50,6 +52,8 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
     """The service as an ASGI application. Nothing runs before its lifespan starts."""
     time = clock or MonotonicClock()
     pulls = Pulls(config.sources, config.ice, max_side=config.ingest.max_size, clock=time)
+    packetizer = Packetizer()
+    outputs = Outputs(config.outputs, clock=time, packetizer=packetizer)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -75,8 +79,9 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
                 ),
                 events=events,
                 pulls=pulls,
+                outputs=outputs,
                 sessions=Sessions(time),
-                packetizer=Packetizer(),
+                packetizer=packetizer,
                 tasks=tasks,
             )
             app.state.service = service
@@ -87,6 +92,7 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
                 for name, backend in backends.items()
                 if name != default
             ]
+            attending = tasks.create_task(supervise("outputs", attend_outputs(service)))
             show = tasks.create_task(supervise("demo", _run_demo(config, demo))) if demo else None
             yield
             service.drain()
@@ -94,7 +100,9 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
                 show.cancel()
             for task in loading:
                 task.cancel()
+            attending.cancel()
             await service.router.aclose()
+            outputs.end_pushes()
             for session in service.sessions:
                 await session.peer.aclose("service is shutting down")
         for backend in backends.values():

@@ -80,6 +80,7 @@ def _add_serve(commands: Any, common: argparse.ArgumentParser) -> None:
     serve.add_argument("--config", type=Path, help="YAML file, see configs/")
     serve.add_argument("--host", help="address to bind (default 127.0.0.1)")
     serve.add_argument("--port", type=int, help="HTTP port (default 8080)")
+    serve.add_argument("--save", metavar="DIR", help="record every stream to a file in DIR")
     serve.add_argument("--backend", help="default backend, by name")
     serve.add_argument(
         "--demo",
@@ -143,6 +144,7 @@ def _load(arguments: argparse.Namespace) -> Config:
         "server.host": arguments.host,
         "server.port": arguments.port,
         "default_backend": arguments.backend,
+        "outputs.save": arguments.save,
     }
     given = {key: value for key, value in overrides.items() if value is not None}
     return load_config(arguments.config, os.environ, given)
@@ -467,7 +469,7 @@ def _add_doctor(commands: Any, common: argparse.ArgumentParser) -> None:
     doctor = commands.add_parser("doctor", parents=[common], help="check this machine")
     doctor.add_argument("--config", type=Path)
     doctor.add_argument("--json", action="store_true")
-    doctor.set_defaults(run=_doctor, host=None, port=None, backend=None)
+    doctor.set_defaults(run=_doctor, host=None, port=None, backend=None, save=None)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

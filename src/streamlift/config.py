@@ -30,6 +30,8 @@ __all__ = [
     "IceConfig",
     "IceServer",
     "IngestConfig",
+    "OutputsConfig",
+    "PushConfig",
     "ServerConfig",
     "SourcesConfig",
     "check_name",
@@ -124,6 +126,27 @@ class SourcesConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PushConfig:
+    """Publish `stream`, whenever it is there, to another server by WHIP."""
+
+    stream: str
+    url: str
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputsConfig:
+    """Where streams go beside the viewers. `allowed_hosts` as in SourcesConfig, for pushes.
+
+    `save`: a directory in which every stream is recorded.
+    """
+
+    allowed_hosts: tuple[str, ...] = ()
+    push: tuple[PushConfig, ...] = ()
+    save: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class BackendConfig:
     """A named upscaler and where it runs. `device`: cpu, cuda:0, or a pattern such as H100|H200."""
 
@@ -144,6 +167,7 @@ class Config:
     ingest: IngestConfig = IngestConfig()
     encode: EncodeConfig = EncodeConfig()
     sources: SourcesConfig = SourcesConfig()
+    outputs: OutputsConfig = OutputsConfig()
     default_backend: str = "compact"
     backends: tuple[BackendConfig, ...] = (
         BackendConfig("compact", "compact", settings={"stabilise": "lite"}),
@@ -299,6 +323,8 @@ def _check(config: Config) -> None:
     if not 50 <= config.ingest.max_age_ms <= 5000:
         raise _wrong("ingest.max_age_ms", config.ingest.max_age_ms, "50 to 5000")
     _check_ice(config.ice)
+    for push in config.outputs.push:
+        check_name("outputs.push stream", push.stream)
     names = [check_name("backend", b.name) for b in config.backends]
     if len(set(names)) != len(names):
         raise ConfigError("two backends have the same name", found=names)

@@ -9,6 +9,7 @@ StreamliftError                what was found, what was expected, what to do
 ├── StreamError                a named stream cannot do what was asked
 │   ├── UnknownStream          no such stream, or nothing is published there yet
 │   ├── UnknownSession         no such WebRTC session
+│   ├── UnknownOutput          the stream has no such output
 │   └── StreamTaken            another publisher holds the name
 ├── BackendError               a backend cannot do what was asked
 │   ├── UnknownBackend
@@ -35,6 +36,7 @@ __all__ = [
     "StreamTaken",
     "StreamliftError",
     "UnknownBackend",
+    "UnknownOutput",
     "UnknownSession",
     "UnknownStream",
     "UnsupportedOffer",
@@ -85,6 +87,10 @@ class UnknownStream(StreamError):
 
 class UnknownSession(StreamError):
     """No such WebRTC session."""
+
+
+class UnknownOutput(StreamError):
+    """The stream has no output of that name."""
 
 
 class StreamTaken(StreamError):

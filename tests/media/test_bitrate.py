@@ -26,13 +26,15 @@ class Encoding:
         self.frames: list[EncodedFrame] = []
         self._arrived = threading.Condition()
         self._number = 0
+        self._clock = MonotonicClock()
         self.thread = EncodeThread(
             "test",
             renditions=frozenset(renditions),
             preset="ultrafast",
             fps=25,
             depth=4,
-            clock=MonotonicClock(),
+            skip=lambda: None,
+            clock=self._clock,
             deliver=self._deliver,
             done=lambda _: None,
         )
@@ -50,7 +52,9 @@ class Encoding:
             pts = self._number * TICKS
             self._number += 1
             wanted = len(self.frames) + renditions
-            assert self.thread.offer(Picture(planes, pts, Colour(), 0.0, 0.0, StageTimes()))
+            assert self.thread.offer(
+                Picture(planes, pts, Colour(), 0.0, self._clock.now_s(), StageTimes())
+            )
             with self._arrived:
                 assert self._arrived.wait_for(lambda n=wanted: len(self.frames) >= n, 10)  # type: ignore[misc]
         return self.frames[before:]

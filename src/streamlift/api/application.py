@@ -15,6 +15,7 @@ from streamlift.api.control import control
 from streamlift.api.events import events
 from streamlift.api.gate import Gate
 from streamlift.api.observe import observe
+from streamlift.api.outputs import outputs
 from streamlift.api.problems import install_problems
 from streamlift.api.signalling import signalling
 from streamlift.api.sources import sources
@@ -42,7 +43,7 @@ def create_api(
         redoc_url=None,
     )
     install_problems(app)
-    for router in (signalling, control, events, observe, sources):
+    for router in (signalling, control, events, observe, sources, outputs):
         app.include_router(router)
     web = resources.files("streamlift") / "web"
     with resources.as_file(web) as folder:

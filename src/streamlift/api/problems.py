@@ -26,6 +26,7 @@ _STATUS: tuple[tuple[type[errors.StreamliftError], int, str], ...] = (
     (errors.MediaError, 422, "Media not supported"),
     (errors.UnknownStream, 404, "No such stream"),
     (errors.UnknownSession, 404, "No such session"),
+    (errors.UnknownOutput, 404, "No such output"),
     (errors.StreamTaken, 409, "Stream already has a publisher"),
     (errors.UnknownBackend, 422, "No such backend"),
     (errors.NotReady, 409, "Backend not ready"),

@@ -12,6 +12,7 @@ from fastapi import Request
 from streamlift.clock import Clock
 from streamlift.config import Config
 from streamlift.media import AudioRelays, Packetizer, Sessions
+from streamlift.media.outputs import Outputs
 from streamlift.media.pulls import Pulls
 from streamlift.metrics import Metrics
 from streamlift.routing import EventLog, Router
@@ -32,6 +33,7 @@ class Service:
     tasks: asyncio.TaskGroup
     events: EventLog
     pulls: Pulls
+    outputs: Outputs
     audio: AudioRelays = field(default_factory=AudioRelays)
     unix_s: Callable[[], float] = time.time
     """Wall time, for what other machines must agree on: the expiry of TURN credentials."""

@@ -35,7 +35,7 @@ from streamlift.media import (
 from streamlift.media.sdp import MAX_CANDIDATES
 from streamlift.routing import Cursor, View, supervise
 
-__all__ = ["StreamName", "signalling"]
+__all__ = ["StreamName", "has_sound", "ice_now", "signalling"]
 
 MAX_SDP_BYTES = 32 * 1024
 _SDP = "application/sdp"
@@ -66,7 +66,7 @@ async def publish(stream: StreamName, request: Request, service: TheService) -> 
     _refuse_when_draining(service)
     offer = read_offer(await _read_body(request, _SDP), Role.PUBLISH)
     service.router.admit(stream)
-    ice = _ice_now(service)
+    ice = ice_now(service)
     with service.sessions.answering():
         publisher = WhipPublisher(
             stream,
@@ -98,7 +98,7 @@ async def watch(
     offer = read_offer(await _read_body(request, _SDP), Role.VIEW)
     codecs = _codecs_of(service, stream, view)
     router = service.router
-    ice = _ice_now(service)
+    ice = ice_now(service)
     with service.sessions.answering():
         viewer = WhepViewer(
             stream,
@@ -107,7 +107,7 @@ async def watch(
             clock=service.clock,
             on_keyframe_request=lambda: _pass_keyframe_request(service, stream, view),
         )
-        answer = await viewer.answer(offer, codecs, sound=_has_sound(service, stream))
+        answer = await viewer.answer(offer, codecs, sound=has_sound(service, stream))
     session = service.sessions.open(Role.VIEW, stream, viewer, offer.ice_ufrag)
     service.metrics.count("sessions_total", role="viewer", result="answered")
 
@@ -311,7 +311,7 @@ def _check_entity_tag(request: Request, session: Session) -> None:
         )
 
 
-def _ice_now(service: Service) -> IceConfig:
+def ice_now(service: Service) -> IceConfig:
     """The ICE settings with TURN credentials that are valid from now on."""
     ice = service.config.ice
     return dataclasses.replace(ice, servers=ice_servers(ice, service.unix_s()))
@@ -330,7 +330,7 @@ def _options(service: Service, request: Request, scope: Scope) -> Response:
         authorise(request, service.config.auth, scope)
     except Problem:
         return response  # credentials of a TURN server are for those who may use the service
-    _add_links(response, _ice_now(service))
+    _add_links(response, ice_now(service))
     return response
 
 
@@ -339,7 +339,8 @@ def _add_links(response: Response, ice: IceConfig) -> None:
         response.headers.append("Link", ice_link(server))
 
 
-def _has_sound(service: Service, stream: str) -> bool:
+def has_sound(service: Service, stream: str) -> bool:
+    """Whether the stream has Opus at this moment. Raises UnknownStream."""
     publisher = service.router.stream(stream).publisher
     return publisher is not None and publisher.audio is not None
 

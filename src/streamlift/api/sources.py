@@ -24,7 +24,7 @@ from streamlift.media.pull_scope import ScopeSource
 from streamlift.media.pulls import Pulls
 from streamlift.routing import supervise
 
-__all__ = ["sources"]
+__all__ = ["DiscreetRoute", "sources"]
 
 _START_S = 5.0
 _MOST_PARAMETERS = 100
@@ -32,7 +32,7 @@ _MOST_PARAMETERS = 100
 TheService = Annotated[Service, Depends(service_of)]
 
 
-class _Discreet(APIRoute):
+class DiscreetRoute(APIRoute):
     """Errors in a body are told without repeating it: it may hold a token."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -49,7 +49,7 @@ class _Discreet(APIRoute):
         return handle_discreetly
 
 
-sources = APIRouter(prefix="/api/v1", tags=["sources"], route_class=_Discreet)
+sources = APIRouter(prefix="/api/v1", tags=["sources"], route_class=DiscreetRoute)
 
 
 class _Body(BaseModel):

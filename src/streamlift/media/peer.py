@@ -46,7 +46,7 @@ from streamlift.config import IceConfig
 from streamlift.errors import MalformedSdp, Overloaded, UnsupportedOffer
 from streamlift.frames import Codec
 from streamlift.media.assembler import VideoPacket
-from streamlift.media.sdp import Offer, finish_answer
+from streamlift.media.sdp import Offer, announced, finish_answer
 from streamlift.media.transport_cc import EXTENSION_URI
 
 __all__ = [
@@ -191,7 +191,7 @@ class Peer:
         self._bind_ports()
         await self.connection.setLocalDescription(await self.connection.createOffer())
         self._enlarge_receive_buffers()
-        return str(self.connection.localDescription.sdp)
+        return announced(self.connection.localDescription.sdp, self._announce)
 
     async def accept(self, answer_sdp: str) -> None:
         """Take the answer to `offer`. Raises MalformedSdp when it cannot be read."""

@@ -16,6 +16,7 @@ __all__ = [
     "Offer",
     "OfferedMedia",
     "Role",
+    "announced",
     "finish_answer",
     "read_fragment",
     "read_offer",
@@ -89,9 +90,7 @@ def read_offer(text: str, role: Role) -> Offer:
     if lines[0] != "v=0":
         raise MalformedSdp("the body is not SDP", found=lines[0][:40] or "nothing", expected="v=0")
     lines = _with_directions(lines)
-    session = lines[: next((i for i, line in enumerate(lines) if line.startswith("m=")), None)]
-    default = _direction(session, "sendrecv")
-    media = tuple(_read_media(section, default) for section in _sections(lines))
+    media = tuple(_read_media(section) for section in _sections(lines))
     _check_media(media, role)
     _check_streams(lines)
     if len(media) > 1 and not any(line.startswith("a=group:BUNDLE") for line in lines):
@@ -130,24 +129,32 @@ def read_fragment(text: str) -> IceFragment:
 
 
 def finish_answer(sdp: str, announce: tuple[str, ...]) -> str:
-    """Add what RFC 9725 wants of an answer, and announce only the configured addresses.
+    """Add what RFC 9725 wants of an answer, and announce only the configured addresses."""
+    answer: list[str] = []
+    for line in announced(sdp, announce).strip().split("\r\n"):
+        if line not in answer[-1:]:
+            answer.append(line)
+        if line == "a=rtcp-mux":
+            answer.append("a=rtcp-mux-only")  # RFC 8858
+    return "\r\n".join(answer) + "\r\n"
+
+
+def announced(sdp: str, announce: tuple[str, ...]) -> str:
+    """A description of ours with only the configured addresses; all if none are.
 
     When none of the configured addresses is the machine's own (a public address behind one-to-one
     NAT), the host candidates are announced under them instead.
     """
     lines = sdp.replace("\r\n", "\n").strip().split("\n")
     hosts = {line.split()[4] for line in lines if line.startswith("a=candidate:") and _usable(line)}
-    rewrite = bool(announce) and not hosts.intersection(announce)
-    answer: list[str] = []
+    rewrite = not hosts.intersection(announce)
+    kept: list[str] = []
     for line in lines:
         if line.startswith("a=candidate:") and announce:
-            answer.extend(_announced(line, announce, rewrite=rewrite))
-            continue
-        if line not in answer[-1:]:
-            answer.append(line)
-        if line == "a=rtcp-mux":
-            answer.append("a=rtcp-mux-only")  # RFC 8858
-    return "\r\n".join(answer) + "\r\n"
+            kept.extend(_announced(line, announce, rewrite=rewrite))
+        else:
+            kept.append(line)
+    return "\r\n".join(kept) + "\r\n"
 
 
 def _with_directions(lines: list[str]) -> list[str]:
@@ -171,10 +178,10 @@ def _sections(lines: list[str]) -> list[list[str]]:
     return sections
 
 
-def _read_media(section: list[str], direction: str) -> OfferedMedia:
+def _read_media(section: list[str]) -> OfferedMedia:
     kind = section[0][2:].split(" ")[0]
     mid = _attribute(section, "mid") or ""
-    direction = _direction(section, direction)
+    direction = next((line[2:] for line in section if line[2:] in _DIRECTIONS), "sendrecv")
     codecs = tuple(
         match[1].upper()
         for line in section
@@ -232,10 +239,6 @@ def _check_transport(lines: list[str]) -> None:
 def _attribute(lines: list[str], name: str) -> str | None:
     start = f"a={name}:"
     return next((line[len(start) :] for line in lines if line.startswith(start)), None)
-
-
-def _direction(lines: list[str], default: str) -> str:
-    return next((line[2:] for line in lines if line[2:] in _DIRECTIONS), default)
 
 
 def _usable(candidate: str) -> bool:

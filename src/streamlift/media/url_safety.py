@@ -61,8 +61,9 @@ class HostRules:
     only if these are listed too; `localhost` includes its own. Plain http is for listed addresses.
     """
 
-    def __init__(self, allowed: Sequence[str]) -> None:
-        """Raises ConfigError that names an entry which is none of these."""
+    def __init__(self, allowed: Sequence[str], setting: str = "sources.allowed_hosts") -> None:
+        """Raises ConfigError that names an entry which is none of these, and `setting`."""
+        self._setting = setting
         self._names: set[str] = set()
         self._suffixes: list[str] = []
         self._networks: list[Network] = []
@@ -75,11 +76,11 @@ class HostRules:
         literal = _literal(target.host)
         if not self._lists(target.host, literal):
             raise ConfigError(
-                f"{target.host} is not among the hosts that streams may be pulled from; the "
-                "operator of this service can list it in sources.allowed_hosts "
-                "(STREAMLIFT_SOURCES__ALLOWED_HOSTS)",
+                f"{target.host} is not among the hosts that this service may use; its operator "
+                f"can list it in {self._setting} "
+                f"(STREAMLIFT_{self._setting.upper().replace('.', '__')})",
                 found=target.host,
-                expected="a host in sources.allowed_hosts",
+                expected=f"a host in {self._setting}",
             )
         if literal is not None:
             self.check_addresses(target, (str(literal),))
@@ -94,7 +95,7 @@ class HostRules:
             if address is None or not self._permits(target, address):
                 raise ConfigError(
                     f"{target.host} leads to {address}, which is not a public address and not "
-                    "listed in sources.allowed_hosts"
+                    f"listed in {self._setting}"
                     if address is None or not _is_public(address)
                     else f"{target.origin} is plain http to a public address; use https",
                     found=str(address),
@@ -110,7 +111,7 @@ class HostRules:
             name = entry.removeprefix("*.").rstrip(".")
         if not _NAME.fullmatch(name):
             raise ConfigError(
-                f"sources.allowed_hosts: {entry!r} is neither a host, *.domain, address nor "
+                f"{self._setting}: {entry!r} is neither a host, *.domain, address nor "
                 "network; a port or a scheme does not belong there",
                 found=entry,
                 expected="api.example.com, *.example.com, 192.168.1.20 or 10.0.0.0/8",
