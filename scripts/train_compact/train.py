@@ -26,7 +26,8 @@ class Schedule:
 
     `epsilon` is Charbonnier's, in units of 255 levels: small is L1, large is L2. With `balance`
     the loss is the mean of log(balance + a patch's error), so that easy and hard patches count
-    alike, as they do in a mean of decibels; in units of 255 levels, 0 for a plain mean.
+    alike, as they do in a mean of decibels; in units of 255 levels, 0 for a plain mean. A
+    `clean_share` of patches is the target's own 2x2 mean, with no coder and no noise between.
     """
 
     tier: str
@@ -41,6 +42,7 @@ class Schedule:
     clip: float = 0.5
     epsilon: float = 1e-3
     balance: float = 0.0
+    clean_share: float = 0.0
     exact_share: float = 0.2
 
 
@@ -153,6 +155,9 @@ def _batch(rng: np.random.Generator, lr: U8, hr: U8, schedule: Schedule) -> tupl
         top, left = (int(v) for v in rng.integers(0, lr.shape[1] - side + 1, 2))
         source = lr[picture, top : top + side, left : left + side]
         target = hr[picture, 2 * top : 2 * (top + side), 2 * left : 2 * (left + side)]
+        if rng.random() < schedule.clean_share:
+            means = target.reshape(side, 2, side, 2).mean((1, 3))
+            source = np.rint(means).astype(np.uint8)
         turn, mirror = int(rng.integers(4)), bool(rng.integers(2))
         for patches, patch in ((sources, source), (targets, target)):
             turned = np.rot90(patch, turn)
