@@ -32,6 +32,7 @@ __all__ = ["Demo", "create_app"]
 logger = logging.getLogger(__name__)
 
 FALLBACK = "bicubic"
+FALLBACK_AGE_S = 1.5
 _DEMO_STREAM = "demo"
 _DEMO_RESTART_S = 2.0
 _DEMO_STOP_S = 3.0
@@ -159,7 +160,8 @@ def _build_backend(
         settings=settings,
         default_stabilise=stabilise,
         preset=config.encode.preset,
-        max_age_s=config.ingest.max_age_ms / 1000,
+        # The fallback is handed what a failed lane still owed, which may be old already.
+        max_age_s=FALLBACK_AGE_S if backend.name == FALLBACK else config.ingest.max_age_ms / 1000,
         clock=clock,
         present=present,
     )

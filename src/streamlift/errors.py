@@ -26,6 +26,7 @@ from __future__ import annotations
 __all__ = [
     "BackendError",
     "ConfigError",
+    "InvalidOutput",
     "MalformedSdp",
     "MediaError",
     "NoCapacity",
@@ -115,6 +116,10 @@ class NoCapacity(BackendError):
 
 class UpscaleError(StreamliftError):
     """A model failed on a frame."""
+
+
+class InvalidOutput(UpscaleError):
+    """What the model gave cannot be right: wrong shape, black, NaN."""
 
 
 class OutOfMemory(UpscaleError):

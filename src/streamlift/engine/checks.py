@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamlift.errors import UpscaleError
+from streamlift.errors import InvalidOutput
 from streamlift.frames import Plane, Planes, Size
 
 __all__ = ["check_output"]
@@ -14,15 +14,15 @@ _CONTENT = 24
 
 
 def check_output(lr_luma: Plane, hr: Planes, expected: Size) -> None:
-    """Raise UpscaleError for a wrong shape, or an all-black picture where there was none."""
+    """Raise InvalidOutput for a wrong shape, or an all-black picture where there was none."""
     if hr.size != expected:
-        raise UpscaleError(
+        raise InvalidOutput(
             f"upscaler gave {hr.size}, expected {expected}",
             found=str(hr.size),
             expected=str(expected),
         )
     if _sample(hr.y).max() < _BLACK and _sample(lr_luma).mean() > _CONTENT:
-        raise UpscaleError("upscaler gave a black picture (NaN?)", found="black", expected="image")
+        raise InvalidOutput("upscaler gave a black picture (NaN?)", found="black", expected="image")
 
 
 def _sample(plane: Plane) -> Plane:

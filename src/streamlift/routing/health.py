@@ -6,7 +6,7 @@ import dataclasses
 from collections import deque
 from enum import StrEnum
 
-from streamlift.errors import NoCapacity, NotReady, OutOfMemory
+from streamlift.errors import InvalidOutput, NoCapacity, NotReady, OutOfMemory
 from streamlift.frames import BackendInfo, BackendState
 
 __all__ = ["ErrorBudget", "FaultKind", "fault_kind", "info_within"]
@@ -91,6 +91,8 @@ def fault_kind(error: Exception) -> FaultKind:
             return FaultKind.NOT_READY
         case NoCapacity():
             return FaultKind.NO_CAPACITY
+        case InvalidOutput():
+            return "nan"
         case OutOfMemory() | MemoryError():
             return FaultKind.OUT_OF_MEMORY
         case TimeoutError():
