@@ -73,7 +73,7 @@ async def test_a_bug_is_a_500_without_its_inner_workings(
     [
         ("GET", "/nothing-here", 404),
         ("GET", "/api/v1/nothing", 404),
-        ("POST", "/api/v1/streams", 405),
+        ("POST", "/api/v1/backends", 405),
         ("PUT", "/whip/live", 405),
         ("GET", "/api/v1/streams/a%20b", 422),
         ("GET", "/api/v1/streams/" + 65 * "a", 422),

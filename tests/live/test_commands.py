@@ -49,7 +49,8 @@ async def test_serve_with_the_demo_can_be_watched_and_ends_at_a_signal(tmp_path:
     assert serve.returncode in (0, -signal.SIGTERM)
     lines = [json.loads(line) for line in log.decode().splitlines() if line.startswith("{")]
     assert lines
-    assert not [line for line in lines if "traceback" in line or line["level"] == "error"]
+    wrong = [line for line in lines if "traceback" in line or line["level"] == "error"]
+    assert not wrong, log.decode()
     await until(lambda: not any(map(_alive, children)), "the demo's process to end")
 
 

@@ -94,7 +94,7 @@ async def test_the_offer_is_complete_asks_for_h264_and_audio_and_names_its_type_
     assert asked.body.count("a=candidate:") > 0
 
 
-@pytest.mark.parametrize("status", [404, 503])
+@pytest.mark.parametrize("status", [404, 409, 503])
 async def test_nothing_to_show_yet_is_asked_again_every_half_second(status: int) -> None:
     async with (
         gateway(Switches(refusals=deque([status] * 3))) as (served, url),

@@ -139,7 +139,7 @@ async def _post(http: Fetcher, url: str, token: str | None, offer: str) -> Reply
     # Exactly this content type: go-livepeer refuses one with parameters.
     reply = await http.request("POST", url, content=offer, content_type=_SDP, token=token)
     where = reply.url.host
-    if reply.status in (404, 503):
+    if reply.status in (404, 409, 503):  # 409: what a server of ours says
         raise SourceBusy(f"{where} has nothing to show yet", retry_s=_NOTHING_YET_S)
     if reply.status == 429:
         raise SourceBusy(f"{where} has too many viewers", retry_s=_FULL_S)

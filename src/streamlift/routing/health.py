@@ -22,6 +22,7 @@ class FaultKind(StrEnum):
     """Label `kind` of `backend_faults_total`, and the beginning of a fault's reason."""
 
     RAISE = "raise"
+    INVALID = "nan"  # or black, or misshapen
     HANG = "hang"
     OUT_OF_MEMORY = "oom"
     NOT_READY = "not_ready"
@@ -92,7 +93,7 @@ def fault_kind(error: Exception) -> FaultKind:
         case NoCapacity():
             return FaultKind.NO_CAPACITY
         case InvalidOutput():
-            return "nan"
+            return FaultKind.INVALID
         case OutOfMemory() | MemoryError():
             return FaultKind.OUT_OF_MEMORY
         case TimeoutError():

@@ -30,12 +30,12 @@ def stack(pictures: Sequence[Tensor], device: torch.device) -> Tensor:
 
 def unpack(packed: Tensor) -> Tensor:
     """(n, H, W, 3) uint8 -> (n, 3, H, W) float32 in [0, 1]."""
-    return packed.permute(0, 3, 1, 2).float() / 255.0
+    return packed.permute(0, 3, 1, 2).float().mul_(1.0 / 255.0)
 
 
 def pack(rgb: Tensor) -> Tensor:
     """(n, 3, H, W) in [0, 1] -> (n, H, W, 3) uint8, rounded: Scope would cut off instead."""
-    bytes_ = rgb.float().clamp(0.0, 1.0).mul(255.0).round_().to(torch.uint8)
+    bytes_ = rgb.float().clamp(0.0, 1.0).mul_(255.0).round_().to(torch.uint8)
     return bytes_.permute(0, 2, 3, 1).contiguous()
 
 
