@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import cv2
 import numpy as np
 
 from streamlift.engine.quality_bench import BITRATES, synthetic_clips, upscaler_method
@@ -16,49 +17,75 @@ from streamlift.quality import (
     bicubic,
     flicker_rows,
     lanczos,
+    psnr,
     quality_table,
     read_clip,
     render_flicker,
     render_table,
     write_crops,
 )
-from streamlift.quality.coding import luma_planes
+from streamlift.quality.coding import Coding, area_half, code_clip, luma_planes
 from streamlift.quality.synthetic import Layer, Motion, render_scene, synthetic_clip
 from streamlift.quality.table import Row
 from streamlift.upscalers.compact import Compact, Precision, Tier
+from streamlift.upscalers.compact.network import Network
 
 __all__ = ["draw_crops", "every_method", "report"]
 
+SYNTHETIC_FRAMES = 16
+
 
 def report(paths: Sequence[Path], *, frames: int, tiers: Sequence[Tier]) -> str:
-    """Markdown: tables on the synthetic clips, on the given files, and exact flicker."""
+    """Markdown: tables on the synthetic clips, on the given files, exact flicker, precisions."""
     methods = every_method(tiers)
-    synthetic = synthetic_clips(frames=24)
-    parts = ["## Nine synthetic clips\n", render_table(quality_table(synthetic, methods, BITRATES))]
+    synthetic = synthetic_clips(frames=SYNTHETIC_FRAMES)
+    parts = ["### Nine synthetic clips\n"]
+    parts += _tables(synthetic, methods)
     if paths:
-        clips = [read_clip(path, frames=frames) for path in paths]
-        rows = quality_table(clips, methods, BITRATES)
-        parts += ["## Given clips\n", render_table(rows), by_clip(rows)]
-    stills = [_first(clip) for clip in synthetic]
-    parts += ["## Exact flicker, first frames of the synthetic clips, 1.5 Mbit/s\n"]
+        given = [read_clip(path, frames=frames) for path in paths]
+        parts += ["### Given clips\n", *_tables(given, methods)]
+    stills = [np.ascontiguousarray(clip.frames[0].y) for clip in synthetic]
+    parts += ["### Exact flicker, first pictures of the synthetic clips\n"]
     parts += [render_flicker(flicker_rows(stills, methods))]
+    parts += ["### 8 bits against float32, synthetic clips\n", precisions(synthetic, tiers)]
     return "\n".join(parts)
 
 
 def every_method(tiers: Sequence[Tier]) -> list[Method]:
-    """Bicubic, Lanczos, each tier in 8 bits; tier s in float32 and with the stabiliser too."""
+    """Bicubic, Lanczos, each tier in 8 bits; tier s with the stabiliser too."""
     methods = [bicubic(), lanczos()]
     for tier in tiers:
-        int8 = Compact(tier, Precision.INT8)
-        methods.append(upscaler_method(int8, name=f"compact {tier}"))
+        upscaler = Compact(tier, Precision.INT8)
+        methods.append(upscaler_method(upscaler, name=f"compact {tier}"))
         if tier is Tier.S:
-            fp32 = Compact(tier, Precision.FP32)
-            methods.append(upscaler_method(fp32, name=f"compact {tier} fp32"))
             methods += [
-                upscaler_method(int8, strength, name=f"compact {tier}")
+                upscaler_method(upscaler, strength, name=f"compact {tier}")
                 for strength in (Stabilise.LITE, Stabilise.STRONG)
             ]
     return methods
+
+
+def precisions(clips: Sequence[Clip], tiers: Sequence[Tier]) -> str:
+    """What 8 bits cost: PSNR against float32 in dB, mean over clips, and mean difference."""
+    lines = [
+        "| tier, rate | 8 bits - float32, dB | mean difference, levels |",
+        "| --- | ---: | ---: |",
+    ]
+    for tier in tiers:
+        fp32, int8 = (Network(tier, precision) for precision in Precision)
+        for rate in (None, 1_500_000):
+            losses, differences = [], []
+            for clip in clips:
+                small = [area_half(planes) for planes in clip.frames]
+                coded = small if rate is None else code_clip(small, Coding(bitrate_bps=rate))
+                for planes, truth in zip(coded[::4], clip.frames[::4], strict=True):
+                    exact, quick = fp32.enlarge(planes.y), int8.enlarge(planes.y)
+                    losses.append(psnr(quick, truth.y) - psnr(exact, truth.y))
+                    differences.append(float(cv2.absdiff(quick, exact).mean()))
+            name = "uncompressed" if rate is None else "1.5 Mbit/s"
+            cells = f"{np.mean(losses):+.3f} | {np.mean(differences):.2f}"
+            lines.append(f"| {tier}, {name} | {cells} |")
+    return "\n".join(lines) + "\n"
 
 
 def draw_crops(folder: Path) -> None:
@@ -97,5 +124,6 @@ def by_clip(rows: Sequence[Row]) -> str:
     return "\n".join(table) + "\n"
 
 
-def _first(clip: Clip) -> Plane:
-    return np.ascontiguousarray(clip.frames[0].y)
+def _tables(clips: Sequence[Clip], methods: Sequence[Method]) -> list[str]:
+    rows = quality_table(clips, methods, BITRATES)
+    return [render_table(rows), by_clip(rows)]
