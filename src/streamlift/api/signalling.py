@@ -106,12 +106,13 @@ async def watch(
             service.packetizer,
             clock=service.clock,
             on_keyframe_request=lambda: _pass_keyframe_request(service, stream, view),
+            on_slow=lambda: service.metrics.count("slow_viewers_total"),
         )
         answer = await viewer.answer(offer, codecs, sound=has_sound(service, stream))
     session = service.sessions.open(Role.VIEW, stream, viewer, offer.ice_ufrag)
     service.metrics.count("sessions_total", role="viewer", result="answered")
 
-    def open_frames() -> AbstractContextManager[Cursor]:
+    def open_frames(slow: bool) -> AbstractContextManager[Cursor]:
         return router.watch(stream, view, None if view is View.SOURCE else viewer.codec)
 
     work = _run_viewer(service, session, viewer, open_frames)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -10,11 +11,12 @@ from contextlib import AbstractContextManager
 from streamlift.clock import Clock
 from streamlift.config import IceConfig
 from streamlift.errors import StreamError, UnsupportedOffer
-from streamlift.frames import Codec
+from streamlift.frames import Codec, EncodedFrame
 from streamlift.media.audio import AudioFeed
+from streamlift.media.link import KeyframeAllowance, LinkWatch
 from streamlift.media.outgoing import Frames, OutgoingMedia
 from streamlift.media.packetizer import Packetized, Packetizer
-from streamlift.media.peer import Peer, SenderTap, negotiated_codec
+from streamlift.media.peer import Peer, ReceiverReport, SenderTap, negotiated_codec
 from streamlift.media.sdp import Offer, OfferedMedia
 
 __all__ = ["Packetized", "Packetizer", "WhepViewer"]
@@ -22,6 +24,8 @@ __all__ = ["Packetized", "Packetizer", "WhepViewer"]
 logger = logging.getLogger(__name__)
 
 CONNECT_S = 10.0
+Watch = Callable[[bool], AbstractContextManager[Frames]]
+"""Opens the frames for a viewer; True asks for those of a thin link."""
 
 
 class WhepViewer:
@@ -35,7 +39,9 @@ class WhepViewer:
         *,
         clock: Clock,
         on_keyframe_request: Callable[[], None],
+        on_slow: Callable[[], None] | None = None,
     ) -> None:
+        """`on_slow` is called whenever the viewer's link turns out too thin."""
         self.stream = stream
         self.codec: Codec | None = None
         self.reason: str | None = None
@@ -43,7 +49,14 @@ class WhepViewer:
         self._media = OutgoingMedia(
             packetizer, clock=clock, on_end=lambda: self.aclose("stream ended")
         )
+        self._clock = clock
         self._on_keyframe_request = on_keyframe_request
+        self._on_slow = on_slow
+        self._keyframes = KeyframeAllowance()
+        self._link = LinkWatch()
+        self._link_changed = asyncio.Event()
+        self._sampled: tuple[float, int] | None = None
+        self._sent_bps: float | None = None
         self._ended = asyncio.Event()
         self._tap: SenderTap | None = None
         self._live = False
@@ -54,6 +67,11 @@ class WhepViewer:
         if self.reason is not None:
             return "closed"
         return "live" if self._live else "connecting"
+
+    @property
+    def slow(self) -> bool:
+        """Whether its reports say that its link does not carry the default rendition."""
+        return self._link.slow
 
     @property
     def lag_s(self) -> float:
@@ -92,7 +110,9 @@ class WhepViewer:
                     continue
                 transceiver = self._peer.add("video", "sendonly", self._media.video)
                 self._peer.prefer(transceiver, shared[:1])
-                self._tap = SenderTap(transceiver.sender, self._on_keyframe_request)
+                self._tap = SenderTap(
+                    transceiver.sender, self._request_keyframe, on_report=self._take_report
+                )
             answer = await self._peer.answer(offer)
             self.codec = negotiated_codec(transceiver)
         except BaseException:
@@ -103,14 +123,11 @@ class WhepViewer:
     async def add_candidates(self, candidates: Sequence[str]) -> None:
         await self._peer.add_candidates(candidates)
 
-    async def run(
-        self,
-        watch: Callable[[], AbstractContextManager[Frames]],
-        sound: AudioFeed | None = None,
-    ) -> None:
-        """Send what `watch()` gives until it ends, the viewer is gone, or `aclose` is called.
+    async def run(self, watch: Watch, sound: AudioFeed | None = None) -> None:
+        """Send what `watch(slow)` gives until it ends, the viewer is gone, or `aclose` is called.
 
-        `watch` is called once media can flow, so that the first frame sent is a fresh keyframe.
+        `watch` is called once media can flow, so that the first frame sent is a fresh keyframe,
+        and again whenever `slow` changes; each gives an iterator that begins with a keyframe.
         `sound` is sent beside it, if audio was negotiated, as late as the pictures are.
         """
         try:
@@ -128,9 +145,7 @@ class WhepViewer:
             logger.info("stream %s: viewer ends: %s", self.stream, reason)
         self._ended.set()
 
-    async def _watch(
-        self, watch: Callable[[], AbstractContextManager[Frames]], sound: AudioFeed | None
-    ) -> None:
+    async def _watch(self, watch: Watch, sound: AudioFeed | None) -> None:
         try:
             async with asyncio.timeout(CONNECT_S):
                 connected = await self._peer.wait_connected()
@@ -140,15 +155,51 @@ class WhepViewer:
         if not connected:
             await self.aclose("connection failed")
             return
-        try:
-            with watch() as frames:
-                self._live = True
-                self._media.begin(frames, sound)
-                await self._peer.wait_gone()
-        except StreamError as error:
-            await self.aclose(str(error))  # the stream ended while this viewer was connecting
-        else:
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(self._send(watch, sound))
+            await self._peer.wait_gone()
+            sending.cancel()
             await self.aclose("viewer disconnected")
+
+    async def _send(self, watch: Watch, sound: AudioFeed | None) -> None:
+        """Send the rendition that the link carries; never ends but with the stream."""
+        showing = contextlib.ExitStack()
+        try:
+            self._media.begin(showing.enter_context(watch(self._link.slow)), sound)
+            self._live = True
+            while True:
+                await self._link_changed.wait()
+                self._link_changed.clear()
+                with contextlib.ExitStack() as coming:
+                    frames = coming.enter_context(watch(self._link.slow))
+                    first = await anext(frames)  # until it is there the old ones go on
+                    self._media.switch(_chain(first, frames))
+                    showing.close()
+                    showing = coming.pop_all()
+        except (StreamError, StopAsyncIteration) as error:
+            # The stream ended while this viewer was connecting or changing over.
+            await self.aclose(str(error) or "stream ended")
+        finally:
+            showing.close()
+
+    def _take_report(self, report: ReceiverReport) -> None:
+        now_s = self._clock.now_s()
+        since_s, before = self._sampled or (now_s, self.media_bytes)
+        if self._sampled is None or now_s - since_s >= 1.0:
+            self._sampled = (now_s, self.media_bytes)
+            if now_s > since_s:
+                self._sent_bps = (self.media_bytes - before) * 8 / (now_s - since_s)
+        if self._link.observe(report, self._sent_bps, now_s):
+            logger.info(
+                "stream %s: a viewer's link is %s", self.stream, "slow" if self.slow else "good"
+            )
+            self._link_changed.set()
+            if self.slow and self._on_slow is not None:
+                self._on_slow()
+
+    def _request_keyframe(self) -> None:
+        if self._keyframes.allows(self._clock.now_s(), slow=self.slow):
+            self._on_keyframe_request()
 
     def _answer_audio(self, offered: OfferedMedia, *, sound: bool) -> None:
         if not (sound and offered.has_opus):
@@ -157,6 +208,12 @@ class WhepViewer:
         transceiver = self._peer.add("audio", "sendonly", self._media.audio)
         self._peer.prefer_opus(transceiver)
         SenderTap(transceiver.sender, _no_keyframe)
+
+
+async def _chain(first: EncodedFrame, frames: Frames) -> Frames:
+    yield first
+    async for frame in frames:
+        yield frame
 
 
 def _no_keyframe() -> None:

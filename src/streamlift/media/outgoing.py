@@ -35,6 +35,7 @@ class OutgoingMedia:
         self._frames: Frames | None = None
         self._sound: AudioFeed | None = None
         self._lag = VideoLag()
+        self._last_pts: int | None = None
         self._begun = asyncio.Event()
 
     @property
@@ -47,17 +48,33 @@ class OutgoingMedia:
         self._frames, self._sound = frames, sound
         self._begun.set()
 
+    def switch(self, frames: Frames) -> None:
+        """Go on with other frames, the first of which is a keyframe; then the old may be closed."""
+        self._frames = frames
+
     async def _next_picture(self) -> Packetized:
         """Called by the sender for the next frame; its way to end is MediaStreamError."""
         await self._begun.wait()
-        assert self._frames is not None
-        try:
-            frame = await anext(self._frames)
-        except StopAsyncIteration:
-            await self._on_end()
-            raise MediaStreamError from None
+        frame = await self._next_frame()
         self._lag.observe(self._clock.now_s() - frame.arrived_s)
-        return self._packetizer.packetize(frame)
+        packetized = self._packetizer.packetize(frame)
+        if self._last_pts is not None and frame.pts <= self._last_pts:
+            # Behind a switch: this picture, or a later one, went out in the other rendition. Time
+            # must rise, and the decoder needs every picture since the keyframe.
+            packetized = Packetized(self._last_pts + 1, packetized.payloads)
+        self._last_pts = packetized.pts
+        return packetized
+
+    async def _next_frame(self) -> EncodedFrame:
+        while True:
+            frames = self._frames
+            assert frames is not None
+            try:
+                return await anext(frames)
+            except StopAsyncIteration:
+                if frames is self._frames:  # else they were switched and closed
+                    await self._on_end()
+                    raise MediaStreamError from None
 
     async def _next_sound(self) -> Packetized:
         """The next Opus packet, when the picture that arrived with it has gone out."""
