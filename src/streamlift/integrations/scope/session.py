@@ -6,7 +6,8 @@ import logging
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from streamlift.integrations.scope.cadence import Backlog, Playout
 from streamlift.integrations.scope.course import Course, ModelCourse, PlainCourse
 from streamlift.integrations.scope.models import PLAIN, Models
 from streamlift.integrations.scope.pixels import mean_change, size_of, stack
+
+if TYPE_CHECKING:
+    from streamlift.integrations.scope.calming import Calming
 
 __all__ = ["ScopeSession", "Wish"]
 
@@ -76,7 +80,7 @@ class ScopeSession:
         self._coarse: Tensor | None = None
         self._wanted: str | None = None
         self._bridging: int | None = None
-        self._calming: Any = None
+        self._calming: Calming | None = None
         self._stabilise = Stabilise.OFF
         self._fresh_before = False
         self._logged_s = -_LOG_EVERY_S
@@ -160,10 +164,15 @@ class ScopeSession:
 
     def _keep(self, groups: Iterator[Tensor]) -> None:
         for group in groups:
-            taken = [self._owed.popleft() for _ in range(group.shape[0])]
-            if self._calming is not None:
+            taken = list(islice(self._owed, group.shape[0]))
+            home = taken[0].picture.device
+            if self._calming is not None and group.device.type == self._models.device.type:
                 lr = stack([t.picture for t in taken], group.device)
-                group = self._calming.apply(lr, group, self._stabilise)
+                group = self._calming.apply(lr, group)
+            if home.type == "cuda" and group.device != home:
+                group = group.to(home, non_blocking=True)  # the next stage expects it there
+            for _ in taken:
+                self._owed.popleft()
             self._made.append(_Made(group, [t.stamp for t in taken]))
 
     def _fall_back(self, course: Course, error: Exception) -> None:
@@ -176,6 +185,7 @@ class ScopeSession:
             error,
         )
         plain = self._course = PlainCourse(FALLBACK)
+        self._calming = None  # what failed may have been in there
         if course.choice not in PLAIN:
             self._models.give_up(course.choice)
         owed = [t.picture for t in self._owed]
@@ -263,9 +273,9 @@ class ScopeSession:
         if wanted is Stabilise.OFF:
             return
         try:
-            from streamlift.integrations.scope.calming import Calming
+            from streamlift.integrations.scope.calming import calming_for
 
-            self._calming = Calming()
+            self._calming = calming_for(wanted, self._models.device)
         except ImportError as error:
             log.warning(
                 "no stabiliser: %s; install opencv-python-headless and av beside Scope", error
