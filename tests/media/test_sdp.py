@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from streamlift.errors import MalformedSdp, MediaError, UnsupportedOffer
 from streamlift.frames import Codec
-from streamlift.media.sdp import MAX_CANDIDATES, Role, finish_answer, read_fragment, read_offer
+from streamlift.media.sdp import (
+    MAX_CANDIDATES,
+    Role,
+    finish_answer,
+    read_fragment,
+    read_offer,
+    with_start_bitrate,
+)
 
 HEAD = ["v=0", "o=- 1 2 IN IP4 127.0.0.1", "s=-", "t=0 0", "a=group:BUNDLE 0"]
 TRANSPORT = [
@@ -233,6 +240,16 @@ def test_a_foreign_announced_address_replaces_the_hosts_with_their_ports() -> No
 
 def test_an_announced_address_of_the_other_family_replaces_nothing() -> None:
     assert candidates(finish_answer(ANSWER, ("2001:db8::5",))) == ["198.51.100.1"]
+
+
+def test_a_start_rate_is_told_for_each_video_format() -> None:
+    lines = ["a=rtpmap:96 VP8/90000", "a=rtpmap:97 rtx/90000", "a=fmtp:97 apt=96"]
+    lines += ["a=rtpmap:99 H264/90000", "a=fmtp:99 packetization-mode=1"]
+    lines += ["a=rtpmap:111 opus/48000/2", "a=fmtp:111 minptime=10"]
+    hint = "x-google-start-bitrate=2000"
+    assert with_start_bitrate(sdp(*lines), 2000) == sdp(
+        lines[0], f"a=fmtp:96 {hint}", *lines[1:4], f"{lines[4]};{hint}", *lines[5:]
+    )
 
 
 # ---- anything at all ----

@@ -13,7 +13,7 @@ from streamlift.media.assembler import VideoPacket
 from streamlift.media.audio import AudioReceiver
 from streamlift.media.peer import Peer, ReceiverTap
 from streamlift.media.receive import VideoReceiver
-from streamlift.media.sdp import Offer, OfferedMedia
+from streamlift.media.sdp import Offer, OfferedMedia, with_start_bitrate
 
 __all__ = ["WhipPublisher"]
 
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 CONNECT_S = 10.0
 FIRST_MEDIA_S = 5.0
+START_KBIT_S = 2_000
 _INGEST_ORDER = (Codec.H264, Codec.VP8)
 
 
@@ -95,7 +96,7 @@ class WhipPublisher:
         try:
             if offer.audio is not None:
                 self._accept_audio(offer.audio)
-            return await self._peer.answer(offer)
+            return with_start_bitrate(await self._peer.answer(offer), START_KBIT_S)
         except BaseException:
             self._end_media()
             await self._peer.close()

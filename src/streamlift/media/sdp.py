@@ -20,6 +20,7 @@ __all__ = [
     "finish_answer",
     "read_fragment",
     "read_offer",
+    "with_start_bitrate",
 ]
 
 MAX_CANDIDATES = 64
@@ -137,6 +138,26 @@ def finish_answer(sdp: str, announce: tuple[str, ...]) -> str:
         if line == "a=rtcp-mux":
             answer.append("a=rtcp-mux-only")  # RFC 8858
     return "\r\n".join(answer) + "\r\n"
+
+
+def with_start_bitrate(sdp: str, kbit_s: int) -> str:
+    """An answer that tells Chromium where to begin its search for the rate of the link.
+
+    It begins at 0.3 Mbit/s otherwise, and at a quarter of the picture for some seconds. Others
+    ignore the parameter. Only for sections that receive video.
+    """
+    hint = f"x-google-start-bitrate={kbit_s}"
+    lines = sdp.rstrip("\r\n").split("\r\n")
+    formats = {m[1] for line in lines if (m := re.match(r"a=rtpmap:(\d+) (?:VP8|H264)/", line))}
+    with_parameters = {m[1] for line in lines if (m := re.match(r"a=fmtp:(\d+) ", line))}
+    hinted: list[str] = []
+    for line in lines:
+        parameters = re.match(r"a=fmtp:(\d+) ", line)
+        hinted.append(f"{line};{hint}" if parameters and parameters[1] in formats else line)
+        mapped = re.match(r"a=rtpmap:(\d+) ", line)
+        if mapped and mapped[1] in formats - with_parameters:
+            hinted.append(f"a=fmtp:{mapped[1]} {hint}")
+    return "\r\n".join(hinted) + "\r\n"
 
 
 def announced(sdp: str, announce: tuple[str, ...]) -> str:
