@@ -10,9 +10,10 @@ from statistics import median
 from typing import Any
 
 import pytest
+from aiortc.rtp import RTCP_PSFB_APP, RtcpPsfbPacket, pack_remb_fci
 from tests.clips import TICKS, coded_clip
 from tests.media.lossy import BadNetwork
-from tests.peers import publishing, watching
+from tests.peers import decode, publishing, watching
 from tests.serving import Served, until
 
 from streamlift.clock import MonotonicClock
@@ -120,3 +121,49 @@ async def test_the_publishers_rate_is_kept(plain: Served, fps: float) -> None:
     # Ticks are the publisher's own; a frame dropped on a busy machine makes a double step.
     usual = round(25 / fps * TICKS)
     assert min(steps) in (usual - 1, usual, usual + 1)
+
+
+async def test_a_slow_viewer_moves_to_a_lower_rendition_and_back_and_others_do_not(
+    plain: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamlift.media.link.SLOW_AFTER_S", 0.5)
+    monkeypatch.setattr("streamlift.media.link.HOLD_S", 0.5)
+    monkeypatch.setattr("streamlift.media.link.RELAPSE_S", 0.0)
+
+    async def renditions() -> set[tuple[str, int]]:
+        found = (await plain.stream())["output"]["renditions"]
+        return {(r["profile"], r["bitrate_bps"]) for r in found}
+
+    async with publishing(plain.whip(), coded_clip(gop=25)):
+        await wait_live(plain)
+        async with watching(plain.whep()) as slow, watching(plain.whep()) as other:
+            await slow.wait_units(10)
+
+            async def tell(estimate_bps: int, seconds: float) -> None:
+                for _ in range(round(seconds / 0.1)):
+                    remb = RtcpPsfbPacket(
+                        fmt=RTCP_PSFB_APP,
+                        ssrc=slow.tap.rtcp_ssrc,
+                        media_ssrc=0,
+                        fci=pack_remb_fci(estimate_bps, [slow.packets[-1].ssrc]),
+                    )
+                    await slow.tap.send_rtcp(bytes(remb))
+                    await asyncio.sleep(0.1)
+
+            await tell(50_000, 2.5)
+            assert await renditions() == {("High", 6_000_000), ("Thin", 2_000_000)}
+            assert plain.parts.metrics.value("slow_viewers_total") == 1
+            await slow.wait_more(20)
+            await tell(50_000_000, 1.5)
+            await until(lambda: _is(renditions, {("High", 6_000_000)}), "the rendition to end")
+            await slow.wait_more(20)
+            await other.wait_more(5)
+    times = [time for time, _ in slow.units]
+    assert all((b - a) % 2**32 < 2**31 for a, b in itertools.pairwise(times)), "time ran backwards"
+    # All can be decoded: each switch began with a keyframe.
+    assert len(decode([unit for _, unit in slow.units], Codec.H264)) == len(slow.units)
+    assert len(decode([unit for _, unit in other.units], Codec.H264)) == len(other.units)
+
+
+async def _is(read: Callable[[], Awaitable[object]], wanted: object) -> bool:
+    return await read() == wanted

@@ -12,6 +12,7 @@ from streamlift.api.auth import Scope, authorise
 from streamlift.api.problems import Problem
 from streamlift.api.service import Service, service_of
 from streamlift.api.signalling import StreamName
+from streamlift.codec import encoded_bitrate_bps
 from streamlift.config import NAME_PATTERN
 from streamlift.frames import BackendInfo, Size, Stabilise
 from streamlift.media import picture_as_jpeg
@@ -158,7 +159,7 @@ def stream_json(stream: StreamSnapshot) -> dict[str, Any]:
             "fps": _rounded(output.fps),
             "bitrate_bps": None if output.bitrate_bps is None else int(output.bitrate_bps),
             "renditions": [
-                {"codec": r.codec, "bitrate_bps": r.bitrate_bps, "profile": r.profile}
+                {"codec": r.codec, "bitrate_bps": encoded_bitrate_bps(r), "profile": r.profile}
                 for r in output.renditions
             ],
         },

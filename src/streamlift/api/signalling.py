@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from streamlift.api.auth import Scope, authorise
 from streamlift.api.problems import Problem
 from streamlift.api.service import Service, service_of
+from streamlift.codec import THIN
 from streamlift.config import NAME_PATTERN, IceConfig
 from streamlift.errors import (
     NotReady,
@@ -113,7 +114,9 @@ async def watch(
     service.metrics.count("sessions_total", role="viewer", result="answered")
 
     def open_frames(slow: bool) -> AbstractContextManager[Cursor]:
-        return router.watch(stream, view, None if view is View.SOURCE else viewer.codec)
+        if view is View.SOURCE:
+            return router.watch(stream, view)  # as the publisher sends it, for every link
+        return router.watch(stream, view, viewer.codec, THIN if slow else None)
 
     work = _run_viewer(service, session, viewer, open_frames)
     service.tasks.create_task(supervise(f"viewer of stream {stream}", work))

@@ -15,13 +15,26 @@ from streamlift.codec.levels import h264_level
 from streamlift.errors import UpscaleError
 from streamlift.frames import Codec, Colour, Plane, Planes, Rendition, Size
 
-__all__ = ["AdjustableEncoder", "H264Encoder", "VideoEncoder", "Vp8Encoder", "open_encoder"]
+__all__ = [
+    "THIN",
+    "AdjustableEncoder",
+    "H264Encoder",
+    "VideoEncoder",
+    "Vp8Encoder",
+    "encoded_bitrate_bps",
+    "open_encoder",
+]
 
 _MATRICES = {"bt601": 6, "bt709": 1}  # av.video.reformatter.Colorspace / ITU-T H.273 codes
 _TIME_BASE = Fraction(1, VIDEO_CLOCK_HZ)
 _VBV_S = 0.25
 _VP8_CPU_USED = -6
 """Negative values are a fixed speed; positive ones adapt to wall time and lose quality quietly."""
+
+
+THIN = "Thin"
+"""The profile for viewers on a thin link, shared by all of them: H.264 Baseline or VP8, slow."""
+THIN_BPS = 2_000_000
 
 
 class VideoEncoder(Protocol):
@@ -47,11 +60,18 @@ def open_encoder(
     rendition: Rendition, size: Size, fps: float, *, preset: str, colour: Colour
 ) -> VideoEncoder:
     """Open the encoder that `rendition` asks for, at `size` and about `fps` frames a second."""
+    bitrate_bps = encoded_bitrate_bps(rendition)
     if rendition.codec is Codec.VP8:
-        return Vp8Encoder(size, fps, rendition.bitrate_bps)
-    return H264Encoder(
-        size, fps, rendition.bitrate_bps, profile=rendition.profile, preset=preset, colour=colour
-    )
+        return Vp8Encoder(size, fps, bitrate_bps)
+    profile = "Baseline" if rendition.profile == THIN else rendition.profile
+    return H264Encoder(size, fps, bitrate_bps, profile=profile, preset=preset, colour=colour)
+
+
+def encoded_bitrate_bps(rendition: Rendition) -> int:
+    """The rate it is encoded at: for a thin link at most 2 Mbit/s and half the stream's own."""
+    if rendition.profile == THIN:
+        return min(THIN_BPS, rendition.bitrate_bps // 2)
+    return rendition.bitrate_bps
 
 
 class H264Encoder:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from streamlift.clock import Clock
-from streamlift.codec import AdjustableEncoder, VideoEncoder, open_encoder
+from streamlift.codec import AdjustableEncoder, VideoEncoder, encoded_bitrate_bps, open_encoder
 from streamlift.errors import StreamliftError, UpscaleError
 from streamlift.frames import Colour, EncodedFrame, Planes, Rendition, Size, StageTimes
 
@@ -176,4 +176,5 @@ def _runs_on(encoder: VideoEncoder, former: Rendition, wanted: Rendition) -> boo
         return False
     if not isinstance(encoder, AdjustableEncoder):
         return False
-    return encoder.set_bitrate(wanted.bitrate_bps) == wanted.bitrate_bps
+    bitrate_bps = encoded_bitrate_bps(wanted)
+    return encoder.set_bitrate(bitrate_bps) == bitrate_bps
