@@ -100,9 +100,8 @@ class ModelCourse:
     def _packed(self, groups: Iterator[Tensor]) -> Iterator[Tensor]:
         assert self._size is not None
         size = self._size.times(self._upscaler.spec.scale)
-        with torch.no_grad():
-            for group in groups:
-                yield pack(crop(group, size))
+        for group in groups:
+            yield pack(crop(group, size))
 
     def _from_planes(self, pictures: Iterator[Any]) -> Iterator[Tensor]:
         from streamlift.engine.yuv import planes_to_rgb

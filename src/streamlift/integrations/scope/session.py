@@ -86,6 +86,7 @@ class ScopeSession:
         self._logged_s = -_LOG_EVERY_S
         self._running: deque[torch.cuda.Event] = deque()
 
+    @torch.no_grad()
     def call(
         self, frames: Sequence[Tensor], stamps: Sequence[object], wish: Wish, *, fresh: bool
     ) -> dict[str, Any]:
