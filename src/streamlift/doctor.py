@@ -55,7 +55,8 @@ def examine(config: Config) -> Report:
             *(_library(n) for n in ("av", "aiortc", "cv2", "onnxruntime", "fastapi")),
             _encoder(),
             _port(config),
-            _addresses(config),
+            _media(config),
+            _turn(config),
             _exposure(config),
         )
     )
@@ -111,14 +112,65 @@ def _port(config: Config) -> Check:
     return Check("http port", True, f"{server.host}:{server.port} is free")
 
 
-def _addresses(config: Config) -> Check:
-    """UDP: what peers are told, and from which ports media comes."""
-    announced = ", ".join(config.ice.announce) or "every address of this machine"
+def _media(config: Config) -> Check:
+    """UDP: from which ports media comes, and what peers are told to connect to."""
+    ports_ok, ports = _ports(config)
+    addresses_ok, addresses = _addresses(config)
+    return Check("media", ports_ok and addresses_ok, f"{ports}; {addresses}")
+
+
+def _ports(config: Config) -> tuple[bool, str]:
+    if config.ice.ports:
+        low, high = config.ice.ports
+        free = sum(_can_bind("0.0.0.0", port) for port in range(low, high + 1))
+        return free > 0, f"UDP {low}-{high}, {free} free, one for each session"
     ports = "any free port"
     if sys.platform == "linux":
         with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
             ports = "-".join(file.read().split())
-    return Check("media", True, f"UDP {ports}, announced: {announced}")
+    return True, f"UDP {ports} (ice.ports sets a range for a firewall)"
+
+
+def _addresses(config: Config) -> tuple[bool, str]:
+    announced = config.ice.announce
+    if not announced:
+        return True, "every address of this machine is announced"
+    own = [address for address in announced if _can_bind(address, 0)]
+    if own:
+        foreign = [address for address in announced if address not in own]
+        detail = f"announced: {', '.join(own)}"
+        if foreign:
+            detail += f"; not of this machine and not used: {', '.join(foreign)}"
+        return not foreign, detail
+    return (
+        True,
+        f"announced: {', '.join(announced)}, which is not of this machine: its router must pass "
+        "the UDP ports on to here, port by port",
+    )
+
+
+def _turn(config: Config) -> Check:
+    """TURN servers need credentials, made here or written down."""
+    servers = [s for s in config.ice.servers if s.urls.startswith("turn")]
+    if not servers:
+        return Check("turn", True, "none: viewers whose network blocks UDP cannot connect")
+    if config.ice.turn_secret is not None:
+        detail = f"{len(servers)}, credentials for {config.ice.turn_ttl_s} s each"
+        return Check("turn", True, detail)
+    bare = [s.urls for s in servers if s.username is None or s.credential is None]
+    if bare:
+        return Check("turn", False, f"no credentials for {', '.join(bare)}: set ice.turn_secret")
+    return Check("turn", True, f"{len(servers)}, lasting credentials: prefer ice.turn_secret")
+
+
+def _can_bind(address: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+    return True
 
 
 def _exposure(config: Config) -> Check:
