@@ -107,6 +107,8 @@ async def test_an_error_in_a_body_does_not_repeat_its_token() -> None:
             {"kind": "whep", "url": "x", "token": ["canary"]},
             {"kind": "whep", "url": "x", "token": "t", "extra": "canary"},
             {"kind": "whep", "url": "https://user:canary@example.org/"},
+            {"kind": "whep", "url": "http://127.0.0.1/", "token": "canary\r\nX-Header: 1"},
+            {"kind": "whep", "url": "http://127.0.0.1/", "token": "canary" * 1000},
         ):
             response = await post(served, source)
             assert response.status_code == 422
@@ -178,6 +180,17 @@ async def test_without_a_key_a_daydream_stream_is_refused() -> None:
         response = await post(served, {"kind": "daydream", "stream_id": "str_1"})
     assert response.status_code == 422
     assert "STREAMLIFT_SOURCES__DAYDREAM_KEY" in response.json()["detail"]
+
+
+async def test_a_service_without_a_free_slot_refuses_to_pull() -> None:
+    full = Config(
+        sources=SourcesConfig(("127.0.0.1",)),
+        default_backend="bicubic",
+        backends=(BackendConfig("bicubic", "bicubic", slots=0),),
+    )
+    async with serving(full) as served:
+        response = await post(served, {"kind": "whep", "url": "http://127.0.0.1:1/"})
+    assert response.status_code == 503
 
 
 async def test_a_whep_source_takes_no_parameters() -> None:

@@ -160,6 +160,18 @@ async def test_the_token_goes_to_the_gateway() -> None:
         await it.wait(1)
 
 
+async def test_a_session_that_lies_on_another_origin_is_deleted_without_the_token() -> None:
+    asked: list[Asked] = []
+    async with listening(redirector("http://127.0.0.1:1", 307, asked)) as elsewhere:
+        switches = Switches(token="canary", location=elsewhere + "/session/{id}")
+        async with gateway(switches) as (_, url), pulling(url, "canary") as it:
+            await it.wait(1)
+            await it.pull.aclose("enough")
+            await until(lambda: bool(asked), "the session to be deleted")
+    assert asked[0].method == "DELETE"
+    assert "authorization" not in asked[0].headers
+
+
 async def test_an_answer_that_rejects_audio_is_asked_for_once_more_without_audio() -> None:
     async with gateway(Switches(reject_audio=True)) as (served, url), pulling(url) as it:
         await it.wait(3)

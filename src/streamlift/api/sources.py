@@ -18,8 +18,8 @@ from streamlift.api.problems import Problem
 from streamlift.api.service import Service, service_of
 from streamlift.api.signalling import StreamName
 from streamlift.config import NAME_PATTERN
-from streamlift.errors import NotReady
-from streamlift.media.pull import PullPublisher, Source
+from streamlift.errors import NotReady, StreamliftError
+from streamlift.media.pull import PullPublisher, PullState, Source
 from streamlift.media.pull_scope import ScopeSource
 from streamlift.media.pulls import Pulls
 from streamlift.routing import supervise
@@ -116,6 +116,8 @@ async def pull_stream(body: NewStream, request: Request, service: TheService) ->
     service.tasks.create_task(supervise(f"source of stream {body.name}", work))
     async with asyncio.timeout(_START_S):
         await pull.seated.wait()
+    if pull.status.state is PullState.FAILED:
+        raise NotReady(f"stream {body.name} cannot be pulled: {pull.status.reason}")
     return JSONResponse(
         stream_json(service.router.stream(body.name).snapshot()),
         status_code=201,
@@ -160,6 +162,8 @@ async def _run(service: Service, pull: PullPublisher) -> None:
             tasks.create_task(pull.run())
             try:
                 await service.router.publish(pull.stream, pull)
+            except StreamliftError as error:
+                pull.fail(str(error))
             finally:
                 await pull.aclose("stream ended")
     finally:

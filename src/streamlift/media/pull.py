@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -18,6 +19,7 @@ from streamlift.frames import Codec, CodedAudio, Frame, IngestCounts
 from streamlift.media.assembler import VideoPacket
 from streamlift.media.peer import Peer, ReceiverTap
 from streamlift.media.receive import VideoReceiver
+from streamlift.media.sdp import MAX_CANDIDATES
 
 __all__ = [
     "PullPublisher",
@@ -29,6 +31,7 @@ __all__ = [
     "SourceBusy",
     "SourceLost",
     "SourceRefused",
+    "usable_answer",
 ]
 
 logger = logging.getLogger(__name__)
@@ -122,6 +125,13 @@ class Pulled:
         self.video = VideoReceiver(name, transceiver.receiver, max_side=max_side, clock=clock)
         if audio:
             ReceiverTap(self.peer.add("audio", "recvonly").receiver, _drain)
+
+    async def accept(self, answer: str) -> None:
+        """Take the answer, less candidates that a stranger must not have us use.
+
+        Raises MalformedSdp when it cannot be read.
+        """
+        await self.peer.accept(usable_answer(answer))
 
     async def connected(self) -> None:
         """Wait until media can flow. Raises MediaError."""
@@ -224,6 +234,11 @@ class PullPublisher:
             self._set(PullState.CLOSED, reason)
         self._end()
 
+    def fail(self, reason: str) -> None:
+        """The stream cannot take it; the reason stays to be read."""
+        self._set(PullState.FAILED, reason)
+        self._end()
+
     # ---- the pull ----
 
     @property
@@ -314,6 +329,31 @@ class PullPublisher:
     def _end(self) -> None:
         self._ended.set()
         self._arrived.set()
+
+
+def usable_answer(answer: str) -> str:
+    """One CRLF a line; of the candidates the first 64 that are UDP to a literal address.
+
+    Names in candidates would be looked up, and each candidate gets packets from here.
+    """
+    candidates, kept = 0, []
+    for line in answer.replace("\r\n", "\n").strip().split("\n"):
+        if line.startswith("a=candidate:"):
+            if candidates == MAX_CANDIDATES or not _is_usable(line.split()):
+                continue
+            candidates += 1
+        kept.append(line)
+    return "\r\n".join(kept) + "\r\n"
+
+
+def _is_usable(candidate: list[str]) -> bool:
+    if len(candidate) < 8 or candidate[2].lower() != "udp" or not candidate[5].isdigit():
+        return False
+    try:
+        address = ipaddress.ip_address(candidate[4])
+    except ValueError:
+        return False
+    return not (address.is_multicast or address.is_unspecified)
 
 
 class _Line:

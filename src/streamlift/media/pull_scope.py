@@ -166,7 +166,7 @@ class ScopeSource:
         sdp, session = answer.get("sdp"), answer.get("sessionId")
         if not isinstance(sdp, str) or not isinstance(session, str):
             raise MediaError("Scope's answer lacks sdp or sessionId", found=sorted(answer))
-        await pulled.peer.accept(sdp)
+        await pulled.accept(sdp)
         await pulled.connected()
         return session
 

@@ -23,7 +23,7 @@ from streamlift.media.fetch import Fetcher, Reply
 from streamlift.media.pull import Pulled, SourceBusy, SourceRefused
 from streamlift.media.url_safety import HostRules
 
-__all__ = ["WhepSource", "open_whep", "permitted", "shown_url"]
+__all__ = ["WhepSource", "check_token", "open_whep", "permitted", "shown_url"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +59,9 @@ class WhepSource:
         max_side: int,
         clock: Clock,
     ) -> None:
-        """Raises ConfigError when the URL is not allowed."""
+        """Raises ConfigError when the URL is not allowed, or the token cannot be sent."""
         rules.check(url)
+        check_token("token", token)
         self._stream = stream
         self._url = url
         self._token = token
@@ -117,22 +118,24 @@ async def open_whep(
         reply = await _post(http, url, token, await pulled.peer.offer())
         resource = _resource(reply)
         if _rejects_audio(reply.text):
-            await _delete(http, resource, token)
+            await _delete(http, resource, url, token)
             await pulled.aclose()
             pulled, resource = make(False), None
             reply = await _post(http, url, token, await pulled.peer.offer())
             resource = _resource(reply)
         note_servers(reply.headers.get("link", ""))
-        await pulled.peer.accept(_one_line_each(reply.text))
+        await pulled.accept(reply.text)
         await pulled.connected()
         yield pulled
     finally:
-        await asyncio.shield(_finish(http, pulled, resource, token))
+        await asyncio.shield(_finish(http, pulled, resource, url, token))
 
 
-async def _finish(http: Fetcher, pulled: Pulled, resource: str | None, token: str | None) -> None:
+async def _finish(
+    http: Fetcher, pulled: Pulled, resource: str | None, url: str, token: str | None
+) -> None:
     await pulled.aclose()
-    await _delete(http, resource, token)
+    await _delete(http, resource, url, token)
 
 
 async def _post(http: Fetcher, url: str, token: str | None, offer: str) -> Reply:
@@ -158,21 +161,23 @@ def _resource(reply: Reply) -> str | None:
     return None if not location else str(reply.url.join(location))
 
 
-async def _delete(http: Fetcher, resource: str | None, token: str | None) -> None:
+async def _delete(http: Fetcher, resource: str | None, url: str, token: str | None) -> None:
+    """The token goes to the server that was asked for the stream, wherever the session lies."""
     if resource is None:
         return
     try:
-        await http.request("DELETE", resource, token=token)
+        await http.request("DELETE", resource, token=token if _same_origin(url, resource) else None)
     except StreamliftError as error:
         logger.debug("a session was left to its server: %s", error)
 
 
+def _same_origin(one: str, other: str) -> bool:
+    here, there = urlsplit(one), urlsplit(other)
+    return (here.scheme, here.hostname, here.port) == (there.scheme, there.hostname, there.port)
+
+
 def _rejects_audio(answer: str) -> bool:
     return re.search(r"^m=audio 0 ", answer, re.MULTILINE) is not None
-
-
-def _one_line_each(answer: str) -> str:
-    return "\r\n".join(answer.replace("\r\n", "\n").strip().split("\n")) + "\r\n"
 
 
 def _ice_servers(links: str) -> list[IceServer]:
@@ -200,6 +205,16 @@ def _permits(rules: HostRules, server: str) -> bool:
     except ConfigError:
         return False
     return True
+
+
+def check_token(name: str, token: str | None) -> None:
+    """Raises ConfigError for what no header can carry; the message does not repeat it."""
+    if token is not None and not re.fullmatch(r"[\x21-\x7e]{1,4096}", token):
+        raise ConfigError(
+            f"the {name} cannot be sent: it is empty, longer than 4096 characters, or has "
+            "characters other than printable ASCII",
+            expected="1 to 4096 printable ASCII characters",
+        )
 
 
 def shown_url(url: str) -> str:

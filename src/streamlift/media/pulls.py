@@ -12,7 +12,7 @@ from streamlift.media.daydream import DaydreamSource
 from streamlift.media.fetch import Fetcher
 from streamlift.media.pull import PullPublisher, PullState, Source
 from streamlift.media.pull_scope import ScopeSource
-from streamlift.media.pull_whep import WhepSource
+from streamlift.media.pull_whep import WhepSource, check_token
 from streamlift.media.url_safety import HostRules, Resolve, resolve_name
 
 __all__ = ["Pulls"]
@@ -32,7 +32,8 @@ class Pulls:
         clock: Clock,
         resolve: Resolve = resolve_name,
     ) -> None:
-        """Raises ConfigError when `allowed_hosts` cannot be understood."""
+        """Raises ConfigError for an `allowed_hosts` or a `daydream_key` that cannot be used."""
+        check_token("daydream_key", config.daydream_key)
         self._config = config
         self._rules = HostRules(config.allowed_hosts)
         self._ice = ice
