@@ -19,6 +19,7 @@ from streamlift.clock import ManualClock
 from streamlift.errors import WeightsError
 from streamlift.frames import Stabilise
 from streamlift.integrations.scope.postprocessor import Upscale
+from streamlift.upscalers import create_upscaler
 from streamlift.upscalers.base import OnCut, Upscaler
 
 
@@ -278,3 +279,14 @@ def test_the_gpus_stabiliser_calms_too_and_leaves_a_still_picture_alone() -> Non
     calming.reset()
     for _ in range(3):
         assert (calming.apply(still, large).int() - large.int()).abs().max() <= 1
+
+
+def test_the_networks_of_flashvsr_run_as_the_stages_model(make: MakeUpscale) -> None:
+    def create(choice: str, device: torch.device) -> Upscaler:
+        return create_upscaler("flashvsr-tiny-random", device=str(device), settings={})
+
+    upscale = make(create, upscale_model="flashvsr")
+    frames = feed(upscale, range(17))
+    frames += feed(upscale, range(17, 80), upscale_model="bicubic")
+    assert {tuple(f.shape) for f in frames} == {(2 * SIDE, 2 * SIDE, 3)}
+    assert numbers_of(frames) == list(range(77))  # three wait for their step
