@@ -30,7 +30,9 @@ from streamlift.upscalers.compact.network import Network
 
 BALANCE = 0.5 / 255
 SCHEDULES = {
-    tier: Schedule(tier, steps=60_000, warm_up=500, exact_share=0.25, balance=BALANCE)
+    tier: Schedule(
+        tier, steps=60_000, warm_up=500, exact_share=0.25, balance=BALANCE, clean_share=0.15
+    )
     for tier in TIERS
 }
 TRAINING = {
