@@ -143,6 +143,7 @@ class FakeLane:
         self.delivered = 0
         self.keyframes_made = 0
         self.closed = False
+        self.degraded = False
         self.dropped: Counter[str] = Counter()
 
     def offer(self, item: Frame) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -143,7 +143,11 @@ class EngineBackend:
 
     async def aclose(self) -> None:
         if not await asyncio.to_thread(self._engine.stop):
-            logger.warning("backend %s: the model is stuck; its thread was left behind", self.name)
+            logger.warning(
+                "backend %s: the model has been busy for %.1f s; its thread was left behind",
+                self.name,
+                self._engine.busy_s,
+            )
 
     def _must_fit(self, size: Size) -> None:
         """Refuse now rather than run out of memory in mid-stream, which would harm the others."""
@@ -180,29 +184,38 @@ class EngineBackend:
         upscaler = create_upscaler(
             self._upscaler_name, device=self._device, settings=self._settings
         )
-        return upscaler, measure_fps(upscaler, self._device)
+        # A slow model's probe must not outlive a service that is told to end meanwhile.
+        engine = self._engine
+        return upscaler, measure_fps(upscaler, self._device, ends=lambda: engine.stopping)
 
 
-def measure_fps(upscaler: Upscaler, device: str) -> float:
+def measure_fps(
+    upscaler: Upscaler, device: str, *, ends: Callable[[], bool] = lambda: False
+) -> float:
     """Frames a second at 512x512 on noise, conversions included.
 
     A quarter-size probe comes first: where the full one would take too long (a GPU model on a
-    CPU), its figure is scaled by the number of pixels instead.
+    CPU), its figure is scaled by the number of pixels instead. Raises NotReady as soon as `ends`
+    says so.
     """
-    small = _run_probe(upscaler, device, _SMALL_PROBE, frames=upscaler.spec.step)
+    small = _run_probe(upscaler, device, _SMALL_PROBE, frames=upscaler.spec.step, ends=ends)
     scaled = small * _SMALL_PROBE.pixels / _PROBE_SIZE.pixels
     if device == "cpu" and _PROBE_FRAMES / scaled > _PROBE_LIMIT_S:
         return scaled
-    return _run_probe(upscaler, device, _PROBE_SIZE, frames=_PROBE_FRAMES)
+    return _run_probe(upscaler, device, _PROBE_SIZE, frames=_PROBE_FRAMES, ends=ends)
 
 
-def _run_probe(upscaler: Upscaler, device: str, size: Size, *, frames: int) -> float:
+def _run_probe(
+    upscaler: Upscaler, device: str, size: Size, *, frames: int, ends: Callable[[], bool]
+) -> float:
     chain = UpscaleChain(upscaler, device, Stabilise.OFF, clock=MonotonicClock())
     noise = np.random.default_rng(0).integers(16, 235, (size.height, size.width), dtype=np.uint8)
     half = np.ascontiguousarray(noise[::2, ::2])
     pts = itertools.count(0, VIDEO_CLOCK_HZ // 25)
 
     def push() -> None:
+        if ends():
+            raise NotReady("the service is shutting down")
         frame = Frame(next(pts), size, Planes(noise, half, half), Colour(), arrived_s=0.0)
         for _ in chain.push(frame):  # a picture is in host memory when it comes out
             pass

@@ -61,6 +61,11 @@ class Engine:
         return not self._thread.is_alive()
 
     @property
+    def stopping(self) -> bool:
+        """True once it was told to end; long jobs look at it."""
+        return self._stopping
+
+    @property
     def busy_s(self) -> float:
         """Seconds the current step or job has been running; 0 when idle."""
         since = self._busy_since_s

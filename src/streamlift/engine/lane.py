@@ -194,6 +194,8 @@ class EngineLane:
 
     def _encode_all(self, outputs: Iterable[Upscaled]) -> None:
         for output in outputs:
+            if self._ended:
+                return  # closed meanwhile: what a slow model still owes is not worth its time
             frame, ready_s = output.frame, self._clock.now_s()
             picture = Picture(
                 planes=output.planes,

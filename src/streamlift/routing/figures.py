@@ -18,6 +18,8 @@ from streamlift.routing.snapshot import (
 
 __all__ = ["STAGES", "Figures"]
 
+SHOWN_S = 3.0
+"""After this long without a picture there is no rate to speak of."""
 STAGES = ("decode", "queue", "upscale", "encode", "send", "total")
 
 
@@ -42,6 +44,7 @@ class Figures:
         self.egress = Rate()
         self.last_in: Frame | None = None
         self.last_out: EncodedFrame | None = None
+        self._sent_s = float("-inf")
 
     def submitted(self, frame: Frame) -> None:
         self.last_in = frame
@@ -52,7 +55,7 @@ class Figures:
     def sent(self, encoded: EncodedFrame, now_s: float, backend: str) -> None:
         """A frame of the default rendition goes out to the viewers."""
         self._encoded += 1
-        self.last_out = encoded
+        self.last_out, self._sent_s = encoded, now_s
         self.egress.observe(encoded.pts, len(encoded.data))
         stages = encoded.stages
         total_s = now_s - encoded.arrived_s
@@ -113,8 +116,11 @@ class Figures:
         codec = frame.coded.codec if frame.coded is not None else None
         return PublisherSnapshot(codec, frame.size, self.ingest.fps)
 
-    def output(self) -> OutputSnapshot:
+    def output(self, now_s: float) -> OutputSnapshot:
+        """What goes out; without rates while nothing does."""
         size = self.last_out.size if self.last_out is not None else None
+        if now_s - self._sent_s > SHOWN_S:
+            return OutputSnapshot(size, None, None, ())
         return OutputSnapshot(size, self.egress.fps, self.egress.bitrate_bps, ())
 
     def latency_ms(self) -> dict[str, LatencySnapshot]:

@@ -54,6 +54,11 @@ class Lane(Protocol):
         """Frames offered but never delivered, by reason (`stale`, `encode_busy`)."""
         ...
 
+    @property
+    def degraded(self) -> bool:
+        """True while the backend gives no more than a plain enlargement, to keep up."""
+        ...
+
     def __aiter__(self) -> AsyncIterator[EncodedFrame]: ...
 
     def offer(self, frame: Frame) -> bool:

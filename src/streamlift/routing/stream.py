@@ -43,6 +43,8 @@ __all__ = ["Slate", "Stream"]
 
 log = logging.getLogger(__name__)
 
+_ENDING = (StreamState.DRAINING, StreamState.CLOSED)
+
 Slate = Callable[[Size], Frame]
 """Makes the labelled still picture of a stream without publisher, at a low-resolution size.
 Called on the event loop about twice a second: keep the pictures. Its pts is not used."""
@@ -156,8 +158,8 @@ class Stream:
         self._seat(publisher)
         try:
             async for frame in publisher:
-                if self._publisher is not publisher:
-                    return  # taken over, or closed
+                if self._publisher is not publisher or self._machine.state in _ENDING:
+                    return  # taken over, or the stream ends: no lane takes this any more
                 if self._refusal is not None:
                     raise self._refusal
                 self._take(frame)
@@ -232,17 +234,17 @@ class Stream:
     def snapshot(self) -> StreamSnapshot:
         """All that the API tells of this stream, now."""
         figures, board, publisher = self._figures, self._board, self._publisher
-        degraded = board is not None and board.degraded
+        degraded = None if board is None else (board.why if board.degraded else board.strained)
         renditions = tuple(sorted(self._outputs.renditions(), key=lambda r: (r.codec, r.profile)))
         return StreamSnapshot(
             name=self.name,
             state=self._machine.state,
-            reason=board.why if degraded and board else self._machine.reason,
-            degraded=degraded,
+            reason=self._machine.reason if degraded is None else degraded,
+            degraded=degraded is not None,
             backend=self.backend,
             policy=self._autopilot.policy,
             publisher=None if publisher is None else figures.publisher(),
-            output=dataclasses.replace(figures.output(), renditions=renditions),
+            output=dataclasses.replace(figures.output(self._clock.now_s()), renditions=renditions),
             latency_ms=figures.latency_ms(),
             frames=figures.frames(
                 None if publisher is None else publisher.counts,
@@ -442,7 +444,7 @@ class Stream:
 
     def _must_be_open(self) -> None:
         closing = self._close_reason is not None
-        if closing or self._machine.state in (StreamState.DRAINING, StreamState.CLOSED):
+        if closing or self._machine.state in _ENDING:
             raise UnknownStream(f"stream {self.name} is closed: {self._close_reason}")
 
     def _apply(self, event: StreamEvent, reason: str) -> None:

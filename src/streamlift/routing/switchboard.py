@@ -97,6 +97,14 @@ class Switchboard:
         return self.wanted if feed is None or feed.slate else feed.backend
 
     @property
+    def strained(self) -> str | None:
+        """Why the shown lane gives less than its backend can, if it does."""
+        feed = self._shown
+        if feed is None or feed.lane is None or not feed.lane.degraded:
+            return None
+        return f"{feed.backend} enlarges plainly: the machine is too slow for more"
+
+    @property
     def crossing_to(self) -> str | None:
         """The backend that a switch is moving to."""
         crossing = self._crossing
