@@ -16,6 +16,7 @@ StreamliftError                what was found, what was expected, what to do
 │   ├── NotReady               loading, no weights, no such device
 │   └── NoCapacity             all slots taken
 ├── UpscaleError               a model failed on a frame
+│   ├── InvalidOutput          what the model gave cannot be right
 │   └── OutOfMemory            the device had no memory left for it
 ├── WeightsError               a checkpoint is missing, damaged, or not what it claims
 └── Overloaded                 the service is full; retry later

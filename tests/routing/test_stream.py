@@ -311,3 +311,23 @@ async def test_closing_sends_publisher_and_viewers_away() -> None:
         assert publisher.closed_with == "closed by request"
         assert backend.lanes[0].closed
         assert len(viewer.frames) == 5
+
+
+@in_virtual_time
+async def test_what_a_publisher_still_sends_when_the_stream_has_ended_goes_nowhere() -> None:
+    publisher = SlowToLeave()
+    async with running() as (stream, backend, clock):
+        done = asyncio.ensure_future(stream.publish(publisher))
+        await stream_frames(publisher, clock, 5)
+        await stream.close("over")
+        await until(lambda: stream.state is StreamState.CLOSED)
+        await stream_frames(publisher, clock, 1, first_pts=900_000)
+        await ended(done)
+        assert len(backend.lanes) == 1
+
+
+class SlowToLeave(FakePublisher):
+    """Frames that have arrived already still come after it was told to end."""
+
+    async def aclose(self, reason: str) -> None:
+        self.closed_with = reason
