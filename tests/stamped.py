@@ -108,6 +108,8 @@ class StampViewer:
         async for frame in video:
             now_s = self.clock.now_s()
             stamp = read_stamp(frame.planes.y, scale=2)
+            if stamp is not None and (stamp.number, stamp.ms) == (0, 0):
+                stamp = None  # all black: a slate
             self.shown.append(
                 Shown(
                     None if stamp is None else stamp.number,
