@@ -179,8 +179,8 @@ def test_auto_measures_and_picks_something_that_runs() -> None:
 @pytest.mark.parametrize(
     ("xs", "s", "m", "reference", "cores", "expected"),
     [
-        (5, 8, 11, 16.5, 2, Tier.M),  # the machine of the study
-        (5, 8, 14, 16.5, 2, Tier.S),  # m would exceed one core
+        (5, 8, 9, 16.5, 2, Tier.M),
+        (5, 8, 11, 16.5, 2, Tier.S),  # the machine of the study: m would exceed one core
         (5, 8, 11, 16.5, 1, Tier.XS),  # 28 ms for all: nothing fits
         (10, 16, 22, 33, 2, Tier.XS),  # half as fast: nothing fits
         (4, 6, 9, 12, 8, Tier.M),

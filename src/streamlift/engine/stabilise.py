@@ -38,9 +38,9 @@ CUT_RESIDUAL = 18.0
 
 GAP_TICKS = VIDEO_CLOCK_HZ // 2
 MAX_AGE = 30.0
-MATCH_FLOOR, MATCH_WIDTH = 4.0, 8.0
+MATCH_FLOOR, MATCH_WIDTH = 3.0, 6.0
 SMALLEST_FLOW_SIDE = 32
-"""The flow search works on 8x8 patches at quarter size; smaller pictures are taken as still."""
+"""The flow search works on 8x8 patches at small sizes; smaller pictures are taken as still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Preset:
 
 PRESETS: dict[Stabilise, Preset] = {
     # Fitting models flicker little, and their chroma is interpolated.
-    Stabilise.LITE: Preset(0.6, chroma=False),
+    Stabilise.LITE: Preset(0.5, chroma=False),
     # Models that invent detail do so anew in every frame, in colour too.
     Stabilise.STRONG: Preset(0.8, chroma=True),
 }
@@ -62,15 +62,16 @@ PRESETS: dict[Stabilise, Preset] = {
 class Stabiliser:
     """One stream's stabiliser. Owned by one thread; all its memory is here.
 
-    `half_flow` estimates motion at half size: cheaper by about 3 ms at 512x512, a little less
-    exact. It and `strength` may be changed between frames. `cuts` counts the scene cuts so far.
+    `half_flow` is the cheaper way: motion at half size, linear lookups; about 4 ms less at
+    512x512, a little less exact. It and `strength` may be changed between frames. `cuts` counts
+    the scene cuts so far.
     """
 
     def __init__(self, strength: Stabilise, *, half_flow: bool = False) -> None:
         self.half_flow = half_flow
         self.cuts = 0
         self.strength = strength
-        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._flow = _flow_search()
         self._state: _State | None = None
 
     def apply(self, lr_luma: Plane, hr: Planes, *, pts: int | None = None) -> Planes:
@@ -91,18 +92,23 @@ class Stabiliser:
             self._state = _State.start(lr_luma, hr, preset, pts)
             return hr
         flow = self._motion(lr_luma, state.lr)
-        motion = _choose_motion(lr_luma, state.lr, flow)
+        motion = _choose_motion(lr_luma, state.lr, flow, self._lookup)
         if motion.residual_mean > CUT_RESIDUAL:
             self.cuts += 1
             self._state = _State.start(lr_luma, hr, preset, pts)
             return hr
-        out = state.advance(lr_luma, hr, motion, preset.most)
+        out = state.advance(lr_luma, hr, motion, preset.most, self._lookup)
         state.pts = pts
         return out
 
     def reset(self) -> None:
         """Forget everything: the next frame is returned as it is."""
         self._state = None
+
+    @property
+    def _lookup(self) -> int:
+        """How moved pictures are read. Bicubic: a linear lookup blurs a little in every frame."""
+        return cv2.INTER_LINEAR if self.half_flow else cv2.INTER_CUBIC
 
     def _motion(self, lr: Plane, before: Plane) -> F32:
         """Motion (H, W, 2) in pixels: where in `before` each pixel of `lr` comes from."""
@@ -172,14 +178,14 @@ class _State:
             return False
         return not 0 < pts - self.pts <= GAP_TICKS
 
-    def advance(self, lr: Plane, hr: Planes, motion: _Motion, most: float) -> Planes:
+    def advance(self, lr: Plane, hr: Planes, motion: _Motion, most: float, lookup: int) -> Planes:
         trust = confidence(np, motion.residual)
         moved_age = _warp(self.age, motion.flow)
         self.age = next_age(np, moved_age, trust)
         weight = history_weight(np, self.age, trust, most)
         sources = (hr.y, hr.u, hr.v)
         calmed = [
-            history.blend(plane, motion.flow, weight)
+            history.blend(plane, motion.flow, weight, lookup)
             for history, plane in zip(self.histories, sources, strict=False)
         ]
         self.lr = lr
@@ -198,13 +204,13 @@ class _History:
         last = plane.astype(np.float32)
         return cls(last, np.empty_like(last))
 
-    def blend(self, plane: Plane, flow: F32, weight: F32) -> Plane:
+    def blend(self, plane: Plane, flow: F32, weight: F32, lookup: int) -> Plane:
         """D = moved last - plane, less its local mean; the new last is plane + weight * D."""
         height, width = plane.shape
         if plane.shape != weight.shape:
             flow = cast(F32, cv2.resize(flow * (width / weight.shape[1]), (width, height)))
             weight = cast(F32, cv2.resize(weight, (width, height)))
-        detail = _warp(self.last, flow, into=self.spare)
+        detail = _warp(self.last, flow, into=self.spare, lookup=lookup)
         cv2.subtract(detail, plane, dst=detail, dtype=cv2.CV_32F)
         cv2.subtract(detail, _local_mean(detail), dst=detail)
         cv2.multiply(detail, weight, dst=detail)
@@ -215,7 +221,7 @@ class _History:
 
 
 def confidence(xp: Any, residual: Any) -> Any:
-    """Trust in the match from its residual in levels: 1 up to 4, then falling like a Gaussian."""
+    """Trust in the match from its residual in levels: 1 up to 3, then falling like a Gaussian."""
     excess = xp.clip(residual - MATCH_FLOOR, 0.0, None) * (1.0 / MATCH_WIDTH)
     return xp.exp(-(excess * excess))
 
@@ -235,13 +241,27 @@ def stay_share(xp: Any, moving_residual: Any, still_residual: Any) -> Any:
     return xp.clip(moving_residual - still_residual + 1.0, 0.0, 1.0)
 
 
-def _choose_motion(lr: Plane, before: Plane, flow: F32) -> _Motion:
+def _flow_search() -> cv2.DISOpticalFlow:
+    """DIS down to half size, on sparse patches, without variational refinement.
+
+    On panned and zoomed photographs this kept 0.4 dB more than the preset FAST (which stops at a
+    quarter of the size and then smooths) for the same time, 3.4 CPU ms at 512x512.
+    """
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    search.setFinestScale(1)
+    search.setPatchStride(6)
+    search.setGradientDescentIterations(8)
+    search.setVariationalRefinementIterations(0)
+    return search
+
+
+def _choose_motion(lr: Plane, before: Plane, flow: F32, lookup: int) -> _Motion:
     """Keep the better of "moved by the flow" and "stood still", softly, for every pixel.
 
     Standing still copies pixels exactly; a flow of a tenth of a pixel would blur them each frame.
     """
-    # Bicubic: a linear lookup half-way between pixels softens edges, which reads as a bad match.
-    moving = _residual(lr, _warp(before, flow, interpolation=cv2.INTER_CUBIC))
+    # Bicubic here too: softened edges would read as a bad match.
+    moving = _residual(lr, _warp(before, flow, lookup=lookup))
     still = _residual(lr, before)
     stay = stay_share(np, moving, still)
     go = 1.0 - stay
@@ -262,13 +282,13 @@ def _local_mean(values: F32) -> F32:
     return cast(F32, cv2.resize(cv2.blur(small, (5, 5), dst=small), (width, height)))
 
 
-def _warp(image: Any, flow: F32, *, into: Any = None, interpolation: int = cv2.INTER_LINEAR) -> Any:
+def _warp(image: Any, flow: F32, *, into: Any = None, lookup: int = cv2.INTER_LINEAR) -> Any:
     """Each pixel (x, y) of the result is the image at (x, y) + flow."""
     return cv2.remap(
         image,
         flow,
         cast(Any, None),
-        interpolation | cv2.WARP_RELATIVE_MAP,
+        lookup | cv2.WARP_RELATIVE_MAP,
         dst=into,
         borderMode=cv2.BORDER_REPLICATE,
     )

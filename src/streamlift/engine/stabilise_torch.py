@@ -160,7 +160,7 @@ def _blend(plane: Tensor, last: Tensor, flow: Tensor, weight: Tensor) -> Tensor:
         scale = plane.shape[1] / weight.shape[1]
         flow = _resized(flow.permute(2, 0, 1) * scale, plane.shape).permute(1, 2, 0)
         weight = _resized(weight[None], plane.shape)[0]
-    detail = _warp(last, flow) - plane
+    detail = _warp(last, flow, mode="bicubic") - plane
     return plane + weight * (detail - _local_mean(detail))
 
 
