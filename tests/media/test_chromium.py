@@ -121,18 +121,19 @@ async def test_a_detailed_clip_stays_whole_and_reaches_3_mbit_s(
         loop = asyncio.get_running_loop()
         start_s = loop.time()
         before = await page.evaluate(STATISTICS, "outbound-rtp")
-        rate_bps, sent = 0.0, before
-        while loop.time() - start_s < 12 and (rate_bps < 3e6 or sent.get("frameWidth") != 512):
+        rate_bps, sent, widths = 0.0, before, set()
+        while loop.time() - start_s < 12 and (rate_bps < 3e6 or loop.time() - start_s < 6):
             await asyncio.sleep(1)
             sent = await page.evaluate(STATISTICS, "outbound-rtp")
+            widths.add(sent.get("frameWidth"))
             passed_ms = sent["timestamp"] - before["timestamp"]
             rate_bps = (sent["bytesSent"] - before["bytesSent"]) * 8000 / max(1, passed_ms)
             before = sent
     shown = ("targetBitrate", "qualityLimitationReason", "frameWidth")
     told = {name: sent.get(name) for name in shown} | {"after": loop.time() - start_s}
-    if busy() and sent["qualityLimitationReason"] == "cpu":
+    if busy() and widths != {512}:
         pytest.xfail(f"Chromium has no processor time: {told}")
-    assert (sent["frameWidth"], sent["frameHeight"]) == (512, 512), told
+    assert widths == {512}, told
     assert rate_bps >= 3_000_000, told
 
 

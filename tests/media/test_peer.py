@@ -204,6 +204,17 @@ async def test_what_is_older_than_the_history_is_not_sent_again() -> None:
         assert link.sender_tap.resent == 1
 
 
+async def test_repeating_has_a_bound_whatever_a_viewer_asks() -> None:
+    async with linked() as link:
+        await send(link, 5, payloads=20)
+        numbers = [p.sequence_number for p in link.received]
+        for _ in range(10):
+            await link.receiver_tap.send_nack(link.received[0].ssrc, numbers)
+        await until(lambda: link.sender_tap.resent > 256, "what is allowed to be repeated")
+        await send(link, 1, start=5)
+        assert link.sender_tap.resent <= 256 + 50 + 1
+
+
 async def test_feedback_of_our_own_making_can_be_sent() -> None:
     async with linked() as link:
         await send(link, 1)

@@ -77,6 +77,7 @@ _OPUS = "audio/opus"
 _HISTORY_S = 1.5
 """A viewer asks again for a second or so; the stock sender remembers 128 packets, 0.2 s."""
 _HISTORY_PACKETS = 4096
+_FREE_RESENDS = 256
 _BURST = 32
 _BURST_PAUSE_S = 0.003
 """32 packets each 3 ms are some 100 Mbit/s: a keyframe of 100 packets takes 10 ms."""
@@ -409,8 +410,10 @@ class SenderTap:
         return max(0, lost[-1]) if lost else 0
 
     async def _retransmit(self, sequence: int) -> None:
+        if sequence not in self._history or self.resent > _FREE_RESENDS + self.packets_sent // 2:
+            return  # a viewer that asks for everything twice only makes its link worse
+        self.resent += 1
         self._history.wanted = sequence
-        self.resent += sequence in self._history
         # It looks the packet up before it first waits, so nobody else can change `wanted`.
         await self._stock_retransmit(sequence)
 
