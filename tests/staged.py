@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import pytest
 from tests.serving import Served, light, serving, until
 from tests.stamped import Shown, Source, StampViewer, lost, max_gap_ms, sending, viewing
 
@@ -20,6 +21,8 @@ __all__ = ["SLOWEST_GAP_MS", "Stage", "late", "stage", "too_long", "toy", "twice
 
 SLOWEST_GAP_MS = 250.0
 """What a viewer may wait for a picture on a machine that does other things as well."""
+OVERLOAD = 3
+"""Runnable tasks per core above which lateness is the machine's."""
 
 
 def toy(name: str, **knobs: Any) -> BackendConfig:
@@ -58,6 +61,7 @@ class Stage:
         before = len(self.events)
         answer = await self.switch(backend=backend, **body)
         assert answer.status_code == 202, answer.text
+        assert answer.json()["state"] == "switching"
         await until(
             lambda: any(e["event"] == "switched" for e in self.events[before:]),
             f"a switch to {backend}",
@@ -83,9 +87,14 @@ async def stage(*backends: BackendConfig, fps: float = 25.0) -> AsyncIterator[St
 async def twice(run: Callable[[], Awaitable[list[str]]]) -> None:
     """Lateness may be the machine's: one more try. What is wrong whatever the load raises."""
     first = await run()
-    if first:
-        second = await run()
-        assert not second, f"twice too late at load {os.getloadavg()[0]:.1f}: {first}, {second}"
+    second = await run() if first else []
+    if not second:
+        return
+    load = os.getloadavg()[0]
+    verdict = f"twice too late at load {load:.1f}: {first}, {second}"
+    if load > OVERLOAD * len(os.sched_getaffinity(0)):
+        pytest.xfail(verdict)  # says nothing about the service
+    pytest.fail(verdict)
 
 
 async def late(on: Stage, shown: list[Shown]) -> list[str]:

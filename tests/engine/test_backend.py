@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -134,6 +135,16 @@ async def test_a_hung_model_is_left_behind_and_the_next_lane_works(
     await lane.aclose()
     toy.released.set()
     await until(lambda: hung.stop(timeout_s=0), "the hung thread to end")
+
+
+async def test_closing_while_it_measures_a_slow_model_ends_the_measurement(make: Make) -> None:
+    backend = make(settings={"delay_ms": 100, "first": 200})
+    starting = asyncio.ensure_future(backend.start())
+    await until(lambda: backend._engine.busy_s > 0.2, "the measurement to run")
+    await backend.aclose()
+    assert "engine-test" not in {t.name for t in threading.enumerate()}
+    await starting
+    assert backend.info().state is BackendState.UNAVAILABLE
 
 
 async def test_closing_ends_its_thread(make: Make) -> None:

@@ -299,6 +299,37 @@ async def test_the_snapshot_tells_what_was_measured() -> None:
 
 
 @in_virtual_time
+async def test_without_pictures_there_are_no_output_rates() -> None:
+    async with running() as (stream, _, clock):
+        publisher = FakePublisher()
+        done = asyncio.ensure_future(stream.publish(publisher))
+        await stream_frames(publisher, clock, 60)
+        publisher.end()
+        await ended(done)
+        assert stream.snapshot().output.fps == pytest.approx(25)
+        await asyncio.sleep(3.5)
+        output = stream.snapshot().output
+        assert (output.fps, output.bitrate_bps) == (None, None)
+        assert output.size is not None
+
+
+@in_virtual_time
+async def test_a_lane_that_steps_down_to_keep_up_makes_the_stream_degraded() -> None:
+    async with running() as (stream, backend, clock):
+        publisher = FakePublisher()
+        done = asyncio.ensure_future(stream.publish(publisher))
+        await stream_frames(publisher, clock, 10)
+        backend.lanes[-1].degraded = True
+        told = stream.snapshot()
+        assert told.degraded
+        assert "fake" in told.reason
+        backend.lanes[-1].degraded = False
+        assert not stream.snapshot().degraded
+        publisher.end()
+        await ended(done)
+
+
+@in_virtual_time
 async def test_closing_sends_publisher_and_viewers_away() -> None:
     async with running() as (stream, backend, clock):
         viewer = Seen(stream.watch())
