@@ -15,9 +15,10 @@ import struct
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
-from aioice import Candidate, Connection
+from aioice import Candidate
 from aioice.candidate import candidate_foundation, candidate_priority
 from aioice.ice import StunProtocol, server_reflexive_candidate
 from aiortc import (
@@ -74,6 +75,7 @@ logger = logging.getLogger(__name__)
 _MIME = {Codec.H264: "video/H264", Codec.VP8: "video/VP8"}
 _RTX = "video/rtx"
 _OPUS = "audio/opus"
+GATHER_S = 1.0
 _HISTORY_S = 1.5
 """A viewer asks again for a second or so; the stock sender remembers 128 packets, 0.2 s."""
 _HISTORY_PACKETS = 4096
@@ -176,7 +178,7 @@ class Peer:
         Raises MalformedSdp or UnsupportedOffer when the offer cannot be served, Overloaded when
         all configured UDP ports are taken.
         """
-        self._bind_ports()
+        self._prepare_gathering()
         try:
             return await self._answer(offer.sdp)
         except OperationError as error:
@@ -201,7 +203,7 @@ class Peer:
 
     async def offer(self) -> str:
         """Gather all candidates and return an offer for the transceivers added."""
-        self._bind_ports()
+        self._prepare_gathering()
         await self.connection.setLocalDescription(await self.connection.createOffer())
         self._enlarge_receive_buffers()
         return announced(self.connection.localDescription.sdp, self._announce)
@@ -284,10 +286,15 @@ class Peer:
                     kept = [f for f in codec.rtcpFeedback if f.type != "goog-remb"]
                     codec.rtcpFeedback = [*kept, RTCRtcpFeedback(type="transport-cc")]
 
-    def _bind_ports(self) -> None:
+    def _prepare_gathering(self) -> None:
+        """A STUN or TURN server that does not answer must not hold up the answer for 5 s.
+
+        https://github.com/aiortc/aioice/blob/0.10.1/src/aioice/ice.py (get_component_candidates)
+        """
+        ice: Any = self.connection.getTransceivers()[0].receiver.transport.transport._connection
+        ice.get_component_candidates = partial(ice.get_component_candidates, timeout=GATHER_S)
         if self._ports:
-            transport = self.connection.getTransceivers()[0].receiver.transport.transport
-            _PortRange(transport._connection, range(self._ports[0], self._ports[1] + 1))
+            _PortRange(ice, range(self._ports[0], self._ports[1] + 1))
 
     def _must_have_ports(self) -> None:
         if self._ports and "a=candidate:" not in self.connection.localDescription.sdp:
@@ -596,14 +603,14 @@ class _PortRange:
     https://github.com/aiortc/aioice/blob/0.10.1/src/aioice/ice.py (get_component_candidates)
     """
 
-    def __init__(self, connection: Connection, ports: range) -> None:
+    def __init__(self, connection: Any, ports: range) -> None:
         self._connection = connection
         self._ports = ports
         self._stock = connection.get_component_candidates
-        connection.get_component_candidates = self._gather  # type: ignore[method-assign]
+        connection.get_component_candidates = self._gather
 
     async def _gather(
-        self, component: int, addresses: list[str], timeout: int = 5
+        self, component: int, addresses: list[str], timeout: float = GATHER_S
     ) -> list[Candidate]:
         bound = [p for a in addresses if (p := await self._bind(component, a)) is not None]
         self._connection._protocols += bound
@@ -612,7 +619,8 @@ class _PortRange:
             mapped = (server_reflexive_candidate(p, stun) for p in bound if _is_ipv4(p))
             found = await asyncio.gather(*mapped, return_exceptions=True)
             candidates += [f[0] for f in found if isinstance(f, tuple)]  # others timed out
-        return candidates + await self._stock(component, [], timeout)
+        relayed: list[Candidate] = await self._stock(component, [], timeout=timeout)
+        return candidates + relayed
 
     async def _bind(self, component: int, address: str) -> StunProtocol | None:
         loop = asyncio.get_running_loop()
