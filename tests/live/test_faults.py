@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from tests.peers import SDP, make_offer
 from tests.serving import Served, light, until
 from tests.staged import SLOWEST_GAP_MS, Stage, late, stage, too_long, toy, twice, used
-from tests.stamped import Source, lost, sending, viewing
+from tests.stamped import Shown, Source, lost, sending, viewing
 
 from streamlift.clock import MonotonicClock
 from streamlift.config import BackendConfig
@@ -145,7 +146,7 @@ async def test_another_picture_size_is_shown_within_a_second(backend: BackendCon
                 changed_s = MonotonicClock().now_s()
                 on.source.size = size
                 wanted = size.times(2)
-                seen = await on.viewer.see(f"{wanted}", lambda shown, w=wanted: shown.size == w)
+                seen = await on.viewer.see(f"{wanted}", _of_size(wanted))
                 if seen.at_s - changed_s > 1.5:
                     found.append(f"{size} after {seen.at_s - changed_s:.2f} s")
                 await on.viewer.more(10)
@@ -223,6 +224,10 @@ async def _event(on: Stage, kind: str, *, to: str | None = None, nth: int = 1) -
     what = f"event {kind} number {nth}" + (f" to {to}" if to else "")
     await until(lambda: len(found()) >= nth, what, timeout_s=20, show=lambda: on.events)
     return found()[nth - 1]
+
+
+def _of_size(size: Size) -> Callable[[Shown], bool]:
+    return lambda shown: shown.size == size
 
 
 def _rates(service: Served) -> tuple[float | None, float | None]:
