@@ -86,6 +86,7 @@ class Pushing:
             packetizer=Packetizer(),
             clock=MonotonicClock(),
             on_keyframe_request=lambda: None,
+            on_retry=lambda: None,
             sleep=self._sleep,
         )
 
@@ -249,6 +250,10 @@ async def test_a_session_ended_by_the_server_is_begun_again(serve: Serve) -> Non
         await until(lambda: is_live(theirs, "copy"), "the copy to be live again")
         (output,) = (await call(ours, "GET", OUTPUTS))["outputs"]
         assert output["connections"] == 2
+        assert ours.parts.metrics.value("outputs_retries_total", type="whip") == 1
+        async with ours.http() as http:
+            metrics = (await http.get("/metrics")).text
+        assert 'streamlift_outputs_state{state="live",type="whip"} 1.0' in metrics
 
 
 @pytest.mark.peer

@@ -200,6 +200,6 @@ async def test_a_full_disk_stops_the_recording_and_nothing_else(
                 if event.kind == "fault":
                     break
             assert "No space left" in reasons[-1]
-            assert served.parts.metrics.value("output_errors_total", type="file") == 1
+            assert served.parts.metrics.value("recording_errors_total") == 1
             async with watching(served.whep()) as viewer:
                 await viewer.wait_units(10)

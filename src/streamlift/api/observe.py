@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
@@ -73,6 +74,7 @@ class _ServiceCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         yield from self._counted()
         yield from self._sessions()
+        yield from self._outputs()
         yield from self._backends()
         info = GaugeMetricFamily(PREFIX + "build_info", "Version.", labels=["version"])
         info.add_metric([__version__], 1)
@@ -120,6 +122,15 @@ class _ServiceCollector(Collector):
         pending = GaugeMetricFamily(PREFIX + "handshakes_pending", "Handshakes not finished.")
         pending.add_metric([], self._service.sessions.pending)
         yield pending
+
+    def _outputs(self) -> Iterator[Metric]:
+        state = GaugeMetricFamily(
+            PREFIX + "outputs_state", "Outputs in each state.", labels=["type", "state"]
+        )
+        counts = Counter((output.kind, str(output.state)) for output in self._service.outputs)
+        for (kind, name), count in sorted(counts.items()):
+            state.add_metric([kind, name], count)
+        yield state
 
     def _backends(self) -> Iterator[Metric]:
         total = GaugeMetricFamily(

@@ -107,7 +107,12 @@ def _push(service: Service, stream: str, url: str, token: str | None) -> Output:
             return  # the stream has just ended
 
     output = service.outputs.push(
-        stream, url, token, ice=ice_now(service), keyframe=request_keyframe
+        stream,
+        url,
+        token,
+        ice=ice_now(service),
+        keyframe=request_keyframe,
+        retried=lambda: service.metrics.count("outputs_retries_total", type="whip"),
     )
     return _start(service, output)
 
@@ -123,8 +128,8 @@ async def _run(service: Service, output: Output) -> None:
         await _work(service, output)
     except StreamliftError as error:
         output.error = str(error)
-        kind = "whip" if isinstance(output.work, WhipPush) else "file"
-        service.metrics.count("output_errors_total", type=kind)
+        if isinstance(output.work, Recorder):
+            service.metrics.count("recording_errors_total")
         service.events.add(EventKind.FAULT, stream=output.stream, reason=str(error))
     finally:
         output.ended = True
@@ -162,12 +167,11 @@ def _output_json(output: Output) -> dict[str, Any]:
             "connections": work.connections,
             "bytes_sent": work.bytes_sent,
         }
-    state = "failed" if output.error else "closed" if output.ended else "live"
     return {
         "id": output.id,
         "type": "file",
         "files": [path.name for path in work.paths],
-        "state": state,
+        "state": output.state,
         "reason": output.error,
         "bytes_written": work.bytes_written,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from streamlift.media.url_safety import HostRules, Resolve, resolve_name
 
 __all__ = ["Output", "Outputs"]
 
-KeyframeCall = Callable[[], None]
 MAX_OUTPUTS = 8
 """Of one stream: each costs what a viewer costs, and a connection that is tried for ever."""
 
@@ -35,6 +34,18 @@ class Output:
     """Why it ended before its stream did."""
     ended: bool = False
     task: asyncio.Task[None] | None = None
+
+    @property
+    def kind(self) -> str:
+        """whip or file."""
+        return "whip" if isinstance(self.work, WhipPush) else "file"
+
+    @property
+    def state(self) -> str:
+        """Of a push its own states, of a recording live, failed or closed."""
+        if isinstance(self.work, WhipPush):
+            return self.work.state
+        return "failed" if self.error else "closed" if self.ended else "live"
 
     @property
     def over(self) -> bool:
@@ -67,6 +78,9 @@ class Outputs:
     def saves(self) -> bool:
         return self._directory is not None
 
+    def __iter__(self) -> Iterator[Output]:
+        return iter([output for known in self._outputs.values() for output in known])
+
     def of(self, stream: str) -> tuple[Output, ...]:
         return tuple(self._outputs.get(stream, ()))
 
@@ -82,9 +96,17 @@ class Outputs:
         )
 
     def push(
-        self, stream: str, url: str, token: str | None, *, ice: IceConfig, keyframe: KeyframeCall
+        self,
+        stream: str,
+        url: str,
+        token: str | None,
+        *,
+        ice: IceConfig,
+        keyframe: Callable[[], None],
+        retried: Callable[[], None],
     ) -> Output:
-        """A new push. Raises ConfigError when the URL is not allowed, Overloaded."""
+        """A new push; `keyframe` is called when the server asks for one, `retried` when a
+        connection failed. Raises ConfigError when the URL is not allowed, Overloaded."""
         self._rules.check(url)
         work = WhipPush(
             stream,
@@ -95,6 +117,7 @@ class Outputs:
             packetizer=self._packetizer,
             clock=self._clock,
             on_keyframe_request=keyframe,
+            on_retry=retried,
         )
         return self._add(Output(stream, work))
 
@@ -111,10 +134,9 @@ class Outputs:
 
     def end_pushes(self) -> None:
         """Stop all pushes; recordings end with their streams."""
-        for known in list(self._outputs.values()):
-            for output in known:
-                if isinstance(output.work, WhipPush):
-                    self.end(output)
+        for output in self:
+            if isinstance(output.work, WhipPush):
+                self.end(output)
 
     def remove(self, output: Output) -> None:
         kept = [known for known in self.of(output.stream) if known is not output]

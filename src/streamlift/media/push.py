@@ -100,6 +100,7 @@ class WhipPush:
         packetizer: Packetizer,
         clock: Clock,
         on_keyframe_request: Callable[[], None],
+        on_retry: Callable[[], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.stream = stream
@@ -114,6 +115,7 @@ class WhipPush:
         self._packetizer = packetizer
         self._clock = clock
         self._on_keyframe_request = on_keyframe_request
+        self._on_retry = on_retry
         self._sleep = sleep
         self._tap: SenderTap | None = None
         self._sent_before = 0
@@ -163,6 +165,7 @@ class WhipPush:
                     retry.reset()
                 wait_s = retry.wait_s(asked_s)
                 self._be(PushState.WAITING, f"{reason}; next try in {wait_s:.0f} s")
+                self._on_retry()
                 await self._sleep(wait_s)
         finally:
             if self.state not in (PushState.REFUSED, PushState.CLOSED):
