@@ -103,8 +103,8 @@ def draw_crops(folder: Path) -> None:
     coins = Layer(photograph, Motion(velocity=(0.7, 0.4)), scale=1.3)
     pictures = [render_scene([coins], side=384, frame=t) for t in range(16)]
     panned = Clip("coins", tuple(luma_planes(y) for y in pictures))
-    page = Clip("page", tuple(luma_planes(y) for y in synthetic_clip("page", frames=16)))
-    for clip, corner in ((panned, (120, 120)), (page, (180, 190))):
+    wires = Clip("wires", tuple(luma_planes(y) for y in synthetic_clip("wires", frames=16)))
+    for clip, corner in ((panned, (120, 120)), (wires, (180, 190))):
         path = folder / f"compact-{clip.name}.png"
         write_crops(path, clip, methods, bitrate_bps=3_000_000, frame=15, corner=corner, side=128)
 
