@@ -20,7 +20,7 @@ from tests.serving import Served, until
 
 from streamlift.config import BackendConfig, Config, EncodeConfig, ServerConfig
 
-pytestmark = [pytest.mark.browser, pytest.mark.peer]
+pytestmark = pytest.mark.client
 
 PLAIN = Config(
     backends=(BackendConfig("bicubic", "bicubic"),),

@@ -14,7 +14,7 @@ from tests.serving import Served, until
 from streamlift.config import BackendConfig, Config
 from streamlift.frames import Codec
 
-pytestmark = pytest.mark.peer
+pytestmark = pytest.mark.client
 
 PYTHON = "/usr/bin/python3"
 PROBE = """

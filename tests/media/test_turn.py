@@ -95,7 +95,7 @@ async def coturn(folder: Path) -> AsyncIterator[str]:
         await process.wait()
 
 
-@pytest.mark.peer
+@pytest.mark.client
 async def test_coturn_takes_the_credentials_and_refuses_others(tmp_path: Path) -> None:
     async with coturn(tmp_path) as url:
         now_s = time.time()

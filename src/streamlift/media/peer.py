@@ -541,6 +541,9 @@ class _LeanRtp:
                 sequence = await self._send(frame, codec.payloadType, sequence)
         except (ConnectionError, MediaStreamError):
             logger.debug("sending ended")
+        except Exception:
+            # Broad because the task ends here and nobody awaits it: aiortc waits for the event.
+            logger.exception("sending failed")
         finally:
             track.stop()
             sender.replaceTrack(None)
