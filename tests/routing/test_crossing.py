@@ -20,6 +20,7 @@ SWITCH = CrossingFacts(
     mode=SwitchMode.LOW_LATENCY,
     frames=6,
     shown=0.02,
+    usual=None,
     high=0.02,
     key_waited_s=None,
     old_comes_first=False,
@@ -39,6 +40,17 @@ HANDOVER = dataclasses.replace(SWITCH, kind=CrossingKind.HANDOVER, frames=1)
         (SWITCH, {"key_waited_s": 1.6, "old_comes_first": True}, Move.CUT),
         # To a faster backend: jump, unless the delay is to stay.
         (SWITCH, {"shown": 0.4, "key_waited_s": 0.0, "old_comes_first": True}, Move.CUT),
+        (
+            SWITCH,
+            {"shown": 0.4, "usual": 0.3, "key_waited_s": 0.0, "old_comes_first": True},
+            Move.CUT,
+        ),
+        # A stall just now is no slower backend.
+        (
+            SWITCH,
+            {"shown": 0.4, "usual": 0.02, "key_waited_s": 0.0, "old_comes_first": True},
+            Move.STAY,
+        ),
         (
             SWITCH,
             {

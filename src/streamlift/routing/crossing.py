@@ -44,7 +44,8 @@ class CrossingFacts:
     """Where both lanes are. Offsets: see `pacing`.
 
     `frames`: how many the newcomer delivered, `high`: its high offset. `shown`: offset at which
-    the last picture went out. `key_waited_s`: how long the newcomer's keyframe to begin with has
+    the last picture went out; `usual`: the old lane's median offset, which a stall does not move.
+    `key_waited_s`: how long the newcomer's keyframe to begin with has
     been ready; None if there is none. `old_comes_first`: the old lane has pending, or will still
     deliver, pictures before that keyframe.
     """
@@ -53,6 +54,7 @@ class CrossingFacts:
     mode: SwitchMode
     frames: int
     shown: float | None
+    usual: float | None
     high: float | None
     key_waited_s: float | None
     old_comes_first: bool
@@ -67,8 +69,7 @@ def decide(facts: CrossingFacts) -> Move:
     behind_s = 0.0 if facts.shown is None else facts.high - facts.shown
     if facts.key_waited_s is None:
         return Move.ASK if behind_s <= 0 else Move.STAY
-    jumps = behind_s < -JUMP_S and facts.mode is SwitchMode.LOW_LATENCY
-    return Move.CUT if jumps else _follow(facts)
+    return Move.CUT if _jumps(facts, facts.high) else _follow(facts)
 
 
 def hold_offset(high: float | None, spread: float, frames: int) -> float | None:
@@ -77,6 +78,17 @@ def hold_offset(high: float | None, spread: float, frames: int) -> float | None:
     if high is None or frames < PROBE_FRAMES:
         return None
     return high + MARGIN_S + 0.1 * spread
+
+
+def _jumps(facts: CrossingFacts, high: float) -> bool:
+    """Whether the newcomer is faster by so much that pictures are skipped to show it at once.
+
+    A picture that a stall made late is no reason: between equals nothing is skipped.
+    """
+    if facts.mode is SwitchMode.CONSTANT_LATENCY or facts.shown is None:
+        return False
+    old = facts.shown if facts.usual is None else min(facts.shown, facts.usual)
+    return high - old < -JUMP_S
 
 
 def _follow(facts: CrossingFacts) -> Move:

@@ -72,6 +72,11 @@ class Offsets:
         return min(high, usual, low + LONGEST_ADDED_S)
 
     @property
+    def middle(self) -> float | None:
+        """The median offset."""
+        return self._quantile(MIDDLE) if self._sorted else None
+
+    @property
     def spread(self) -> float:
         """Seconds between the lowest and the high offset."""
         high = self.high

@@ -250,6 +250,7 @@ class Switchboard:
             mode=self._mode,
             frames=feed.offsets.count,
             shown=self._playout.pace.offset,
+            usual=None if self._shown is None else self._shown.offsets.middle,
             high=feed.offsets.high,
             key_waited_s=None if key is None else now_s - feed.held_since_s,
             old_comes_first=key is not None and self._old_comes_before(key),
