@@ -134,6 +134,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     print(f"streamlift {__version__} at {scheme}://{_local_name(server.host)}:{port}", flush=True)
     if not config.auth.complete:
         logger.warning("no tokens are configured: only this machine can use the service")
+    # When all is drained uvicorn raises the signal again; that must not look like a failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     with listener:
         web.run(sockets=[listener])
     return OK if web.started else FAILED
