@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import secrets
 import socket
 import struct
@@ -18,9 +19,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from aioice import Candidate
+from aioice import Candidate, ice as aioice_ice
 from aioice.candidate import candidate_foundation, candidate_priority
 from aioice.ice import StunProtocol, server_reflexive_candidate
+from aioice.stun import TransactionError
 from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
@@ -156,6 +158,8 @@ class Peer:
     ) -> RTCRtpTransceiver:
         """Add a transceiver. Must happen before `answer`: preferences set later do nothing."""
         transceiver = self.connection.addTransceiver(track or kind, direction=direction)
+        if direction == "recvonly":
+            _take_media_as_consent(transceiver.receiver.transport)
         # All tracks of one MediaStream (RFC 9725 4.4.2); stock senders have a stream each:
         # https://github.com/aiortc/aiortc/blob/1.16.0/src/aiortc/rtcrtpsender.py (_stream_id)
         transceiver.sender._stream_id = self._stream_id
@@ -440,6 +444,41 @@ class SenderTap:
                 return  # another application's message
             if self._sender._ssrc in ssrcs:
                 self._on_report(ReceiverReport(estimate_bps=estimate_bps))
+
+
+def _take_media_as_consent(dtls: Any) -> None:
+    """Let what a sender sends count as its consent, beside its answers to our consent checks.
+
+    FFmpeg's WHIP muxer (8.1) sends checks of its own but never answers ours once media flows, and
+    would be ended after 30 s. To a peer that only sends we send nothing but feedback.
+    https://github.com/aiortc/aioice/blob/0.13.0/src/aioice/ice.py (query_consent)
+    """
+    ice = dtls.transport._connection
+    ice.query_consent = lambda: query_consent(ice, lambda: dtls._RTCDtlsTransport__rx_packets)
+
+
+async def query_consent(
+    ice: Any, packets: Callable[[], int]
+) -> None:
+    """Check consent (RFC 7675) until it is lost, then close `ice`; new `packets` are consent."""
+    failures, seen = 0, packets()
+    while failures < aioice_ice.CONSENT_FAILURES:
+        await asyncio.sleep(aioice_ice.CONSENT_INTERVAL * (0.8 + 0.4 * random.random()))
+        for pair in ice._nominated.values():
+            try:
+                await pair.protocol.request(
+                    ice.build_request(pair, nominate=False),
+                    pair.remote_addr,
+                    integrity_key=ice.remote_password.encode("utf8"),
+                    retransmissions=0,
+                )
+                failures = 0
+            except TransactionError:
+                failures += 1
+        if packets() > seen:
+            failures, seen = 0, packets()
+    ice._query_consent_task = None
+    await ice.close()
 
 
 def negotiated_codec(transceiver: RTCRtpTransceiver) -> Codec | None:
