@@ -8,6 +8,7 @@ from typing import Any
 
 import aioice.ice
 import pytest
+from aioice.stun import TransactionTimeout
 from aiortc import RTCPeerConnection
 from aiortc.rtp import RTCP_PSFB_APP, RtcpPsfbPacket, RtpPacket, pack_remb_fci
 from tests.media.loopback import Link, Sent, linked
@@ -16,7 +17,7 @@ from tests.serving import until
 from streamlift.config import IceConfig
 from streamlift.errors import Overloaded
 from streamlift.frames import Codec
-from streamlift.media.peer import PayloadTrack, Peer, SenderTap
+from streamlift.media.peer import PayloadTrack, Peer, SenderTap, query_consent
 from streamlift.media.sdp import Role, read_fragment, read_offer
 from streamlift.media.transport_cc import EXTENSION_URI
 
@@ -309,3 +310,54 @@ async def test_a_sender_tap_needs_no_reports() -> None:
     track = PayloadTrack("audio", asyncio.Queue[Sent]().get)
     SenderTap(peer.add("audio", "sendonly", track).sender, lambda: None)
     await peer.close()
+
+
+class _SilentPair:
+    """A nominated pair whose peer never answers a check."""
+
+    remote_addr = ("192.0.2.9", 9)
+
+    @property
+    def protocol(self) -> _SilentPair:
+        return self
+
+    async def request(self, *_: object, **__: object) -> None:
+        raise TransactionTimeout
+
+
+class _SilentIce:
+    """As much of aioice's Connection as the consent check leans on."""
+
+    remote_password = "secret"
+    _query_consent_task: object = None
+
+    def __init__(self) -> None:
+        self._nominated = {1: _SilentPair()}
+        self.checks = 0
+        self.closed = False
+
+    def build_request(self, pair: _SilentPair, *, nominate: bool) -> None:
+        self.checks += 1
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+async def test_a_sender_that_answers_no_check_stays_while_it_sends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # FFmpeg's WHIP muxer answers none once media flows.
+    monkeypatch.setattr(aioice.ice, "CONSENT_INTERVAL", 0.001)
+    ice = _SilentIce()
+    packets = iter(range(20))
+    last = 0
+
+    def count() -> int:
+        nonlocal last
+        last = next(packets, last)
+        return last
+
+    async with asyncio.timeout(20):
+        await query_consent(ice, count)
+    assert ice.closed
+    assert ice.checks > 3 * aioice.ice.CONSENT_FAILURES / 2

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from aioice import Candidate, ice as aioice_ice
+from aioice import Candidate
+from aioice import ice as aioice_ice
 from aioice.candidate import candidate_foundation, candidate_priority
 from aioice.ice import StunProtocol, server_reflexive_candidate
 from aioice.stun import TransactionError
@@ -70,6 +71,7 @@ __all__ = [
     "SenderTap",
     "SentFrame",
     "negotiated_codec",
+    "query_consent",
 ]
 
 logger = logging.getLogger(__name__)
@@ -457,9 +459,7 @@ def _take_media_as_consent(dtls: Any) -> None:
     ice.query_consent = lambda: query_consent(ice, lambda: dtls._RTCDtlsTransport__rx_packets)
 
 
-async def query_consent(
-    ice: Any, packets: Callable[[], int]
-) -> None:
+async def query_consent(ice: Any, packets: Callable[[], int]) -> None:
     """Check consent (RFC 7675) until it is lost, then close `ice`; new `packets` are consent."""
     failures, seen = 0, packets()
     while failures < aioice_ice.CONSENT_FAILURES:
