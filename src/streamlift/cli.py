@@ -13,6 +13,7 @@ import ssl
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -97,6 +98,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     from streamlift.api import check_exposure
     from streamlift.app import Demo, create_app
+    from streamlift.engine import left_behind
 
     config = _load(arguments)
     check_exposure(config)
@@ -136,9 +138,15 @@ def _serve(arguments: argparse.Namespace) -> int:
         logger.warning("no tokens are configured: only this machine can use the service")
     # When all is drained uvicorn raises the signal again; that must not look like a failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    with listener:
+    with listener, suppress(KeyboardInterrupt):
         web.run(sockets=[listener])
-    return OK if web.started else FAILED
+    code = OK if web.started else FAILED
+    if left_behind():
+        # All is closed but a model that does not return; see `left_behind`.
+        sys.stdout.flush()
+        logging.shutdown()
+        os._exit(code)
+    return code
 
 
 def _load(arguments: argparse.Namespace) -> Config:

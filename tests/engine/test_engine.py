@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from streamlift.clock import ManualClock, MonotonicClock
-from streamlift.engine.engine import Engine
+from streamlift.engine.engine import Engine, left_behind
 
 WAIT_S = 10.0
 
@@ -92,7 +92,9 @@ def test_busy_time_tells_a_hang() -> None:
     clock.advance(3.0)
     assert engine.busy_s == 3.0
     assert not engine.stop(timeout_s=0.05), "a hung thread cannot be stopped"
+    assert left_behind()
     release.set()
     future.result(WAIT_S)
     assert engine.stop()
+    assert not left_behind()
     assert engine.busy_s == 0.0

@@ -2,5 +2,13 @@
 
 from streamlift.engine.backend import EngineBackend, measure_fps
 from streamlift.engine.devices import Accelerator, accelerators, resolve_device
+from streamlift.engine.engine import left_behind
 
-__all__ = ["Accelerator", "EngineBackend", "accelerators", "measure_fps", "resolve_device"]
+__all__ = [
+    "Accelerator",
+    "EngineBackend",
+    "accelerators",
+    "left_behind",
+    "measure_fps",
+    "resolve_device",
+]

@@ -11,11 +11,13 @@ from typing import Protocol, TypeVar
 
 from streamlift.clock import Clock
 
-__all__ = ["Engine", "Work"]
+__all__ = ["Engine", "Work", "left_behind"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_THREAD = "engine-"
 
 
 class Work(Protocol):
@@ -47,7 +49,7 @@ class Engine:
         self._lanes: list[Work] = []
         self._stopping = False
         self._busy_since_s: float | None = None
-        self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=_THREAD + name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -120,3 +122,12 @@ class Engine:
         if not waiting:
             return None
         return min(waiting, key=lambda pair: pair[0])[1].step
+
+
+def left_behind() -> bool:
+    """Whether a model still computes on some engine's thread, as one that hangs does for ever.
+
+    To end the interpreter then aborts the process: a thread that comes out of torch finds no
+    interpreter to return to.
+    """
+    return any(thread.name.startswith(_THREAD) for thread in threading.enumerate())
