@@ -158,6 +158,24 @@ async def test_another_picture_size_is_shown_within_a_second(backend: BackendCon
     await twice(run)
 
 
+async def test_another_frame_rate_is_followed() -> None:
+    """Fault 3: half the rate through a chunked backend, shown at half the rate."""
+    async with (
+        stage(toy("chunked", **CHUNKS), BICUBIC) as on,
+        sending(on.service.whip(), Source(first=9000), fps=12.5),
+    ):
+        await on.viewer.see("the second", lambda shown: (shown.number or 0) >= 9000)
+
+        async def followed() -> bool:
+            stream = await on.service.stream()
+            rates = stream["publisher"]["fps"], stream["output"]["fps"]
+            return all(rate is not None and abs(rate - 12.5) < 1 for rate in rates)
+
+        await until(followed, "both rates to be 12.5")
+        await on.viewer.more(10)
+        on.viewer.assert_unbroken()
+
+
 async def test_a_broken_backend_cannot_be_switched_to_and_says_why() -> None:
     """Fault 18: it never got past its start."""
     async with stage(PLAIN, toy("broken", fail_at=0, fail_every=1)) as on:
