@@ -56,6 +56,7 @@ async def test_75_requests_in_5_seconds_make_at_most_11_keyframes(plain: Served)
                 await asyncio.sleep(due_s - asyncio.get_running_loop().time())
             made = sum(is_keyframe(Codec.H264, unit) for _, unit in viewer.units[before:])
     assert 2 <= made <= 11
+    assert plain.parts.metrics.value("pli_total", direction="received") >= 70
 
 
 @contextlib.asynccontextmanager
@@ -103,6 +104,9 @@ async def test_5_percent_loss_and_jitter_leave_20_fps_and_no_freeze(plain: Serve
                         if times[-1] - times[0] > SECONDS:
                             break
             await ingest.aclose()
+    metrics = plain.parts.metrics
+    assert metrics.value("nack_total", direction="sent") > 0
+    assert metrics.value("rtp_packets_resent_total") > 0
     assert ingest.lost > 10
     assert egress.lost > 10
     a_second = [sum(times[0] + n <= t < times[0] + n + 1 for t in times) for n in range(1, SECONDS)]

@@ -74,6 +74,7 @@ async def publish(stream: StreamName, request: Request, service: TheService) -> 
             ice,
             max_side=service.config.ingest.max_size,
             clock=service.clock,
+            metrics=service.metrics,
         )
         answer = await publisher.answer(offer)
     session = service.sessions.open(Role.PUBLISH, stream, publisher, offer.ice_ufrag)
@@ -107,7 +108,7 @@ async def watch(
             service.packetizer,
             clock=service.clock,
             on_keyframe_request=lambda: _pass_keyframe_request(service, stream, view),
-            on_slow=lambda: service.metrics.count("slow_viewers_total"),
+            metrics=service.metrics,
         )
         answer = await viewer.answer(offer, codecs, sound=has_sound(service, stream))
     session = service.sessions.open(Role.VIEW, stream, viewer, offer.ice_ufrag)

@@ -18,6 +18,7 @@ from streamlift.media.outgoing import Frames, OutgoingMedia
 from streamlift.media.packetizer import Packetized, Packetizer
 from streamlift.media.peer import Peer, ReceiverReport, SenderTap, negotiated_codec
 from streamlift.media.sdp import Offer, OfferedMedia
+from streamlift.metrics import Metrics
 
 __all__ = ["Packetized", "Packetizer", "WhepViewer"]
 
@@ -39,9 +40,8 @@ class WhepViewer:
         *,
         clock: Clock,
         on_keyframe_request: Callable[[], None],
-        on_slow: Callable[[], None] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
-        """`on_slow` is called whenever the viewer's link turns out too thin."""
         self.stream = stream
         self.codec: Codec | None = None
         self.reason: str | None = None
@@ -51,7 +51,7 @@ class WhepViewer:
         )
         self._clock = clock
         self._on_keyframe_request = on_keyframe_request
-        self._on_slow = on_slow
+        self._metrics = metrics or Metrics()
         self._keyframes = KeyframeAllowance()
         self._link = LinkWatch()
         self._link_changed = asyncio.Event()
@@ -111,7 +111,10 @@ class WhepViewer:
                 transceiver = self._peer.add("video", "sendonly", self._media.video)
                 self._peer.prefer(transceiver, shared[:1])
                 self._tap = SenderTap(
-                    transceiver.sender, self._request_keyframe, on_report=self._take_report
+                    transceiver.sender,
+                    self._request_keyframe,
+                    on_report=self._take_report,
+                    on_resend=lambda: self._metrics.count("rtp_packets_resent_total"),
                 )
             answer = await self._peer.answer(offer)
             self.codec = negotiated_codec(transceiver)
@@ -194,10 +197,11 @@ class WhepViewer:
                 "stream %s: a viewer's link is %s", self.stream, "slow" if self.slow else "good"
             )
             self._link_changed.set()
-            if self.slow and self._on_slow is not None:
-                self._on_slow()
+            if self.slow:
+                self._metrics.count("slow_viewers_total")
 
     def _request_keyframe(self) -> None:
+        self._metrics.count("pli_total", direction="received")
         if self._keyframes.allows(self._clock.now_s(), slow=self.slow):
             self._on_keyframe_request()
 

@@ -14,6 +14,7 @@ from streamlift.media.audio import AudioReceiver
 from streamlift.media.peer import Peer, ReceiverTap
 from streamlift.media.receive import VideoReceiver
 from streamlift.media.sdp import Offer, OfferedMedia, with_start_bitrate
+from streamlift.metrics import Metrics
 
 __all__ = ["WhipPublisher"]
 
@@ -28,7 +29,15 @@ _INGEST_ORDER = (Codec.H264, Codec.VP8)
 class WhipPublisher:
     """Fits `routing.ports.Publisher`. `answer()` first, then `run()` beside the stream."""
 
-    def __init__(self, stream: str, ice: IceConfig, *, max_side: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        stream: str,
+        ice: IceConfig,
+        *,
+        max_side: int,
+        clock: Clock,
+        metrics: Metrics | None = None,
+    ) -> None:
         self.stream = stream
         self.reason: str | None = None
         """Why it ended; None while it lives."""
@@ -37,7 +46,7 @@ class WhipPublisher:
         video = self._peer.add("video", "recvonly")
         self._peer.prefer(video, _INGEST_ORDER)
         self._video = VideoReceiver(
-            f"stream {stream}", video.receiver, max_side=max_side, clock=clock
+            f"stream {stream}", video.receiver, max_side=max_side, clock=clock, metrics=metrics
         )
         self._audio: AudioReceiver | None = None
         self._ended = asyncio.Event()

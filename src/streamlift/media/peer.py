@@ -377,7 +377,7 @@ class SenderTap:
     Of the sender, RTCP, reports and retransmission stay as they are. Replaced are its RTP loop, by
     a lean one for ready payloads; its `_send_keyframe`, which would only set a flag for an encoder
     that is not there; and its history of packets to repeat, by a longer one. Reports of the viewer
-    are shown to `on_report`.
+    are shown to `on_report`; `on_resend` is called with every packet repeated.
     https://github.com/aiortc/aiortc/blob/1.16.0/src/aiortc/rtcrtpsender.py (_run_rtp, _retransmit,
     _handle_rtcp_packet)
     """
@@ -388,9 +388,11 @@ class SenderTap:
         on_keyframe_request: Callable[[], None],
         *,
         on_report: Callable[[ReceiverReport], None] | None = None,
+        on_resend: Callable[[], None] | None = None,
     ) -> None:
         self._sender = sender
         self._on_report = on_report
+        self._on_resend = on_resend
         self._history = _History(round(_HISTORY_S * _CLOCK_HZ[sender.kind]))
         self._sender._RTCRtpSender__rtp_history = self._history
         self._rtp = _LeanRtp(sender, self._history)
@@ -426,6 +428,8 @@ class SenderTap:
         if sequence not in self._history or self.resent > _FREE_RESENDS + self.packets_sent // 2:
             return  # a viewer that asks for everything twice only makes its link worse
         self.resent += 1
+        if self._on_resend is not None:
+            self._on_resend()
         self._history.wanted = sequence
         # It looks the packet up before it first waits, so nobody else can change `wanted`.
         await self._stock_retransmit(sequence)

@@ -17,6 +17,7 @@ from streamlift.media.decode import CodedPicture, DecodeThread
 from streamlift.media.nack import NackSchedule
 from streamlift.media.peer import ReceiverTap
 from streamlift.media.transport_cc import TransportFeedback
+from streamlift.metrics import Metrics
 
 __all__ = ["VideoReceiver"]
 
@@ -35,13 +36,22 @@ class VideoReceiver:
     first, and counted. `run_feedback` belongs in a task beside it.
     """
 
-    def __init__(self, name: str, receiver: Any, *, max_side: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        name: str,
+        receiver: Any,
+        *,
+        max_side: int,
+        clock: Clock,
+        metrics: Metrics | None = None,
+    ) -> None:
         self.name = name
         self.codec: Codec | None = None
         self.first_media = asyncio.Event()
         """Set when the first complete picture has arrived."""
         self.media_bytes = 0
         self._clock = clock
+        self._metrics = metrics or Metrics()
         self._tap = ReceiverTap(receiver, self._take_packet)
         self._tap.transport_sequence = self._note_arrival
         self._feedback = TransportFeedback(self._tap.rtcp_ssrc)
@@ -107,12 +117,14 @@ class VideoReceiver:
                 continue
             now_s = self._clock.now_s()
             if lost := self._nack.due(self._assembler.missing(), now_s):
+                self._metrics.count("nack_total", direction="sent")
                 await self._tap.send_nack(self._ssrc, lost)
             if self._need_keyframe and now_s - self._first_packet_s > _PLI_EVERY_S:
                 self._pli_wanted = True
             if self._pli_wanted and now_s - self._pli_sent_s >= _PLI_EVERY_S:
                 self._pli_wanted = False
                 self._pli_sent_s = now_s
+                self._metrics.count("pli_total", direction="sent")
                 await self._tap.send_pli(self._ssrc)
             if now_s - reported_s >= _FEEDBACK_EVERY_S:
                 reported_s = now_s
