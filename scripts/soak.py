@@ -25,7 +25,6 @@ from typing import Any
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
-PORT = 8190
 STREAM = "soak"
 
 
@@ -44,7 +43,7 @@ def main() -> int:
     arguments = parse()
     with tempfile.TemporaryDirectory() as folder:
         config = write_config(Path(folder), arguments)
-        with service(config) as server:
+        with service(config, arguments.port) as server:
             return run(arguments, server)
 
 
@@ -60,6 +59,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--viewers", type=int, default=1)
     parser.add_argument("--bitrate", type=int, default=6_000_000, help="of the output")
     parser.add_argument("--publisher", choices=("ffmpeg", "own"), default="ffmpeg")
+    parser.add_argument("--port", type=int, default=8190, help="of the service that is started")
     parser.add_argument("--clip", type=Path, help="publish this instead of the built-in scene")
     parser.add_argument("--crowd", help=argparse.SUPPRESS)
     parser.add_argument("--ffmpeg-url", help=argparse.SUPPRESS)
@@ -74,7 +74,7 @@ def parse() -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace, server: subprocess.Popen[bytes]) -> int:
     seconds = arguments.minutes * 60
-    base = f"http://127.0.0.1:{PORT}"
+    base = f"http://127.0.0.1:{arguments.port}"
     with publisher(arguments, base):
         wait_for(lambda: read(f"{base}/api/v1/streams/{STREAM}")["state"] == "live", 40)
         crowd = gather_crowd(base, arguments.viewers - 1)
@@ -126,10 +126,10 @@ def report(
 
 
 @contextlib.contextmanager
-def service(config: Path) -> Iterator[subprocess.Popen[bytes]]:
+def service(config: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     server = subprocess.Popen([*streamlift(), "serve", "--config", str(config)])
     try:
-        wait_for(lambda: bool(read(f"http://127.0.0.1:{PORT}/readyz")["ready"]), 60)
+        wait_for(lambda: bool(read(f"http://127.0.0.1:{port}/readyz")["ready"]), 60)
         yield server
     finally:
         server.send_signal(signal.SIGTERM)
@@ -252,7 +252,7 @@ def write_config(folder: Path, arguments: argparse.Namespace) -> Path:
         settings["stabilise"] = arguments.stabilise
     backend = {"name": "measured", "upscaler": arguments.backend, "settings": settings}
     config = {
-        "server": {"port": PORT},
+        "server": {"port": arguments.port},
         "encode": {"bitrate_bps": arguments.bitrate},
         "default_backend": "measured",
         "backends": [backend],
