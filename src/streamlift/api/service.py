@@ -45,8 +45,8 @@ class Service:
         self.events.close()
 
 
-def service_of(request: Request) -> Service:
-    """FastAPI dependency: the running service."""
+async def service_of(request: Request) -> Service:
+    """FastAPI dependency: the running service. Async, or each request would take a thread."""
     service = request.app.state.service
     assert isinstance(service, Service)
     return service
