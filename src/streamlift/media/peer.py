@@ -581,7 +581,8 @@ class _LeanRtp:
         try:
             while True:
                 frame = await track.recv()
-                sequence = await self._send(frame, codec.payloadType, sequence)
+                if frame.payloads:  # an empty access unit makes no packet
+                    sequence = await self._send(frame, codec.payloadType, sequence)
         except (ConnectionError, MediaStreamError):
             logger.debug("sending ended")
         except Exception:
