@@ -421,8 +421,10 @@ def _weights(arguments: argparse.Namespace) -> int:
     if action == "list":
         for status in store.statuses():
             if chosen is None or status.checkpoint in chosen:
-                size = f"{status.checkpoint.size / 1e6:8.1f} MB" if status.checkpoint.size else ""
-                print(f"{status.state:<10} {size:>12}  {status.checkpoint.name}")
+                file = status.checkpoint
+                size = f"{file.size / 1e6:8.1f} MB" if file.size else ""
+                pin = "" if file.pinned else "  (unpinned)"
+                print(f"{status.state:<10} {size:>12}  {file.name}  [{file.licence}]{pin}")
         return OK
     wanted = chosen or tuple(
         s.checkpoint for s in store.statuses() if s.state is not FileState.MISSING
