@@ -293,6 +293,29 @@ async def test_a_full_range_is_an_overload() -> None:
         await second.close()
 
 
+async def test_a_cancelled_gathering_leaves_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    stock = loop.create_datagram_endpoint
+    bound: list[asyncio.DatagramTransport] = []
+
+    async def bind_and_be_cancelled(*args: Any, **kwargs: Any) -> Any:
+        made = await stock(*args, **kwargs)
+        bound.append(made[0])
+        offering.cancel()
+        await asyncio.sleep(0)
+        return made
+
+    monkeypatch.setattr(loop, "create_datagram_endpoint", bind_and_be_cancelled)
+    peer = Peer(IceConfig())
+    peer.add("video", "sendonly")
+    offering = asyncio.create_task(peer.offer())
+    with pytest.raises(asyncio.CancelledError):
+        await offering
+    await peer.close()
+    assert bound
+    assert all(transport.is_closing() for transport in bound)
+
+
 async def test_a_lost_consent_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     # 30 s in the standard (RFC 7675 section 5.1) and in aioice.
     monkeypatch.setattr(aioice.ice, "CONSENT_INTERVAL", 0.02)

@@ -146,6 +146,7 @@ class Peer:
             # An explicit list, even an empty one: aiortc's default is a public STUN server.
             RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
         )
+        self._gathering: asyncio.Future[None] | None = None
         self.changed = asyncio.Event()
         """Set at every change of `state`."""
         self.connection.on("connectionstatechange", self.changed.set)
@@ -202,7 +203,7 @@ class Peer:
         await self.connection.setRemoteDescription(RTCSessionDescription(offer_sdp, "offer"))
         self._take_passive_role(offer_sdp)
         self._negotiate_transport_cc(offered)
-        await self.connection.setLocalDescription(await self.connection.createAnswer())
+        await self._settle(await self.connection.createAnswer())
         self._must_have_ports()
         self._enlarge_receive_buffers()
         return finish_answer(self.connection.localDescription.sdp, self._announce)
@@ -210,7 +211,7 @@ class Peer:
     async def offer(self) -> str:
         """Gather all candidates and return an offer for the transceivers added."""
         self._prepare_gathering()
-        await self.connection.setLocalDescription(await self.connection.createOffer())
+        await self._settle(await self.connection.createOffer())
         self._enlarge_receive_buffers()
         return announced(self.connection.localDescription.sdp, self._announce)
 
@@ -243,7 +244,21 @@ class Peer:
             await self.changed.wait()
 
     async def close(self) -> None:
+        """Free sockets and tasks, also of a gathering whose caller was cancelled."""
+        if self._gathering is not None:
+            await asyncio.wait([self._gathering])
+            if not self._gathering.cancelled():
+                self._gathering.exception()  # told to whoever waited; nobody may have
         await self.connection.close()
+
+    async def _settle(self, description: RTCSessionDescription) -> None:
+        """Set our description, which gathers. In a task of its own: gathering that is cancelled
+        half-way leaves sockets bound that no connection knows of, so none would close them.
+
+        https://github.com/aiortc/aioice/blob/0.13.0/src/aioice/ice.py (get_component_candidates)
+        """
+        self._gathering = asyncio.ensure_future(self.connection.setLocalDescription(description))
+        await asyncio.shield(self._gathering)
 
     def _enlarge_receive_buffers(self) -> None:
         """Room for a whole keyframe burst: the usual 208 KiB overflow at about 90 packets.
