@@ -29,9 +29,16 @@ from streamlift.upscalers.compact import Precision, Tier
 from streamlift.upscalers.compact.network import Network
 
 BALANCE = 0.5 / 255
+STEPS = {"xs": 60_000, "s": 150_000, "m": 90_000}
 SCHEDULES = {
     tier: Schedule(
-        tier, steps=60_000, warm_up=500, exact_share=0.25, balance=BALANCE, clean_share=0.15
+        tier,
+        steps=STEPS[tier],
+        warm_up=500,
+        averaging=0.999,
+        exact_share=0.2,
+        balance=BALANCE,
+        clean_share=0.25,
     )
     for tier in TIERS
 }
@@ -40,6 +47,14 @@ TRAINING = {
     "soft": DataPlan(clips=640, seed=5000, scales=(0.6, 1.8), blurs=(0.15, 1.3)),
     "published": DataPlan(
         clips=640, seed=9000, scales=(0.5, 1.6), blurs=(0.15, 1.0), published=True
+    ),
+    "varied": DataPlan(
+        clips=960,
+        seed=13_000,
+        scales=(0.4, 1.8),
+        blurs=(0.15, 1.4),
+        published=True,
+        later_photographs=True,
     ),
 }
 HELD = DataPlan(clips=24, seed=900_000)

@@ -34,6 +34,12 @@ PHOTOGRAPHS = {
 }
 """Pictures in scikit-image's wheel (`skimage.data`), with their licences; nothing is downloaded."""
 
+LATER_PHOTOGRAPHS = {
+    "retina": "CC0 (Mikael Häggström)",
+    "grace_hopper": "public domain (US Navy; in matplotlib's wheel)",
+}
+"""Found after the first sets were drawn; only plans that say so have them."""
+
 
 PHOTOGRAPH_LIMIT = 1.2
 
@@ -56,6 +62,7 @@ class DataPlan:
     scales: tuple[float, float] = (0.4, 1.1)
     blurs: tuple[float, float] = (0.15, 0.8)
     published: bool = False
+    later_photographs: bool = False
 
 
 def make_clips(folder: Path, plan: DataPlan, *, first: int = 0, every: int = 1) -> None:
@@ -66,7 +73,7 @@ def make_clips(folder: Path, plan: DataPlan, *, first: int = 0, every: int = 1) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_text(json.dumps(asdict(plan), indent=1))
-    photographs = _photographs()
+    photographs = _photographs(plan.later_photographs)
     for index in range(first, plan.clips, every):
         path = folder / f"{index:05d}.npz"
         if not path.exists():
@@ -221,15 +228,25 @@ def _coding(rng: np.random.Generator) -> Coding | None:
     return Coding(bitrate_bps=rate, preset=preset, profile=profile, keyframe_every=keyframes)
 
 
-def _photographs() -> list[Plane]:
+def _photographs(later: bool) -> list[Plane]:
     from skimage import data
 
     pictures = []
     for name in PHOTOGRAPHS:
-        picture = getattr(data, name)()
-        grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-        pictures += [cast(Plane, grey)] * (1 if name in TEXTURE_PHOTOGRAPHS else 2)
+        picture = _grey(getattr(data, name)())
+        pictures += [picture] * (1 if name in TEXTURE_PHOTOGRAPHS else 2)
+    if later:
+        from matplotlib import cbook, image
+
+        pictures.append(_grey(cast(Any, data).retina()))
+        portrait = image.imread(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
+        pictures += [_grey(portrait)] * 2
     return pictures
+
+
+def _grey(picture: npt.NDArray[np.uint8]) -> Plane:
+    grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    return cast(Plane, grey)
 
 
 def _cut(rng: np.random.Generator, picture: Plane, side: int) -> Plane:

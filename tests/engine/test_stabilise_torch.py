@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from streamlift.engine.stabilise import Stabiliser, _flow_search
+from streamlift.engine.stabilise import PRESETS, Stabiliser, _flow_search
 from streamlift.frames import Plane, Planes, Stabilise
 from streamlift.quality.coding import area_half, luma_planes
 from streamlift.quality.figures import shift_flicker
@@ -23,7 +23,7 @@ from streamlift.engine.stabilise_torch import TorchStabiliser, block_motion  # n
 def test_it_equals_the_cpu_stabiliser_given_the_same_motion(strength: Stabilise) -> None:
     rng = np.random.default_rng(4)
     cpu, twin = Stabiliser(strength), TorchStabiliser(strength)
-    dis = _flow_search()
+    dis = _flow_search(fine=PRESETS[strength].fine_flow)
     before: Plane | None = None
     for truth in synthetic_clip("leaves", side=256, frames=5):
         lr = area_half(luma_planes(truth)).y

@@ -17,7 +17,8 @@ from streamlift.engine.stabilise import (
     CUT_RESIDUAL,
     PRESETS,
     confidence,
-    history_weight,
+    history_share,
+    match_floor,
     next_age,
     stay_share,
 )
@@ -59,7 +60,7 @@ class TorchStabiliser:
             return hr
         flow = block_motion(lr, state.lr) if flow is None else flow
         # Rounded as the CPU's bytes are, so that both twins decide alike.
-        moving = _residual(lr, _warp(state.lr, flow, mode="bicubic").round().clamp(0, 255))
+        moving = _residual(lr, _warp(state.lr, flow).round())
         still = _residual(lr, state.lr)
         stay = stay_share(torch, moving, still)
         residual = moving + (still - moving) * stay
@@ -69,11 +70,12 @@ class TorchStabiliser:
             self._state = _State(lr, torch.zeros_like(lr), planes)
             return hr
         flow = flow * (1.0 - stay)[..., None]
-        trust = confidence(torch, residual)
+        floor = match_floor(torch, residual, self._preset.least_floor)
+        trust = confidence(torch, stay, moving, still, _contrast(lr), floor)
         age = next_age(torch, _warp(state.age, flow), trust)
-        weight = history_weight(torch, age, trust, self._preset.most)
+        weight = history_share(torch, age, self._preset, stay) * trust
         calmed = tuple(
-            _blend(plane, last, flow, weight)
+            _blend(plane, last, flow, weight, self._preset.bound)
             for plane, last in zip(planes, state.last, strict=True)
         )
         self._state = _State(lr, age, calmed)
@@ -155,13 +157,22 @@ def _median(flow: Tensor) -> Tensor:
     return around.flatten(-2).median(-1).values[0].permute(1, 2, 0)
 
 
-def _blend(plane: Tensor, last: Tensor, flow: Tensor, weight: Tensor) -> Tensor:
+def _blend(plane: Tensor, last: Tensor, flow: Tensor, weight: Tensor, bound: float) -> Tensor:
     if plane.shape != weight.shape:
         scale = plane.shape[1] / weight.shape[1]
         flow = _resized(flow.permute(2, 0, 1) * scale, plane.shape).permute(1, 2, 0)
         weight = _resized(weight[None], plane.shape)[0]
     detail = _warp(last, flow, mode="bicubic") - plane
-    return plane + weight * (detail - _local_mean(detail))
+    return plane + weight * (detail - _local_mean(detail)).clamp(-bound, bound)
+
+
+def _contrast(lr: Tensor) -> Tensor:
+    """As the CPU's: 3x3 spread of levels, averaged over 5x5 and rounded."""
+    high, low = (
+        functional.max_pool2d(sign * lr[None, None], 3, stride=1, padding=1) for sign in (1, -1)
+    )
+    edged = functional.pad(high + low, (2, 2, 2, 2), mode="reflect")
+    return functional.avg_pool2d(edged, 5, stride=1)[0, 0].round()
 
 
 def _residual(lr: Tensor, moved: Tensor) -> Tensor:
