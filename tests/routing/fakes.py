@@ -144,6 +144,7 @@ class FakeLane:
         self.keyframes_made = 0
         self.closed = False
         self.degraded = False
+        self.can_spend_less = False
         self.dropped: Counter[str] = Counter()
 
     def offer(self, item: Frame) -> bool:

@@ -100,6 +100,10 @@ class EngineLane:
         """True while the upscaler gives no more than bicubic, to keep up."""
         return self._ladder.degraded
 
+    @property
+    def can_spend_less(self) -> bool:
+        return self._chain.adjustable and not self._ladder.degraded
+
     def offer(self, frame: Frame) -> bool:
         with self._engine.changed:
             if self._finishing or self._ended:

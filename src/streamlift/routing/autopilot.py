@@ -47,6 +47,7 @@ class Autopilot:
         offered: int,
         dropped: int,
         steady: bool,
+        can_spend_less: bool,
         fps: float | None,
         current: str,
     ) -> Choice | None:
@@ -54,10 +55,16 @@ class Autopilot:
 
         `offered`, `dropped`: frames given to lanes and dropped by them since the stream began.
         `steady`: the stream is live on the backend it should be on; otherwise nothing is learned.
+        `can_spend_less`: the lane still has cheaper ways of its own and takes them by itself; only
+        when those are used up is it for another backend to help.
         """
         new_offered, new_dropped = offered - self._offered, dropped - self._dropped
         self._reviewed_s, self._offered, self._dropped = now_s, offered, dropped
         if not steady or new_offered <= 0:
             return None
-        self._stepper.observe(now_s, new_dropped > OVERLOAD * new_offered)
+        overloaded = new_dropped > OVERLOAD * new_offered
+        if overloaded and can_spend_less:
+            self._stepper.forget()
+            return None
+        self._stepper.observe(now_s, overloaded)
         return self._stepper.step(self.policy, self._infos(), fps, current, now_s)

@@ -143,6 +143,10 @@ class Stepper:
             if self._quiet_since_s is None:
                 self._quiet_since_s = now_s
 
+    def forget(self) -> None:
+        """What was seen so far tells neither of overload nor of quiet; bars stay."""
+        self._overloaded_since_s = self._quiet_since_s = None
+
     def step(
         self,
         policy: Policy,
@@ -165,7 +169,7 @@ class Stepper:
         choice = choose(policy, backends, fps, current=current, barred=barred)
         if choice is None or choice.backend == current:
             return None
-        self._overloaded_since_s = self._quiet_since_s = None
+        self.forget()
         return Choice(choice.backend, f"{reason}: {choice.reason}")
 
     def _bar(self, backend: str, now_s: float) -> None:

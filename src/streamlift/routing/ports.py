@@ -59,6 +59,11 @@ class Lane(Protocol):
         """True while the backend gives no more than a plain enlargement, to keep up."""
         ...
 
+    @property
+    def can_spend_less(self) -> bool:
+        """True while the lane, when it drops frames, has a cheaper way of its own to try."""
+        ...
+
     def __aiter__(self) -> AsyncIterator[EncodedFrame]: ...
 
     def offer(self, frame: Frame) -> bool:

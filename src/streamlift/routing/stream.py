@@ -402,6 +402,7 @@ class Stream:
             offered=self._figures.submitted_frames,
             dropped=self._figures.lane_drops(board.dropped()),
             steady=self.state is StreamState.LIVE and not board.degraded,
+            can_spend_less=board.can_spend_less,
             fps=self._figures.ingest.fps,
             current=board.backend,
         )

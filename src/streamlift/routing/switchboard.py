@@ -105,6 +105,12 @@ class Switchboard:
         return f"{feed.backend} enlarges plainly: the machine is too slow for more"
 
     @property
+    def can_spend_less(self) -> bool:
+        """Whether the shown lane has a cheaper way of its own to keep up."""
+        feed = self._shown
+        return feed is not None and feed.lane is not None and feed.lane.can_spend_less
+
+    @property
     def crossing_to(self) -> str | None:
         """The backend that a switch is moving to."""
         crossing = self._crossing
