@@ -20,11 +20,26 @@ from streamlift.engine.chain import UpscaleChain
 from streamlift.frames import Colour, Frame, Planes, Size, Stabilise
 from streamlift.upscalers import Pixels, Upscaler
 from streamlift.upscalers.bicubic import Bicubic
+from streamlift.upscalers.compact import Compact, Tier
 from streamlift.upscalers.toy import Toy, ToyKnobs
+
+
+def _realesrgan() -> Upscaler:
+    """The frame path with a net that only enlarges: an untrained one shows noise."""
+    torch = pytest.importorskip("torch", reason="RealESRGAN needs torch")
+    from streamlift.upscalers.realesrgan import RealESRGAN, SRVGGConfig, SRVGGNetCompact
+
+    net = SRVGGNetCompact(SRVGGConfig(2, convs=1, features=4)).eval()
+    for weights in net.parameters():
+        weights.data.mul_(0.01)
+    return RealESRGAN(net, name="realesrgan-x2", device=torch.device("cpu"))
+
 
 UPSCALERS: dict[str, Callable[[], Upscaler]] = {
     "bicubic": Bicubic,
     "bicubic-x4": lambda: Bicubic(4),
+    "compact": lambda: Compact(Tier.XS),
+    "realesrgan": _realesrgan,
     "toy": Toy,
     "toy-full": lambda: Toy(ToyKnobs(first=25, step=8, lag=4)),
     "toy-primed": lambda: Toy(ToyKnobs(first=1, step=8, lag=4)),
