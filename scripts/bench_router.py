@@ -115,6 +115,7 @@ class Lane:
 
     dropped: Mapping[str, int] = {}
     degraded = False
+    can_spend_less = False
 
     def __init__(self) -> None:
         self._ready: asyncio.Queue[Frame | None] = asyncio.Queue()
