@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -96,3 +96,29 @@ async def test_the_api_documents_itself(http: httpx.AsyncClient) -> None:
 
 def _listed(answer: httpx.Response, header: str) -> set[str]:
     return {part.strip() for part in answer.headers[header].split(",")}
+
+
+@pytest.mark.parametrize("host", ["[", "[::1", "[evil.example]"])
+async def test_a_host_that_is_none_is_refused_like_a_foreign_one(
+    http: httpx.AsyncClient, host: str
+) -> None:
+    answer = await http.get("/healthz", headers={"Host": host})
+    assert answer.status_code == 403
+    assert answer.json()["type"] == "urn:streamlift:problem:host-not-allowed"
+
+
+async def test_a_body_without_end_is_refused_before_it_is_kept(http: httpx.AsyncClient) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield b'{"backend": "'
+        while sent < 64:
+            sent += 1
+            yield b"a" * 16 * 1024
+
+    answer = await http.put("/api/v1/streams/live/backend", content=endless())
+    assert answer.status_code == 413
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"] == "urn:streamlift:problem:request-body-too-large"
+    assert sent < 8

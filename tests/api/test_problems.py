@@ -109,3 +109,28 @@ async def _raised(handler: Callable[[], None]) -> httpx.Response:
 
 def _raise(error: Exception) -> Any:
     raise error
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"bitrate_bps": NaN}',
+        '{"bitrate_bps": Infinity}',
+        '{"idle": "\\ud800"}',
+        '{"\\ud800": 1}',
+        '{"idle": ' + 900 * "[" + 900 * "]" + "}",
+    ],
+)
+async def test_what_python_reads_but_json_cannot_carry_is_refused_in_json(
+    http: httpx.AsyncClient, body: str
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = await http.patch("/api/v1/streams/live", content=body, headers=headers)
+    assert answer.status_code == 422
+    assert answer.json()["type"] == "urn:streamlift:problem:invalid-request"
+
+
+async def test_a_problem_does_not_give_all_of_a_long_value_back(http: httpx.AsyncClient) -> None:
+    answer = await http.patch("/api/v1/streams/live", json={"idle": 50_000 * "a"})
+    assert answer.status_code == 422
+    assert len(answer.content) < 2_000

@@ -212,3 +212,17 @@ async def test_a_publisher_that_takes_the_name_over_ends_the_pull() -> None:
 
 def _reason(served: Served, name: str = "mine") -> str:
     return served.parts.pulls.get(name).status.reason
+
+
+@pytest.mark.parametrize("value", ["NaN", '"\\ud800"', 40 * "[" + 40 * "]"])
+async def test_parameters_that_could_not_be_passed_on_are_refused(value: str) -> None:
+    source = f'{{"kind": "scope", "url": "http://127.0.0.1:9", "parameters": {{"a": {value}}}}}'
+    async with serving(config()) as served, served.http() as http:
+        response = await http.post(
+            STREAMS,
+            content=f'{{"name": "mine", "source": {source}}}',
+            headers={"Content-Type": "application/json"},
+        )
+        assert response.status_code == 422
+        assert "parameters" in response.json()["detail"]
+        assert await served.read(STREAMS) == {"streams": []}

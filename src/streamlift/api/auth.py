@@ -89,7 +89,10 @@ def host_allowed(host_header: str, config: Config) -> bool:
     """Without tokens only names of this machine: a DNS name pointed at 127.0.0.1 is refused."""
     if config.auth.complete:
         return True
-    name = urlsplit(f"//{host_header}").hostname or ""
+    try:
+        name = urlsplit(f"//{host_header}").hostname or ""
+    except ValueError:
+        return False  # such as "[": no name at all
     return is_loopback(name) or name == config.server.host
 
 

@@ -1,8 +1,9 @@
-"""The outermost layer: Host and Origin checks, CORS, and security headers on every response."""
+"""The outermost layer: Host and Origin checks, a bound on bodies, CORS, and security headers."""
 
 from __future__ import annotations
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,6 +28,8 @@ _PAGE_POLICY = (
     "connect-src 'self'; frame-ancestors 'none'"
 )
 _POSTED_SDP = ("/whip/", "/whep/")
+MAX_BODY_BYTES = 64 * 1024
+"""Of any request; an SDP may be half as long. JSON is read before its token is looked at."""
 
 
 class Gate:
@@ -59,7 +62,7 @@ class Gate:
                 answer.headers["Accept-Post"] = "application/sdp"  # RFC 9725 section 4.2
             await answer(scope, receive, send_with_headers)
             return
-        await self._app(scope, receive, send_with_headers)
+        await self._app(scope, _bounded(receive), send_with_headers)
 
     def _refusal(self, origin: str | None, host: str, scheme: str) -> Problem | None:
         if not host_allowed(host, self._config):
@@ -90,3 +93,18 @@ class Gate:
             headers["Access-Control-Allow-Origin"] = origin
             headers["Access-Control-Expose-Headers"] = _EXPOSED
             headers.add_vary_header("Origin")
+
+
+def _bounded(receive: Receive) -> Receive:
+    """`receive`, but a body that grows past the bound raises HTTPException 413."""
+    seen = 0
+
+    async def receive_bounded() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > MAX_BODY_BYTES:
+            raise HTTPException(413, "Request body too large")
+        return message
+
+    return receive_bounded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -36,6 +37,9 @@ _STATUS: tuple[tuple[type[errors.StreamliftError], int, str], ...] = (
     (errors.StreamliftError, 500, "Failed"),
 )
 _RETRY_AFTER_S = "5"
+_MOST_CHARACTERS = 1000
+_DEEPEST = 8
+"""Of what is shown as found: a caller needs to recognise it, not to get it all back."""
 
 
 class Problem(Exception):
@@ -68,7 +72,7 @@ def problem_response(problem: Problem) -> JSONResponse:
         "type": f"urn:streamlift:problem:{problem.slug}",
         "title": problem.title,
         "status": problem.status,
-        "detail": problem.detail,
+        "detail": _text(problem.detail),
     }
     if problem.found is not None:
         body["found"] = _plain(problem.found)
@@ -164,12 +168,25 @@ def _slug(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
 
 
-def _plain(value: object) -> object:
+def _plain(value: object, room: int = _DEEPEST) -> object:
     """Only what JSON can carry; anything else as text."""
-    if isinstance(value, str | int | float | bool) or value is None:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, int) or value is None:
         return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)  # Python reads NaN, JSON has none
+    if room == 0:
+        return "..."
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {_text(str(k)): _plain(v, room - 1) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(v) for v in value]
-    return str(value)
+        return [_plain(v, room - 1) for v in value]
+    return _text(str(value))
+
+
+def _text(text: str) -> str:
+    """Text that UTF-8 can carry: JSON may name half of a surrogate pair (RFC 8259 section 8.2)."""
+    if len(text) > _MOST_CHARACTERS:
+        text = text[:_MOST_CHARACTERS] + "..."
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from streamlift.api.auth import Scope, authorise
 from streamlift.api.control import stream_json
@@ -28,6 +29,7 @@ __all__ = ["DiscreetRoute", "sources"]
 
 _START_S = 5.0
 _MOST_PARAMETERS = 100
+_DEEPEST = 32
 
 TheService = Annotated[Service, Depends(service_of)]
 
@@ -56,11 +58,32 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+def _must_be_json(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Python reads more than JSON has: NaN, half surrogate pairs. It could not be passed on."""
+    _must_be_shallow(parameters, _DEEPEST)
+    json.dumps(parameters, allow_nan=False, ensure_ascii=False).encode()
+    return parameters
+
+
+def _must_be_shallow(value: object, room: int) -> None:
+    if room == 0:
+        raise ValueError(f"nested deeper than {_DEEPEST} levels")
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in below:
+        _must_be_shallow(part, room - 1)
+
+
+Parameters = Annotated[
+    dict[str, Any], Field(max_length=_MOST_PARAMETERS), AfterValidator(_must_be_json)
+]
+"""Scope's own, passed on as they are."""
+
+
 class Prompt(_Body):
     """One of several prompts that are mixed by weight."""
 
     text: str = Field(max_length=10_000)
-    weight: float = 1.0
+    weight: float = Field(default=1.0, allow_inf_nan=False)
 
 
 class WhepBody(_Body):
@@ -85,8 +108,8 @@ class ScopeBody(_Body):
     url: str = "http://localhost:8000"
     pipeline: str = Field(default="longlive", pattern=r"^[A-Za-z0-9_.-]{1,128}$")
     prompts: list[Prompt | str] = Field(default_factory=list, max_length=20)
-    load_params: dict[str, Any] = Field(default_factory=dict, max_length=_MOST_PARAMETERS)
-    parameters: dict[str, Any] = Field(default_factory=dict, max_length=_MOST_PARAMETERS)
+    load_params: Parameters = Field(default_factory=dict)
+    parameters: Parameters = Field(default_factory=dict)
 
 
 class NewStream(_Body):
@@ -100,7 +123,7 @@ class SourceChange(_Body):
     """Prompts, or any of Scope's own parameters, such as `transition` or `reset_cache`."""
 
     prompts: list[Prompt | str] | None = Field(default=None, max_length=20)
-    parameters: dict[str, Any] = Field(default_factory=dict, max_length=_MOST_PARAMETERS)
+    parameters: Parameters = Field(default_factory=dict)
 
 
 @sources.post("/streams", status_code=201)
