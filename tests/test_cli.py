@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from streamlift import __version__
@@ -206,3 +207,16 @@ def _only_line(capsys: pytest.CaptureFixture[str]) -> str:
     ours = [line for line in said.splitlines() if line.startswith("streamlift: ")]
     assert len(ours) == 1, said
     return ours[0]
+
+
+def test_a_file_is_upscaled_by_the_best_tier(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cv2 = pytest.importorskip("cv2")
+    source, target = tmp_path / "in.png", tmp_path / "out.png"
+    picture = np.random.default_rng(1).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    assert cv2.imwrite(str(source), picture)
+    with caplog.at_level(logging.INFO, "streamlift"):
+        assert main(["upscale", str(source), str(target)]) == OK
+    assert "tier m" in caplog.text
+    assert cv2.imread(str(target)).shape == (96, 128, 3)

@@ -354,6 +354,8 @@ def _upscale(arguments: argparse.Namespace) -> int:
     wanted = arguments.device or (backend.device if backend else "cpu")
     device = resolve_device(wanted, accelerators())
     name = backend.upscaler if backend else arguments.backend
+    if name == "compact":
+        settings.setdefault("tier", "m")  # a file need not keep up with anything
     upscaler = create_upscaler(name, device=device, settings=settings)
     shown_s = 0.0
 
