@@ -316,6 +316,21 @@ async def test_a_cancelled_gathering_leaves_no_socket(monkeypatch: pytest.Monkey
     assert all(transport.is_closing() for transport in bound)
 
 
+async def test_a_cancelled_close_leaves_no_socket() -> None:
+    peer = Peer(IceConfig())
+    peer.add("video", "sendonly")
+    await peer.offer()
+    ice: Any = peer.connection.getTransceivers()[0].receiver.transport.transport._connection
+    bound = [protocol.transport for protocol in ice._protocols]
+    closing = asyncio.create_task(peer.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert bound
+    assert all(transport.is_closing() for transport in bound)
+
+
 async def test_a_lost_consent_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     # 30 s in the standard (RFC 7675 section 5.1) and in aioice.
     monkeypatch.setattr(aioice.ice, "CONSENT_INTERVAL", 0.02)

@@ -30,6 +30,7 @@ from streamlift.frames import Codec, EncodedFrame
 from streamlift.media.audio import AudioFeed
 from streamlift.media.fetch import Fetcher
 from streamlift.media.packetizer import Packetizer
+from streamlift.media.peer import Peer
 from streamlift.media.push import (
     LONGEST_ASKED_S,
     LONGEST_WAIT_S,
@@ -156,6 +157,28 @@ async def test_a_cut_line_and_rubbish_are_tried_again() -> None:
     assert len(pushing.waits) >= 2
 
 
+async def test_a_push_that_is_cancelled_while_it_closes_closes_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closing, closed = asyncio.Event(), asyncio.Event()
+    stock = Peer.close
+
+    async def close_slowly(peer: Peer) -> None:
+        closing.set()
+        await asyncio.sleep(0.05)
+        await stock(peer)
+        closed.set()
+
+    monkeypatch.setattr(Peer, "close", close_slowly)
+    async with scripted(Answer(503)) as server:
+        running = asyncio.create_task(Pushing(server.url).run())
+        await closing.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert closed.is_set()
+
+
 async def test_nobody_there_is_tried_again() -> None:
     pushing = Pushing("http://127.0.0.1:9/whip/there")
     running = asyncio.create_task(pushing.run())
@@ -267,8 +290,10 @@ async def test_a_keyframe_asked_for_there_comes_from_here(serve: Serve) -> None:
         publisher = theirs.parts.router.stream("copy").publisher
         assert publisher is not None
         publisher.request_keyframe()
-        await here.wait_more(25)
-        assert any(is_keyframe(Codec.H264, unit) for _, unit in here.units[before:])
+        await until(
+            lambda: any(is_keyframe(Codec.H264, unit) for _, unit in here.units[before:]),
+            "a keyframe",
+        )
 
 
 @pytest.mark.peer

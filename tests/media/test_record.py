@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -161,6 +163,38 @@ async def test_on_a_full_disk_what_was_written_stays_playable(
     with pytest.raises(MediaError, match="No space left"):
         await recorder.run(watch(frames))
     assert 25 <= pictures(recorder.paths[0]) < 70
+
+
+async def test_a_recording_that_is_cancelled_is_closed_after_what_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, may_go_on = threading.Event(), threading.Event()
+    order: list[str] = []
+    stock_write, stock_close = Recorder._write_now, Recorder._close
+
+    def write_slowly(recorder: Recorder, batch: list[EncodedFrame]) -> None:
+        writing.set()
+        assert may_go_on.wait(20)
+        stock_write(recorder, batch)
+        order.append("written")
+
+    def close(recorder: Recorder) -> None:
+        order.append("closed")
+        stock_close(recorder)
+
+    monkeypatch.setattr(Recorder, "_write_now", write_slowly)
+    monkeypatch.setattr(Recorder, "_close", close)
+    recorder = Recorder("live", tmp_path)
+    running = asyncio.create_task(recorder.run(watch(frames_of(coded_clip(frames=3)))))
+    await until(writing.is_set, "the file to be written to")
+    running.cancel()
+    await asyncio.sleep(0.05)
+    may_go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    # The file that the first frame needs is preceded by a close of the one before: there is none.
+    assert order == ["closed", "written", "closed"]
+    assert pictures(recorder.paths[0]) == 1
 
 
 # ---- in the service ----

@@ -19,6 +19,7 @@ from streamlift.media.egress import Packetized, Packetizer
 from streamlift.media.http import Signalling
 from streamlift.media.peer import PayloadTrack, Peer, SenderTap
 from streamlift.media.receive import VideoReceiver
+from streamlift.media.to_its_end import to_its_end
 
 __all__ = ["TimedPicture", "WhipClient", "watch_whep"]
 
@@ -98,8 +99,9 @@ class WhipClient:
             async for pts, planes in pictures:
                 due = last_key_pts is None or pts - last_key_pts >= _KEYFRAME_EVERY_S * 90_000
                 wanted, self._keyframe_wanted = self._keyframe_wanted or due, False
-                data, keyframe = await asyncio.to_thread(
-                    encoder.encode, planes, pts, keyframe=wanted
+                # A thread cannot be cancelled: the encoder would be closed while it still works.
+                data, keyframe = await to_its_end(
+                    asyncio.to_thread(encoder.encode, planes, pts, keyframe=wanted)
                 )
                 if keyframe:
                     last_key_pts = pts

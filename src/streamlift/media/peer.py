@@ -60,6 +60,7 @@ from streamlift.errors import MalformedSdp, Overloaded, UnsupportedOffer
 from streamlift.frames import Codec
 from streamlift.media.assembler import VideoPacket
 from streamlift.media.sdp import Offer, announced, finish_answer
+from streamlift.media.to_its_end import to_its_end
 from streamlift.media.transport_cc import EXTENSION_URI
 
 __all__ = [
@@ -244,7 +245,11 @@ class Peer:
             await self.changed.wait()
 
     async def close(self) -> None:
-        """Free sockets and tasks, also of a gathering whose caller was cancelled."""
+        """Free sockets and tasks, also of a gathering whose caller was cancelled; goes to its end
+        when cancelled itself, or half of them would stay."""
+        await to_its_end(self._close())
+
+    async def _close(self) -> None:
         if self._gathering is not None:
             await asyncio.wait([self._gathering])
             if not self._gathering.cancelled():

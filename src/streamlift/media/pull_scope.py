@@ -24,6 +24,7 @@ from streamlift.frames import Codec
 from streamlift.media.fetch import Fetcher, Reply
 from streamlift.media.pull import Pulled, SourceBusy, SourceLost
 from streamlift.media.pull_whep import permitted, shown_url
+from streamlift.media.to_its_end import to_its_end
 from streamlift.media.url_safety import HostRules
 
 __all__ = ["ScopeSource", "initial_parameters"]
@@ -121,7 +122,7 @@ class ScopeSource:
                     raise SourceLost(f"Scope stopped the stream: {self._stopped}")
             finally:
                 self._channel, self._stopped = None, ""
-                await asyncio.shield(self._finish(http, pulled, session))
+                await to_its_end(self._finish(http, pulled, session))
 
     async def _load(self, http: Fetcher) -> None:
         """Have the pipeline loaded. Raises MediaError when Scope cannot."""

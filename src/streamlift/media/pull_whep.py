@@ -6,7 +6,6 @@ draft-ietf-wish-whep there is noted where it matters.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -21,6 +20,7 @@ from streamlift.errors import ConfigError, MalformedSdp, MediaError, StreamliftE
 from streamlift.frames import Codec
 from streamlift.media.fetch import Fetcher, Reply
 from streamlift.media.pull import Pulled, SourceBusy, SourceRefused
+from streamlift.media.to_its_end import to_its_end
 from streamlift.media.url_safety import HostRules
 
 __all__ = ["WhepSource", "check_token", "open_whep", "permitted", "shown_url"]
@@ -128,7 +128,7 @@ async def open_whep(
         await pulled.connected()
         yield pulled
     finally:
-        await asyncio.shield(_finish(http, pulled, resource, url, token))
+        await to_its_end(_finish(http, pulled, resource, url, token))
 
 
 async def _finish(

@@ -19,6 +19,7 @@ from streamlift.media.fetch import Fetcher, Reply
 from streamlift.media.outgoing import Frames, OutgoingMedia
 from streamlift.media.packetizer import Packetizer
 from streamlift.media.peer import Peer, SenderTap
+from streamlift.media.to_its_end import to_its_end
 
 __all__ = ["PushRefused", "PushState", "Retry", "WhipPush"]
 
@@ -214,7 +215,7 @@ class WhipPush:
                 yield peer
             finally:
                 self._sent_before, self._tap = self.bytes_sent, None
-                await asyncio.shield(self._finish(http, peer, resource))
+                await to_its_end(self._finish(http, peer, resource))
 
     async def _finish(self, http: Fetcher, peer: Peer, resource: str | None) -> None:
         await peer.close()

@@ -20,6 +20,7 @@ from streamlift.config import check_name
 from streamlift.errors import ConfigError, MediaError
 from streamlift.frames import Codec, EncodedFrame, Size
 from streamlift.media.outgoing import Frames
+from streamlift.media.to_its_end import to_its_end
 
 __all__ = ["Recorder", "recording_directory"]
 
@@ -72,11 +73,12 @@ class Recorder:
                         batch = []
             await self._write(batch)
         finally:
-            await asyncio.shield(asyncio.to_thread(self._close))
+            await to_its_end(asyncio.to_thread(self._close))
 
     async def _write(self, batch: list[EncodedFrame]) -> None:
         try:
-            await asyncio.to_thread(self._write_now, batch)
+            # A thread cannot be cancelled: the file would be closed while it still writes.
+            await to_its_end(asyncio.to_thread(self._write_now, batch))
         except OSError as error:
             raise MediaError(
                 f"recording of stream {self.stream} stopped: {error.strerror}",
