@@ -184,7 +184,8 @@ class VideoReceiver:
     # ---- back from the decode thread ----
 
     def _post(self, call: Callable[..., None], *args: object) -> None:
-        if not self._loop.is_closed():
+        # After the loop is gone there is nobody to tell; it may go between a look and the call.
+        with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call, *args)
 
     def _deliver(self, frame: Frame) -> None:
