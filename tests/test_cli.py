@@ -210,13 +210,12 @@ def _only_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_a_file_is_upscaled_by_the_best_tier(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cv2 = pytest.importorskip("cv2")
     source, target = tmp_path / "in.png", tmp_path / "out.png"
     picture = np.random.default_rng(1).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     assert cv2.imwrite(str(source), picture)
-    with caplog.at_level(logging.INFO, "streamlift"):
-        assert main(["upscale", str(source), str(target)]) == OK
-    assert "tier m" in caplog.text
+    assert main(["upscale", str(source), str(target), "--verbose"]) == OK
+    assert "tier m" in capsys.readouterr().err
     assert cv2.imread(str(target)).shape == (96, 128, 3)
