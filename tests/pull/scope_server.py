@@ -28,16 +28,23 @@ FPS = 16
 PTS_STEP = 90_000 // FPS
 
 
+def _set() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @dataclass(slots=True)
 class Switches:
     """`statuses`: what pipeline/status says, one after the other; the last one stays.
 
-    `refusals`: statuses that the offer is answered with first.
+    `refusals`: statuses that the offer is answered with first. `may_answer`: what it waits for.
     """
 
     statuses: deque[dict[str, Any]] = field(default_factory=deque)
     refusals: deque[int] = field(default_factory=deque)
     ice_servers: list[dict[str, Any]] = field(default_factory=list)
+    may_answer: asyncio.Event = field(default_factory=_set)
 
 
 class ScopeServer:
@@ -94,6 +101,7 @@ class ScopeServer:
     async def _offer(self, request: Request) -> Response:
         offer = await request.json()
         self.offers.append(offer)
+        await self.switches.may_answer.wait()
         if self.switches.refusals:
             status = self.switches.refusals.popleft()
             return JSONResponse({"detail": f"told to answer {status}"}, status_code=status)

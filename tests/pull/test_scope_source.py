@@ -149,6 +149,17 @@ async def test_parameters_go_over_the_channel_and_the_lasting_ones_into_the_next
     assert "reset_cache" not in initial(server)
 
 
+async def test_what_is_changed_before_the_channel_is_open_is_sent_when_it_is() -> None:
+    switches = Switches(may_answer=asyncio.Event())
+    async with scope_server(switches) as (server, url), pulling(url) as it:
+        await until(lambda: bool(server.offers), "the offer")
+        it.source.set_parameters({"noise": 0.5})
+        it.source.set_parameters({"reset_cache": True})
+        switches.may_answer.set()
+        await until(lambda: len(server.messages) == 2, "the messages")
+    assert server.messages == [{"noise": 0.5}, {"reset_cache": True}]
+
+
 async def test_a_transition_leaves_its_target_as_the_prompts() -> None:
     async with scope_server() as (_, url), pulling(url) as it:
         it.source.set_parameters({"transition": {"target_prompts": [{"text": "rain"}]}})

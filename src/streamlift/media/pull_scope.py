@@ -81,6 +81,8 @@ class ScopeSource:
         self._max_side = max_side
         self._clock = clock
         self._channel: RTCDataChannel | None = None
+        self._unsent: list[Parameters] = []
+        """Changes that came after the offer and before the channel was open."""
         self._stopped = ""
 
     def describe(self) -> Mapping[str, Any]:
@@ -96,8 +98,12 @@ class ScopeSource:
         target = changes.get("transition")
         if isinstance(target, Mapping) and "target_prompts" in target:
             self._parameters["prompts"] = target["target_prompts"]
-        if self._channel is not None and self._channel.readyState == "open":
+        if self._channel is None:
+            return
+        if self._channel.readyState == "open":
             self._channel.send(json.dumps(changes))
+        else:
+            self._unsent.append(changes)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Pulled]:
@@ -115,13 +121,14 @@ class ScopeSource:
             try:
                 # It must be in the offer, or Scope has no way to tell us anything.
                 self._channel = pulled.peer.connection.createDataChannel("parameters", ordered=True)
+                self._channel.on("open", self._send_unsent)
                 self._channel.on("message", lambda text: self._notified(pulled, text))
                 session = await self._connect(http, pulled)
                 yield pulled
                 if self._stopped:
                     raise SourceLost(f"Scope stopped the stream: {self._stopped}")
             finally:
-                self._channel, self._stopped = None, ""
+                self._channel, self._stopped, self._unsent = None, "", []
                 await to_its_end(self._finish(http, pulled, session))
 
     async def _load(self, http: Fetcher) -> None:
@@ -163,6 +170,8 @@ class ScopeSource:
             "type": "offer",
             "initialParameters": initial_parameters(self._pipeline, self._parameters),
         }
+        # What lasts is in the offer; what does not was for the connection before.
+        self._unsent.clear()
         answer = await self._call(http, "POST", "/api/v1/webrtc/offer", offer)
         sdp, session = answer.get("sdp"), answer.get("sessionId")
         if not isinstance(sdp, str) or not isinstance(session, str):
@@ -179,6 +188,12 @@ class ScopeSource:
         if isinstance(message, dict) and message.get("type") == "stream_stopped":
             self._stopped = str(message.get("error_message") or "no reason given")[:200]
             pulled.video.end()
+
+    def _send_unsent(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        for changes in unsent:
+            if self._channel is not None:
+                self._channel.send(json.dumps(changes))
 
     async def _finish(self, http: Fetcher, pulled: Pulled, session: str | None) -> None:
         await pulled.aclose()
