@@ -10,11 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Read when an event loop is made: forgotten awaits and calls from the wrong thread become errors.
 os.environ["PYTHONASYNCIODEBUG"] = "1"
 # OpenCV and torch would each start a thread per core, beside those of the tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes says something of the machine, not of the code. What stands in the way
+# of other work (CI names what it requires) tries the same examples each time; everyone else new
+# ones.
+settings.register_profile(
+    "streamlift",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="STREAMLIFT_REQUIRE" in os.environ,
+)
+settings.load_profile("streamlift")
 
 REQUIRED = frozenset(filter(None, os.environ.get("STREAMLIFT_REQUIRE", "").split(",")))
 """Markers whose tests must run here: a skip of one of them is a failure."""
