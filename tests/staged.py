@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.machine import Spell
 from tests.serving import Served, light, serving, until
 from tests.stamped import Shown, Source, StampViewer, lost, max_gap_ms, sending, viewing
 
@@ -21,8 +21,6 @@ __all__ = ["SLOWEST_GAP_MS", "Stage", "late", "stage", "too_long", "toy", "twice
 
 SLOWEST_GAP_MS = 250.0
 """What a viewer may wait for a picture on a machine that does other things as well."""
-OVERLOAD = 3
-"""Runnable tasks per core above which lateness is the machine's."""
 
 
 def toy(name: str, **knobs: Any) -> BackendConfig:
@@ -87,13 +85,13 @@ async def stage(*backends: BackendConfig, fps: float = 25.0) -> AsyncIterator[St
 async def twice(run: Callable[[], Awaitable[list[str]]]) -> None:
     """Lateness may be the machine's: one more try. What is wrong whatever the load raises."""
     first = await run()
+    spell = Spell()
     second = await run() if first else []
     if not second:
         return
-    load = os.getloadavg()[0]
-    verdict = f"twice too late at load {load:.1f}: {first}, {second}"
-    if load > OVERLOAD * len(os.sched_getaffinity(0)):
-        pytest.xfail(verdict)  # says nothing about the service
+    verdict = f"twice too late: {first}, {second}"
+    if overload := spell.overload():
+        pytest.xfail(f"{verdict}; {overload}")  # says nothing about the service
     pytest.fail(verdict)
 
 

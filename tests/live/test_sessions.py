@@ -15,11 +15,11 @@ import pytest
 from tests.clips import coded_clip
 from tests.peers import SDP, ffmpeg_whip, make_offer, publishing, watching
 from tests.serving import Served, light, serving, until
+from tests.staged import twice
 
 from streamlift.clock import MonotonicClock
 from streamlift.config import IngestConfig
 from streamlift.media.measure import measure_whep
-from streamlift.media.sessions import MAX_PENDING
 
 pytestmark = pytest.mark.peer
 
@@ -28,15 +28,15 @@ FIRST_PICTURE_MS = 1500
 
 
 async def test_the_first_picture_is_there_soon_after_the_post(service: Served) -> None:
-    times_ms = []
+    async def run() -> list[str]:
+        figures = await measure_whep(service.whep(), None, 0.2, scale=2, clock=MonotonicClock())
+        first_ms = figures.first_frame_ms
+        assert first_ms is not None, "no picture"
+        return [] if first_ms < FIRST_PICTURE_MS else [f"first picture after {first_ms} ms"]
+
     async with publishing(service.whip(), coded_clip()):
         await service.live()
-        for _ in range(2):  # the second chance is for a busy machine only
-            figures = await measure_whep(service.whep(), None, 0.2, scale=2, clock=MonotonicClock())
-            times_ms.append(figures.first_frame_ms)
-            if figures.first_frame_ms and figures.first_frame_ms < FIRST_PICTURE_MS:
-                return
-    pytest.fail(f"first pictures after {times_ms} ms at load {os.getloadavg()[0]:.1f}")
+        await twice(run)
 
 
 async def test_a_viewer_before_the_publisher_is_told_when_to_come_back(service: Served) -> None:
@@ -144,11 +144,13 @@ async def test_a_session_can_be_read_until_it_is_deleted(service: Served) -> Non
 async def test_handshakes_that_never_connect_are_capped_and_freed(
     service: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # As many offers as are really allowed would take a busy machine longer than their deadline.
+    monkeypatch.setattr("streamlift.media.sessions.MAX_PENDING", 8)
     monkeypatch.setattr("streamlift.media.ingest.CONNECT_S", 8.0)
     offer = await make_offer("send")
     before = _descriptors()
     async with service.http() as http:
-        for number in range(MAX_PENDING):
+        for number in range(8):
             answer = await http.post(f"/whip/half-open-{number}", content=offer, headers=SDP)
             assert answer.status_code == 201
         refused = await http.post("/whip/one-more", content=offer, headers=SDP)

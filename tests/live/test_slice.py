@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.machine import Spell
 from tests.peers import ffmpeg_whip, watching
 from tests.serving import Served, until
 
@@ -23,8 +23,6 @@ SECONDS = 7.0
 JOINING_S = 1.0
 """A viewer that joins a busy machine catches up first; its rate is measured after that."""
 SLOWEST_GAP_MS = 250
-OVERLOAD = 3
-"""Runnable tasks per core above which lateness is the machine's."""
 CERT = tuple[Path, Path]
 
 
@@ -72,6 +70,7 @@ async def test_every_picture_of_ffmpegs_muxer_reaches_the_viewers_once_and_in_ti
     service: Served, certificate: CERT, encoders: Encoders, dtls_active: bool
 ) -> None:
     for attempt in (1, 2):
+        spell = Spell()
         stream = f"try{attempt}"
         faults_before = _faults(service)
         figures = await _watch_muxer(service, stream, certificate, dtls_active)
@@ -89,9 +88,9 @@ async def test_every_picture_of_ffmpegs_muxer_reaches_the_viewers_once_and_in_ti
         await service.parts.router.close(stream)
         await until(lambda: encoders.now == 0, "the encoder to be closed")
         encoders.most = 0
-    verdict = f"twice too late at load {os.getloadavg()[0]:.1f}: {late}; {report}"
-    if os.getloadavg()[0] > OVERLOAD * len(os.sched_getaffinity(0)):
-        pytest.xfail(verdict)  # says nothing about the service
+    verdict = f"twice too late: {late}; {report}"
+    if overload := spell.overload():
+        pytest.xfail(f"{verdict}; {overload}")  # says nothing about the service
     pytest.fail(verdict)
 
 

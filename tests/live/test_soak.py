@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.staged import OVERLOAD
+from tests.machine import OVERLOAD
 
 pytestmark = [pytest.mark.peer, pytest.mark.timeout(600)]
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from playwright.async_api import Page, async_playwright
 from tests.clips import coded_clip
+from tests.machine import Spell
 from tests.peers import publishing
 from tests.serving import Served, until
 
@@ -26,8 +27,6 @@ from streamlift.media.scene import scene_pictures
 pytestmark = [pytest.mark.browser, pytest.mark.peer]
 
 PLAIN = Config(backends=(BackendConfig("bicubic", "bicubic"),), default_backend="bicubic")
-OVERLOAD = 3
-"""Runnable tasks per core above which slowness is the machine's."""
 FIRST_PICTURE_MS = 1500
 """On a busy machine; idle it is under 300 ms."""
 
@@ -108,14 +107,11 @@ async def chromium(url: str, *flags: str) -> AsyncIterator[Page]:
             await browser.close()
 
 
-def busy() -> bool:
-    return os.getloadavg()[0] > OVERLOAD * len(os.sched_getaffinity(0))
-
-
 async def test_a_detailed_clip_stays_whole_and_reaches_3_mbit_s(
     serve: Callable[..., Awaitable[Served]], clip: Path
 ) -> None:
     served = await serve(PLAIN)
+    spell = Spell()
     async with chromium(served.url, f"--use-file-for-fake-video-capture={clip}") as page:
         await page.evaluate(PUBLISH, served.whip())
         loop = asyncio.get_running_loop()
@@ -131,8 +127,8 @@ async def test_a_detailed_clip_stays_whole_and_reaches_3_mbit_s(
             before = sent
     shown = ("targetBitrate", "qualityLimitationReason", "frameWidth")
     told = {name: sent.get(name) for name in shown} | {"after": loop.time() - start_s}
-    if busy() and widths != {512}:
-        pytest.xfail(f"Chromium has no processor time: {told}")
+    if (widths != {512} or rate_bps < 3_000_000) and (overload := spell.overload()):
+        pytest.xfail(f"Chromium has no processor time: {told}; {overload}")
     assert widths == {512}, told
     assert rate_bps >= 3_000_000, told
 
@@ -154,21 +150,22 @@ async def test_a_viewer_sees_a_picture_soon_from_one_keyframe_and_without_a_free
     serve: Callable[..., Awaitable[Served]],
 ) -> None:
     served = await serve(PLAIN)
+    spell = Spell()
     async with shown(served) as (page, first_ms):
         await asyncio.sleep(5)
         report = await page.evaluate(STATISTICS, "inbound-rtp")
         (viewer,) = [s.peer for s in served.parts.sessions if isinstance(s.peer, WhepViewer)]
-        assert not viewer.slow
+        slow = viewer.slow
     told = {
         name: report.get(name)
         for name in ("framesDecoded", "framesDropped", "freezeCount", "keyFramesDecoded")
-    }
+    } | {"slow": slow, "first_ms": round(first_ms)}
     assert (report["frameWidth"], report["frameHeight"]) == (512, 512), told
-    if busy() and (report["freezeCount"] or first_ms > FIRST_PICTURE_MS):
-        pytest.xfail(f"the machine is busy: {told}, first picture after {first_ms:.0f} ms")
+    late = slow or report["freezeCount"] or first_ms > FIRST_PICTURE_MS
+    if (late or report["keyFramesDecoded"] != 1) and (overload := spell.overload()):
+        pytest.xfail(f"Chromium has no processor time: {told}; {overload}")
+    assert not late, told
     assert report["keyFramesDecoded"] == 1, told
-    assert report["freezeCount"] == 0, told
-    assert first_ms < FIRST_PICTURE_MS
 
 
 async def test_a_viewer_without_h264_gets_vp8(serve: Callable[..., Awaitable[Served]]) -> None:

