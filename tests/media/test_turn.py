@@ -65,7 +65,7 @@ async def test_a_server_that_never_answers_costs_a_second(ports: tuple[int, ...]
         server = IceServer(f"turn:127.0.0.1:{silent.getsockname()[1]}", "u", "c")
         found, took_s = await relayed(IceConfig((server,), ports=ports))
     assert not found
-    assert 0.9 < took_s < 3
+    assert 0.9 < took_s < 4.5  # 5 s if it were left to aioice
 
 
 @asynccontextmanager

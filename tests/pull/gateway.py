@@ -80,13 +80,11 @@ class Gateway:
         return [asked for asked in self.asked if asked.method == method]
 
     async def aclose(self) -> None:
-        for peer in self.sessions.values():
-            await peer.close()
-
-    async def hang_up(self) -> None:
         """End all sessions, as a gateway does when its orchestrator is gone."""
-        await self.aclose()
-        self.sessions.clear()
+        # Who is hung up on may be back before the last one is closed.
+        peers, self.sessions = list(self.sessions.values()), {}
+        for peer in peers:
+            await peer.close()
 
     async def _note(self, request: Request) -> Asked:
         body = (await request.body()).decode()

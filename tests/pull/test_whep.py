@@ -75,7 +75,7 @@ async def test_it_plays_every_frame_of_a_gateway() -> None:
     async with gateway() as (_, url), pulling(url) as it:
         await it.wait(30)
         assert it.pull.status.state is PullState.LIVE
-        assert it.numbers[:30] == list(range(it.numbers[0], it.numbers[0] + 30))
+        assert {(b - a) % 50 for a, b in itertools.pairwise(it.numbers)} == {1}
         spacing = {b.pts - a.pts for a, b in zip(it.frames, it.frames[1:], strict=False)}
         assert spacing == {3600}
 
@@ -207,7 +207,7 @@ async def test_a_change_of_size_in_mid_stream_is_passed_on() -> None:
 async def test_a_gateway_that_hangs_up_is_connected_to_again() -> None:
     async with gateway() as (served, url), pulling(url) as it:
         await it.wait(5)
-        await served.hang_up()
+        await served.aclose()
         seen = len(it.frames)
         await until(lambda: it.pull.status.connections == 2, "the second connection", timeout_s=15)
         await it.wait(seen + 5)
@@ -219,7 +219,7 @@ async def test_a_gateway_that_hangs_up_is_connected_to_again() -> None:
 async def test_a_gateway_that_falls_silent_is_left_after_five_seconds() -> None:
     async with gateway(Switches(silent_after=10)) as (served, url), pulling(url) as it:
         await it.wait(5)
-        await until(lambda: bool(it.waits), "the stall to be noticed", timeout_s=9)
+        await until(lambda: bool(it.waits), "the stall to be noticed", timeout_s=20)
         assert "no picture for 5 s" in it.pull.status.reason or it.pull.status.connections > 1
     assert served.requests("DELETE")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import re
 import subprocess
 import sys
 import time
@@ -39,15 +39,15 @@ WATCH_GAPS = """() => {
 @pytest.fixture(scope="module")
 def demo_url() -> Iterator[str]:
     """`streamlift serve --demo` on a free port."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
-    command = [sys.executable, "-m", "streamlift.cli", "serve", "--demo", "--port", str(port)]
-    with subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    ) as process:
-        url = f"http://127.0.0.1:{port}/"
+    command = [sys.executable, "-m", "streamlift.cli", "serve", "--demo", "--port", "0"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
+            assert process.stdout is not None
+            found = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+            assert found, "the service did not say where it listens"
+            url = f"{found[0]}/"
             _wait_for_demo(url, process)
             yield url
         finally:
@@ -125,7 +125,7 @@ def wait_until(page: Page, condition: str, timeout_s: float = 45) -> None:
         page.wait_for_timeout(50)
 
 
-def _wait_for_demo(url: str, process: subprocess.Popen[bytes], timeout_s: float = 60) -> None:
+def _wait_for_demo(url: str, process: subprocess.Popen[str], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         assert process.poll() is None, "the service ended before it was ready"

@@ -13,11 +13,22 @@ import av
 import numpy as np
 import pytest
 from playwright.sync_api import BrowserContext, Page
+from tests.machine import Spell
 
 pytestmark = pytest.mark.browser
 
 PLAYING = """() => ["video-source", "video-upscaled"].every(
     (id) => document.getElementById(id).videoWidth > 0)"""
+
+NOTE_STATUS = """() => {
+  window.told = [];
+  const status = document.getElementById("status-text");
+  new MutationObserver(() => told.push(status.textContent)).observe(
+    status, { childList: true, characterData: true, subtree: true });
+}"""
+"""Collects what the status says, for what it says only for a moment."""
+RECORDED_2_S = """() => /Stop · 0:(0[2-9]|[1-5])/.test(
+    document.getElementById("record").textContent)"""
 
 
 def test_the_page_plays_source_and_upscaled_side_by_side(page: Page, service: Any) -> None:
@@ -54,8 +65,9 @@ def test_both_halves_go_on_after_a_new_connection(page: Page, service: Any) -> N
     wait_until(page, PLAYING)
     page.click("#view-compare")
     wait_until(page, "() => streamlift.sync.draws > 5")
+    page.evaluate(NOTE_STATUS)
     service.behave(hang_up=True)
-    wait_until(page, text_has("#status-text", "the service ended the session"), timeout_s=5)
+    wait_until(page, "() => told.some((text) => text.includes('the service ended the session'))")
     wait_until(page, "() => document.getElementById('status-text').textContent === 'Live'")
     matched = page.evaluate("() => streamlift.sync.matched")
     wait_until(page, f"() => streamlift.sync.matched > {matched} + 10")
@@ -72,8 +84,9 @@ def test_a_viewer_before_the_publisher_waits_and_then_plays(page: Page, service:
 def test_the_page_connects_again_when_the_service_hangs_up(page: Page, service: Any) -> None:
     page.goto(service.url)
     wait_until(page, PLAYING)
+    page.evaluate(NOTE_STATUS)
     service.behave(hang_up=True)
-    wait_until(page, text_has("#status-text", "the service ended the session"), timeout_s=5)
+    wait_until(page, "() => told.some((text) => text.includes('the service ended the session'))")
     wait_until(page, "() => document.getElementById('status-text').textContent === 'Live'")
 
 
@@ -242,6 +255,7 @@ def test_stopping_deletes_the_publish_session(page: Page, service: Any) -> None:
 def test_a_file_is_published_through_a_canvas_at_its_own_rate(
     page: Page, service: Any, clip: Path
 ) -> None:
+    spell = Spell()
     page.goto(service.url)
     page.click("label:has(input[value=file])")
     page.set_input_files("#publish-file", clip)
@@ -269,7 +283,10 @@ def test_a_file_is_published_through_a_canvas_at_its_own_rate(
         }"""
     )
     assert facts[:2] == [320, 240]
-    assert facts[2] == pytest.approx(25, abs=8)
+    even = facts[2] == pytest.approx(25, abs=8)
+    if not even and (overload := spell.overload()):
+        pytest.xfail(f"Chromium has no processor time: {facts}; {overload}")
+    assert even, facts
 
 
 def test_a_refused_camera_is_explained(page: Page, service: Any, context: BrowserContext) -> None:
@@ -374,7 +391,7 @@ def test_a_recording_is_saved_and_plays(page: Page, service: Any, tmp_path: Path
     page.goto(service.url)
     wait_until(page, PLAYING)
     page.click("#record")
-    wait_until(page, text_has("#record", "Stop · 0:02"))
+    wait_until(page, RECORDED_2_S)
     with page.expect_download() as started:
         page.click("#record")
     saved = tmp_path / started.value.suggested_filename
