@@ -10,6 +10,7 @@ import argparse
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import onnxruntime
 import torch
 from scripts.train_compact.data import DataPlan, load_clips, make_clips
 from scripts.train_compact.evaluate import draw_crops, report
-from scripts.train_compact.export import calibrate, export, write_manifest
+from scripts.train_compact.export import export, write_manifest
 from scripts.train_compact.net import TIERS
 from scripts.train_compact.train import U8, Schedule, load_trained, train
 
@@ -37,8 +38,9 @@ SCHEDULES = {
         warm_up=500,
         averaging=0.999,
         exact_share=0.2,
+        square_share=0.35,
         balance=BALANCE,
-        clean_share=0.25,
+        clean_share=0.35,
     )
     for tier in TIERS
 }
@@ -57,8 +59,22 @@ TRAINING = {
         later_photographs=True,
     ),
 }
+ROUNDED = {
+    tier: replace(
+        schedule,
+        steps=6_000,
+        seed=8,
+        peak=2e-4,
+        warm_up=200,
+        exact_share=1.0,
+        square_share=1.0,
+        rounded=True,
+    )
+    for tier, schedule in SCHEDULES.items()
+}
+"""A second, short training of what the 8-bit graphs are made of."""
+
 HELD = DataPlan(clips=24, seed=900_000)
-CALIBRATION_PICTURES = 48
 GOLDEN = Path("tests/data/compact/golden.npz")
 WEIGHTS = Path("src/streamlift/upscalers/compact/weights")
 
@@ -92,14 +108,14 @@ def train_tiers(options: argparse.Namespace) -> None:
     lr, hr = _training_clips(options.folder)
     held = load_clips(options.folder / "held")
     for tier in options.tier:
-        train(lr, hr, held, SCHEDULES[tier], options.folder / f"{tier}.pt")
+        whole, rounded = (options.folder / f"{tier}{part}.pt" for part in ("", "-int8"))
+        train(lr, hr, held, SCHEDULES[tier], whole)
+        train(lr, hr, held, ROUNDED[tier], rounded, start=whole)
 
 
 def export_tiers(options: argparse.Namespace) -> None:
     """Write both graphs of each tier into the package, and the manifest."""
     WEIGHTS.mkdir(exist_ok=True)
-    lr, _ = _training_clips(options.folder)
-    some = lr[np.linspace(0, len(lr) - 1, CALIBRATION_PICTURES).astype(int)]
     for tier in options.tier:
         trained = load_trained(options.folder / f"{tier}.pt")
         schedule = trained.schedule
@@ -111,8 +127,9 @@ def export_tiers(options: argparse.Namespace) -> None:
             "revision": _revision(),
         }
         export(trained.net, WEIGHTS / f"{tier}-fp32.onnx", None, notes)
-        steps = calibrate(trained.net, some)
-        export(trained.net, WEIGHTS / f"{tier}-int8.onnx", steps, notes)
+        rounded = load_trained(options.folder / f"{tier}-int8.pt")
+        notes["steps"] += f" + {rounded.schedule.steps} rounded"
+        export(rounded.net, WEIGHTS / f"{tier}-int8.onnx", rounded.calibration, notes)
     write_manifest(WEIGHTS)
     _write_golden()
 

@@ -17,15 +17,14 @@ import numpy.typing as npt
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from scripts.train_compact.net import BLOCK, SCALE, CompactNet
+from scripts.train_compact.net import BLOCK, LEVELS, SCALE, Calibration, CompactNet
 from torch.nn import functional
 
-__all__ = ["Calibration", "calibrate", "export", "write_manifest"]
+__all__ = ["calibrate", "export", "write_manifest"]
 
 F32 = npt.NDArray[np.float32]
 OPSET = 17
 IR_VERSION = 8
-LEVELS = 255.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +35,6 @@ class Conv:
     kernel: F32
     bias: F32
     padding: int
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Step of each hidden activation (uint8 from 0) and of the tail (uint8 around 128)."""
-
-    hidden: tuple[float, ...]
-    tail: float
 
 
 def export(

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["TIERS", "CompactNet", "PlainConv", "Tier", "bicubic_kernel"]
+__all__ = ["TIERS", "Calibration", "CompactNet", "PlainConv", "Tier", "bicubic_kernel"]
 
 SCALE = 2
 BLOCK = 2
 """Pixels are gathered 2x2 into channels: the same arithmetic costs half the time at half size."""
+
+LEVELS = 255.0
 
 OUT_CHANNELS = (SCALE * BLOCK) ** 2
 
@@ -31,6 +33,15 @@ class Tier:
 
 
 TIERS = {"xs": Tier(16, 2), "s": Tier(32, 2), "m": Tier(32, 4)}
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Step of each hidden activation (uint8 from 0) and of the tail (uint8 around 128, in levels)
+    in the 8-bit graph."""
+
+    hidden: tuple[float, ...]
+    tail: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +74,11 @@ class FoldedConv(nn.Module):
             kernel = kernel + functional.pad(eye, (1, 1, 1, 1))
         return PlainConv(kernel, self.bias)
 
-    def forward(self, x: Tensor, *, padding: int = 1) -> Tensor:
+    def forward(self, x: Tensor, *, padding: int = 1, rounded: bool = False) -> Tensor:
         conv = self.folded()
+        if rounded:
+            reach = conv.kernel.detach().abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-8)
+            conv = PlainConv(_rounded(conv.kernel, reach / 127, -127, 127), conv.bias)
         kernel = conv.kernel.contiguous(memory_format=torch.channels_last)
         return functional.conv2d(x, kernel, conv.bias, padding=padding)
 
@@ -82,18 +96,23 @@ class CompactNet(nn.Module):
         self.tail = FoldedConv(tier.channels, OUT_CHANNELS, gain=0.02)
         self.skip = nn.Parameter(bicubic_kernel())
 
-    def forward(self, lr: Tensor) -> Tensor:
+    def forward(self, lr: Tensor, calibration: Calibration | None = None) -> Tensor:
+        """With a calibration as the 8-bit graph computes it, for training that allows for it."""
         # The picture goes on beyond its border as its edge, as in `upscalers/compact`.
         edged = functional.pad(lr, (BLOCK,) * 4, mode="replicate")
         x = functional.pixel_unshuffle(edged, BLOCK)  # (B, 4, H/2 + 2, W/2 + 2)
         with torch.autocast(x.device.type, enabled=False):
             base = functional.conv2d(x, self.skip)  # (B, 16, H/2, W/2)
-        features = functional.relu(
-            self.head(x.contiguous(memory_format=torch.channels_last), padding=0)
-        )
-        for layer in self.body:
-            features = functional.relu(layer(features))
-        return functional.pixel_shuffle(base + self.tail(features).float(), SCALE * BLOCK)
+        steps = calibration.hidden if calibration else (None,) * (1 + len(self.body))
+        rounded = calibration is not None
+        x = x.contiguous(memory_format=torch.channels_last)
+        features = functional.relu(self.head(x, padding=0, rounded=rounded))
+        for layer, step in zip(self.body, steps, strict=False):
+            features = functional.relu(layer(_activation(features, step), rounded=rounded))
+        correction = self.tail(_activation(features, steps[-1]), rounded=rounded).float()
+        if calibration is not None:
+            correction = _rounded(correction, calibration.tail / LEVELS, -128, 127)
+        return functional.pixel_shuffle(base + correction, SCALE * BLOCK)
 
     def plain(self) -> list[PlainConv]:
         """The folded convolutions in order: head, hidden layers, tail."""
@@ -101,6 +120,19 @@ class CompactNet(nn.Module):
 
     def _layers(self) -> list[FoldedConv]:
         return [layer for layer in self.body if isinstance(layer, FoldedConv)]
+
+
+def _activation(features: Tensor, step: float | None) -> Tensor:
+    return features if step is None else _rounded(features, step, 0, 255)
+
+
+def _rounded(values: Tensor, step: Tensor | float, low: int, high: int) -> Tensor:
+    """To whole steps; the gradient passes as if nothing had been rounded, but not what was cut."""
+    within = torch.maximum(
+        torch.minimum(values, step * torch.tensor(high)), step * torch.tensor(low)
+    )
+    whole = torch.round(within / step) * step
+    return within + (whole - within).detach()
 
 
 def bicubic_kernel() -> Tensor:

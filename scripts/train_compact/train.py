@@ -8,14 +8,18 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scripts.train_compact.net import TIERS, CompactNet
+from scripts.train_compact.export import calibrate
+from scripts.train_compact.net import TIERS, Calibration, CompactNet
 from torch import Tensor, nn
 
-__all__ = ["U8", "Schedule", "Trained", "load_trained", "train"]
+__all__ = ["U8", "Schedule", "Trained", "calibration_pictures", "load_trained", "train"]
+
+CALIBRATION_PICTURES = 48
 
 U8 = npt.NDArray[np.uint8]
 
@@ -26,8 +30,11 @@ class Schedule:
 
     `epsilon` is Charbonnier's, in units of 255 levels: small is L1, large is L2. With `balance`
     the loss is the mean of log(balance + a patch's error), so that easy and hard patches count
-    alike, as they do in a mean of decibels; in units of 255 levels, 0 for a plain mean. A
-    `clean_share` of patches is the target's own 2x2 mean, with no coder and no noise between.
+    alike, as they do in a mean of decibels; in units of 255 levels, 0 for a plain mean. In the last
+    `square_share` of steps a patch's error is its root mean square, which is what decibels measure;
+    before, the mean's steadier gradients get further. A `clean_share` of patches is the target's
+    own 2x2 mean, with no coder and no noise between. `rounded` computes as the 8-bit graph does,
+    with steps calibrated at the start.
     """
 
     tier: str
@@ -44,6 +51,8 @@ class Schedule:
     balance: float = 0.0
     clean_share: float = 0.0
     exact_share: float = 0.2
+    square_share: float = 0.0
+    rounded: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +62,7 @@ class Trained:
     net: CompactNet
     schedule: Schedule
     log: list[dict[str, float]]
+    calibration: Calibration | None = None
 
 
 def train(
@@ -75,6 +85,7 @@ def train(
     if start is not None:
         net.load_state_dict(torch.load(start, weights_only=True)["averaged"])
     averaged = copy.deepcopy(net)
+    calibration = calibrate(net, calibration_pictures(lr)) if schedule.rounded else None
     optimiser = torch.optim.Adam(net.parameters(), lr=schedule.peak, betas=(0.9, 0.99))
     log: list[dict[str, float]] = []
     first = 0
@@ -85,6 +96,7 @@ def train(
         optimiser.load_state_dict(saved["optimiser"])
         first, log = int(saved["step"]), saved["log"]
         rng = np.random.default_rng([schedule.seed, first])
+        calibration = _calibration(saved)
     began, total = time.process_time(), 0.0
     for step in range(first, schedule.steps):
         for group in optimiser.param_groups:
@@ -92,8 +104,9 @@ def train(
         source, target = _batch(rng, lr, hr, schedule)
         exact = step >= schedule.steps * (1 - schedule.exact_share)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not exact):
-            output = net(source)
-        loss = _loss(output, target, schedule)
+            output = net(source, calibration)
+        square = step >= schedule.steps * (1 - schedule.square_share)
+        loss = _loss(output, target, schedule, square=square)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), schedule.clip)
@@ -107,8 +120,8 @@ def train(
             total = 0.0
             log.append({k: round(v, 5) for k, v in row.items()})
             print(schedule.tier, json.dumps(log[-1]), flush=True)
-            _save(checkpoint, schedule, net, averaged, optimiser, step + 1, log)
-    return Trained(averaged, schedule, log)
+            _save(checkpoint, schedule, net, averaged, optimiser, step + 1, log, calibration)
+    return Trained(averaged, schedule, log, calibration)
 
 
 def load_trained(checkpoint: Path) -> Trained:
@@ -117,7 +130,18 @@ def load_trained(checkpoint: Path) -> Trained:
     schedule = Schedule(**saved["schedule"])
     net = CompactNet(TIERS[schedule.tier])
     net.load_state_dict(saved["averaged"])
-    return Trained(net, schedule, saved["log"])
+    return Trained(net, schedule, saved["log"], _calibration(saved))
+
+
+def calibration_pictures(lr: U8) -> U8:
+    """Four dozen LR pictures from all over the training clips."""
+    some: U8 = lr[np.linspace(0, len(lr) - 1, CALIBRATION_PICTURES).astype(int)]
+    return some
+
+
+def _calibration(saved: dict[str, Any]) -> Calibration | None:
+    steps = saved.get("calibration")
+    return Calibration(tuple(steps["hidden"]), steps["tail"]) if steps else None
 
 
 def _save(
@@ -128,6 +152,7 @@ def _save(
     optimiser: torch.optim.Adam,
     step: int,
     log: list[dict[str, float]],
+    calibration: Calibration | None,
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
@@ -139,6 +164,7 @@ def _save(
             "optimiser": optimiser.state_dict(),
             "step": step,
             "log": log,
+            "calibration": asdict(calibration) if calibration else None,
         },
         part,
     )
@@ -169,7 +195,10 @@ def _unit(pictures: U8) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pictures)).float().div_(255)[:, None]
 
 
-def _loss(output: Tensor, target: Tensor, schedule: Schedule) -> Tensor:
+def _loss(output: Tensor, target: Tensor, schedule: Schedule, *, square: bool) -> Tensor:
+    if square:
+        mean = ((output - target) ** 2).mean((1, 2, 3))
+        return 0.5 * torch.log(schedule.balance**2 + schedule.epsilon**2 + mean).mean()
     error = torch.sqrt((output - target) ** 2 + schedule.epsilon**2).mean((1, 2, 3))
     return torch.log(schedule.balance + error).mean() if schedule.balance else error.mean()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,8 +15,8 @@ pytest.importorskip("onnx", reason="the training kit needs onnx")
 import onnxruntime
 import torch
 from scripts.train_compact.data import DataPlan, load_clips, make_clips
-from scripts.train_compact.export import Calibration, calibrate, export
-from scripts.train_compact.net import TIERS, CompactNet
+from scripts.train_compact.export import calibrate, export
+from scripts.train_compact.net import TIERS, Calibration, CompactNet
 from scripts.train_compact.train import Schedule, load_trained, train
 
 from streamlift.quality.synthetic import synthetic_clip
@@ -55,6 +56,31 @@ def test_the_integer_graph_is_near_the_float_graph(net: CompactNet, tmp_path: Pa
     assert np.abs(graphs[0] - graphs[1]).mean() < 1.0
 
 
+def test_the_integer_graph_is_what_the_rounded_training_computes(
+    net: CompactNet, tmp_path: Path
+) -> None:
+    picture = synthetic_clip("leaves", side=64, frames=1)[0]
+    with torch.no_grad():
+        net.tail.direct.mul_(20)  # an untrained correction is hardly a level
+    calibration = calibrate(net, picture[None])
+    export(net, tmp_path / "net.onnx", calibration, {})
+    with torch.no_grad():
+        lr = torch.from_numpy(picture)[None, None].float() / 255
+        levels = net(lr, calibration)[0, 0].numpy() * 255
+    difference = np.abs(_run(tmp_path / "net.onnx", picture) - np.clip(np.rint(levels), 0, 255))
+    assert difference.mean() < 0.05  # sums in another order fall on another side of a half
+    assert np.quantile(difference, 0.99) <= 1
+
+
+def test_gradients_pass_the_rounding(net: CompactNet) -> None:
+    picture = synthetic_clip("leaves", side=64, frames=1)[0]
+    lr = torch.from_numpy(picture)[None, None].float() / 255
+    net(lr, calibrate(net, picture[None])).square().mean().backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
 def test_exporting_twice_gives_the_same_bytes(net: CompactNet, tmp_path: Path) -> None:
     calibration = Calibration((0.01, 0.02, 0.02), 0.1)
     for name in ("one", "two"):
@@ -92,6 +118,10 @@ def test_a_few_steps_lower_the_loss_and_can_be_loaded(tmp_path: Path) -> None:
     assert again.schedule == schedule
     assert again.log == trained.log
     assert torch.equal(again.net.skip, trained.net.skip)
+    rounded = replace(schedule, rounded=True, square_share=1.0)
+    trained = train(lr, hr, (lr, hr), rounded, tmp_path / "int8.pt", start=tmp_path / "xs.pt")
+    assert trained.calibration is not None
+    assert load_trained(tmp_path / "int8.pt").calibration == trained.calibration
 
 
 def _run(
