@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from streamlift.routing.health import ErrorBudget, FaultKind
+from streamlift.errors import UnsupportedSize
+from streamlift.frames import BackendInfo, BackendState, Slots
+from streamlift.routing.health import ErrorBudget, FaultKind, fault_kind, info_within
 
 
 def test_a_backend_may_be_tried_again_after_a_second_then_two() -> None:
@@ -53,5 +55,19 @@ def test_a_shown_picture_after_quarantine_ends_it() -> None:
     assert not budget.quarantined
 
 
-def test_being_full_or_loading_is_no_fault() -> None:
-    assert [kind for kind in FaultKind if not kind.counts] == ["not_ready", "no_capacity"]
+def test_being_full_or_loading_or_given_what_cannot_be_served_is_no_fault() -> None:
+    none = [kind for kind in FaultKind if not kind.counts]
+    assert none == ["not_ready", "no_capacity", "unsupported"]
+    assert fault_kind(UnsupportedSize("too large for any level")) is FaultKind.UNSUPPORTED
+
+
+def test_quarantine_is_over_when_its_time_is_though_nobody_has_tried() -> None:
+    budget = ErrorBudget()
+    for _ in range(3):
+        budget.fault(0.0, "x")
+    info = BackendInfo("ai", "toy", "cpu", BackendState.READY, "", 100.0, Slots(2, 0))
+    states = [info_within(info, budget, now_s).state for now_s in (1.0, 29.0, 30.0, 3600.0)]
+    assert states == 2 * [BackendState.QUARANTINED] + 2 * [BackendState.READY]
+    budget.fault(31.0, "x")  # the first try failed: longer now
+    states = [info_within(info, budget, now_s).state for now_s in (90.0, 91.0)]
+    assert states == [BackendState.QUARANTINED, BackendState.READY]

@@ -285,3 +285,32 @@ async def test_settings_of_a_running_stream_can_be_changed() -> None:
         assert stream.snapshot().frames.encoded >= 74
         publisher.end()
         await ended(done)
+
+
+@in_virtual_time
+async def test_after_quarantine_a_backend_can_be_had_again() -> None:
+    async with routing() as (router, backend, clock):
+        for _ in range(3):
+            router._budgets[backend.name].fault(clock.now_s(), "x")
+        with pytest.raises(NotReady, match="quarantined"):
+            router.admit("cam")
+        await asyncio.sleep(31.0)
+        router.admit("cam")
+        assert [b.state for b in router.backends()] == [BackendState.READY]
+
+
+@in_virtual_time
+async def test_a_publisher_that_lasts_keeps_its_stream_without_pictures() -> None:
+    async with routing() as (router, _, _):
+        silent, other = FakePublisher(), FakePublisher()
+        done = asyncio.ensure_future(router.publish("cam", silent, lasting=True))
+        await asyncio.sleep(600.0)
+        assert [s.state for s in router.streams()] == [StreamState.STARTING]
+        # Whoever takes over has its own time for a first picture.
+        taking = asyncio.ensure_future(router.publish("cam", other))
+        await ended(done)
+        await asyncio.sleep(59.0)
+        assert [s.state for s in router.streams()] == [StreamState.STARTING]
+        await asyncio.sleep(2.0)
+        assert router.streams() == ()
+        await ended(taking)

@@ -184,7 +184,8 @@ async def _run(service: Service, pull: PullPublisher) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(pull.run())
             try:
-                await service.router.publish(pull.stream, pull)
+                # A source may be away, or load its model, for longer than viewers are kept else.
+                await service.router.publish(pull.stream, pull, lasting=True)
             except StreamliftError as error:
                 pull.fail(str(error))
             finally:

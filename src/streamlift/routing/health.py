@@ -6,7 +6,7 @@ import dataclasses
 from collections import deque
 from enum import StrEnum
 
-from streamlift.errors import InvalidOutput, NoCapacity, NotReady, OutOfMemory
+from streamlift.errors import InvalidOutput, MediaError, NoCapacity, NotReady, OutOfMemory
 from streamlift.frames import BackendInfo, BackendState
 
 __all__ = ["ErrorBudget", "FaultKind", "fault_kind", "info_within"]
@@ -27,11 +27,13 @@ class FaultKind(StrEnum):
     OUT_OF_MEMORY = "oom"
     NOT_READY = "not_ready"
     NO_CAPACITY = "no_capacity"
+    UNSUPPORTED = "unsupported"  # what the publisher sends, upscaled, fits no encoder
 
     @property
     def counts(self) -> bool:
-        """Whether it is the backend's failure; being full or loading is none."""
-        return self not in (FaultKind.NOT_READY, FaultKind.NO_CAPACITY)
+        """Whether it is the backend's failure; being full or loading is none, nor is a publisher
+        that sends what cannot be served: others on the same backend must not pay for it."""
+        return self not in (FaultKind.NOT_READY, FaultKind.NO_CAPACITY, FaultKind.UNSUPPORTED)
 
 
 class ErrorBudget:
@@ -76,9 +78,13 @@ class ErrorBudget:
             self.reason = ""
 
 
-def info_within(info: BackendInfo, budget: ErrorBudget) -> BackendInfo:
-    """What to tell of a backend, given its budget: a quarantined one is not ready."""
-    if not budget.quarantined or info.state is not BackendState.READY:
+def info_within(info: BackendInfo, budget: ErrorBudget, now_s: float) -> BackendInfo:
+    """What to tell of a backend, given its budget: a quarantined one is not ready.
+
+    Once its time is over it is, although it has yet to prove itself: who else would try it?
+    """
+    quarantined = budget.quarantined and not budget.may_try(now_s)
+    if not quarantined or info.state is not BackendState.READY:
         return info
     return dataclasses.replace(
         info, state=BackendState.QUARANTINED, reason=f"failed repeatedly: {budget.reason}"
@@ -92,6 +98,8 @@ def fault_kind(error: Exception) -> FaultKind:
             return FaultKind.NOT_READY
         case NoCapacity():
             return FaultKind.NO_CAPACITY
+        case MediaError():
+            return FaultKind.UNSUPPORTED
         case InvalidOutput():
             return FaultKind.INVALID
         case OutOfMemory() | MemoryError():

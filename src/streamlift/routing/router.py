@@ -104,17 +104,18 @@ class Router:
         elif choose(self._policy, self.backends(), None) is None:
             raise NoCapacity("no backend is ready with a free slot; retry later")
 
-    async def publish(self, name: str, publisher: Publisher) -> None:
+    async def publish(self, name: str, publisher: Publisher, *, lasting: bool = False) -> None:
         """Run until this publisher is done; call it in the publisher session's own task.
 
-        Raises StreamTaken, NoCapacity, NotReady, or whatever the publisher's iteration raises.
+        A `lasting` one keeps the stream open for as long as it stays, pictures or none. Raises
+        StreamTaken, NoCapacity, NotReady, or whatever the publisher's iteration raises.
         """
         if self._closing:
             raise NotReady("the service is shutting down; publish elsewhere or later")
         stream = self._streams.get(name)
         if stream is None:
             stream = self._open(name)
-        await stream.publish(publisher)
+        await stream.publish(publisher, lasting=lasting)
 
     def watch(
         self,
@@ -222,8 +223,9 @@ class Router:
 
     def _info(self, name: str) -> BackendInfo:
         try:
-            return info_within(self._backends[name].info(), self._budgets[name])
+            info = self._backends[name].info()
         except KeyError:
             raise UnknownBackend(
                 f"no backend named {name!r}", found=name, expected=sorted(self._backends)
             ) from None
+        return info_within(info, self._budgets[name], self._clock.now_s())

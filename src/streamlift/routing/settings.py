@@ -30,7 +30,7 @@ class StreamSettings:
 
     `stabilise`: None leaves it to the backend.
     `takeover`: a second publisher replaces the first one instead of being refused.
-    `waiting_s`: how long a stream without publisher keeps its viewers.
+    `waiting_s`: how long a stream without publisher, or with a silent one, keeps its viewers.
     `idle_after_s`: how long a stream without viewers goes on before `idle` takes effect.
     """
 

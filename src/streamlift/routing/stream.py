@@ -98,6 +98,8 @@ class Stream:
         )
         self._absence = Absence(clock.now_s())
         self._watched_s = clock.now_s()  # when there last was a viewer
+        self._lasting = False  # the publisher of now stays, with pictures or without
+        self._stayed_s = clock.now_s()  # when there last was such a one
         self._autopilot = Autopilot(policy, self._infos, clock.now_s())
         self._board: Switchboard | None = None
         self._tasks: asyncio.TaskGroup | None = None
@@ -148,14 +150,16 @@ class Stream:
             self._apply(StreamEvent.CLOSE, self._close_reason or "cancelled")
             self._outputs.close()
 
-    async def publish(self, publisher: Publisher) -> None:
+    async def publish(self, publisher: Publisher, *, lasting: bool = False) -> None:
         """Pass on the publisher's frames until it ends; this is the publisher's own task.
 
+        `lasting`: it has its own ways of getting pictures, and keeps the stream open without any.
         Raises StreamTaken when another one is there and `takeover` is off, NoCapacity or NotReady
         when no lane can be had, UnknownStream when the stream is closing.
         """
         await self._running.wait()
         self._seat(publisher)
+        self._lasting = lasting
         try:
             async for frame in publisher:
                 if self._publisher is not publisher or self._machine.state in _ENDING:
@@ -349,7 +353,7 @@ class Stream:
     def _unseat(self, publisher: Publisher, reason: str = "publisher gone") -> None:
         if self._publisher is not publisher:
             return
-        self._publisher = None
+        self._publisher, self._lasting = None, False
         self._figures.publisher_gone(publisher)
         if self._board is not None:
             self._board.finish()
@@ -379,7 +383,10 @@ class Stream:
         """Look after what is due by time rather than by a frame."""
         if self._absence.silent(now_s):
             self._gone("publisher is silent")
-        if self._absence.lasted_s(now_s) > self.settings.waiting_s:
+        if self._lasting:
+            self._stayed_s = now_s
+        waited_s = min(self._absence.lasted_s(now_s), now_s - self._stayed_s)
+        if waited_s > self.settings.waiting_s:
             self._close_reason = self._close_reason or (
                 f"no publisher for {self.settings.waiting_s:g} s"
             )
@@ -429,7 +436,10 @@ class Stream:
         )
 
     def _infos(self) -> list[BackendInfo]:
-        return [info_within(b.info(), self._budgets[name]) for name, b in self._backends.items()]
+        now_s = self._clock.now_s()
+        return [
+            info_within(b.info(), self._budgets[name], now_s) for name, b in self._backends.items()
+        ]
 
     def _move(self, backend: str, mode: SwitchMode | None, reason: str) -> None:
         self._backend = backend

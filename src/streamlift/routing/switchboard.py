@@ -477,7 +477,7 @@ class Switchboard:
         """The backend for a lane that is opened now."""
         if self._fallback is None or self._usable(self.wanted, now_s):
             return self.wanted
-        info = info_within(self._backends[self.wanted].info(), self._budgets[self.wanted])
+        info = info_within(self._backends[self.wanted].info(), self._budgets[self.wanted], now_s)
         self.degraded = self._fallback != self.wanted
         self.why = f"{self.wanted} is {info.state}: {info.reason or 'failed just now'}"
         return self._fallback
