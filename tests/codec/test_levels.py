@@ -21,6 +21,8 @@ from streamlift.frames import Size
         (Size(1920, 1080), 30, "4.0"),
         (Size(2560, 2560), 25, "5.1"),
         (Size(128, 128), 25, "3.0"),
+        (Size(128, 128), 90_000, "5.2"),
+        (Size(2560, 2560), 120, "5.2"),
     ],
 )
 def test_known_sizes_and_rates(size: Size, fps: float, level: str) -> None:

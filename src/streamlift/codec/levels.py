@@ -25,12 +25,18 @@ _LEVELS = (
 def h264_level(size: Size, fps: float) -> str:
     """The lowest level that allows `size` at `fps`, such as "3.2" for 1024x1024 up to 50 fps.
 
-    Raises UnsupportedSize when no level does.
+    A rate beyond all levels gets the highest: it is measured of a publisher's timestamps, which
+    may say anything. Raises UnsupportedSize when no level allows the size.
     """
     macroblocks = math.ceil(size.width / 16) * math.ceil(size.height / 16)
     for level, most_per_second, most_per_picture in _LEVELS:
         if macroblocks <= most_per_picture and macroblocks * fps <= most_per_second:
             return level
+    highest, _, most_per_picture = _LEVELS[-1]
+    if macroblocks <= most_per_picture:
+        return highest
     raise UnsupportedSize(
-        f"no H.264 level allows {size} at {fps:g} fps", found=f"{size}@{fps:g}", expected="5.2"
+        f"no H.264 level up to {highest} allows {size}",
+        found=str(size),
+        expected=f"at most {most_per_picture} macroblocks of 16x16",
     )
