@@ -153,3 +153,44 @@ async def test_closing_ends_its_thread(make: Make) -> None:
     assert "engine-test" in {t.name for t in threading.enumerate()}
     await backend.aclose()
     assert "engine-test" not in {t.name for t in threading.enumerate()}
+
+
+async def test_a_slow_step_of_one_lane_does_not_cost_it_its_engine_when_another_opens(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamlift.engine.backend._STUCK_S", 0.1)
+    backend = make(slots=2, settings={"hang_at": 60, "hang_s": 30})
+    await backend.start()
+    toy = backend._upscaler
+    assert isinstance(toy, Toy)
+    slow = await backend.open_lane(frame(0).size, options())
+    for number in range(61):
+        slow.offer(frame(number, arrived_s=MonotonicClock().now_s()))
+        await until(lambda: not slow._inbox, "the model to take it")
+    await until(lambda: backend._engine.busy_s > 0.1, "the step to take long")
+    other = await backend.open_lane(frame(0).size, options())
+    toy.released.set()
+    slow.offer(frame(61, arrived_s=MonotonicClock().now_s()))
+    other.offer(frame(0, arrived_s=MonotonicClock().now_s()))
+    async with asyncio.timeout(5):
+        async for encoded in slow:
+            if encoded.pts == frame(61).pts:
+                break
+        assert (await anext(aiter(other))).pts == 0
+    for lane in (slow, other):
+        await lane.aclose()
+
+
+async def test_a_lane_that_cannot_be_opened_costs_no_slot(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = make(slots=2)
+    await backend.start()
+
+    def no_thread(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("streamlift.engine.lane.EncodeThread", no_thread)
+    with pytest.raises(RuntimeError):
+        await backend.open_lane(frame(0).size, options())
+    assert backend.info().slots == Slots(2, 0)

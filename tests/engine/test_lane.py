@@ -15,7 +15,7 @@ from tests.engine.frames import H264, SMALL, VP8, frame, options
 from tests.peers import decode
 from tests.serving import until
 
-from streamlift.clock import Clock, ManualClock
+from streamlift.clock import Clock, ManualClock, MonotonicClock
 from streamlift.codec import open_encoder
 from streamlift.engine.engine import Engine
 from streamlift.engine.lane import MAX_QUEUED, EngineLane
@@ -380,3 +380,28 @@ async def _through(lane: EngineLane, count: int) -> list[EncodedFrame]:
 
 def _threads() -> set[str]:
     return {thread.name for thread in threading.enumerate()}
+
+
+async def test_a_lane_that_ends_gets_its_turn_beside_one_that_is_always_behind() -> None:
+    clock = MonotonicClock()
+    engine = Engine("test", clock)
+    engine.attach(_Behind(clock))
+    engine.start()
+    async with asyncio.timeout(5), _lane(Bicubic(), clock, engine=engine) as lane:
+        lane.finish()
+        assert [e async for e in lane] == []
+    assert engine.stop()
+
+
+class _Behind:
+    """Work that never ends, always a tenth of a second late."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    @property
+    def waiting_since_s(self) -> float:
+        return self._clock.now_s() - 0.1
+
+    def step(self) -> None:
+        threading.Event().wait(0.001)

@@ -125,11 +125,10 @@ class EngineBackend:
                 expected=f"fewer than {self._total_slots()}",
             )
         self._must_fit(size)
-        if self._engine.busy_s > _STUCK_S:
+        if self._engine.busy_s > _STUCK_S and self._engine.abandoned:
             self._replace_engine()
         spec = self._upscaler.spec
-        self._lanes += 1
-        return EngineLane(
+        lane = EngineLane(
             self._engine,
             self._upscaler,
             self._device,
@@ -140,6 +139,8 @@ class EngineBackend:
             stabilise=options.stabilise or self._default_stabilise or Stabilise.OFF,
             on_close=self._lane_closed,
         )
+        self._lanes += 1  # not before: a thread that cannot be started must not cost a slot
+        return lane
 
     async def aclose(self) -> None:
         if not await asyncio.to_thread(self._engine.stop):

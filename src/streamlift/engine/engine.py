@@ -36,8 +36,8 @@ class Work(Protocol):
 class Engine:
     """Runs jobs (loading, measuring) and lanes' steps, the lane with the oldest frame first.
 
-    A model that hangs takes its thread with it; `busy_s` tells, and whoever owns the engine
-    starts another one.
+    A model that hangs takes its thread with it; `busy_s` and `abandoned` tell, and whoever owns
+    the engine starts another one.
     """
 
     def __init__(self, name: str, clock: Clock) -> None:
@@ -49,6 +49,7 @@ class Engine:
         self._lanes: list[Work] = []
         self._stopping = False
         self._busy_since_s: float | None = None
+        self._stepping: Work | None = None
         self._thread = threading.Thread(target=self._run, name=_THREAD + name, daemon=True)
 
     def start(self) -> None:
@@ -72,6 +73,15 @@ class Engine:
         """Seconds the current step or job has been running; 0 when idle."""
         since = self._busy_since_s
         return 0.0 if since is None else self._clock.now_s() - since
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the thread works for a lane that has been detached meanwhile.
+
+        One that is only slow, as on its first frames, still has its lane, and others behind it.
+        """
+        with self.changed:
+            return self._stepping is not None and self._stepping not in self._lanes
 
     def run(self, job: Callable[[], T]) -> Future[T]:
         """Run `job` on the engine thread, before any lane's next step."""
@@ -114,6 +124,7 @@ class Engine:
             self._busy_since_s = None
 
     def _next(self) -> Callable[[], None] | None:
+        self._stepping = None
         if self._jobs:
             return self._jobs.popleft()
         waiting = [
@@ -121,7 +132,8 @@ class Engine:
         ]
         if not waiting:
             return None
-        return min(waiting, key=lambda pair: pair[0])[1].step
+        self._stepping = min(waiting, key=lambda pair: pair[0])[1]
+        return self._stepping.step
 
 
 def left_behind() -> bool:

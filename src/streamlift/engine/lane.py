@@ -59,7 +59,7 @@ class EngineLane:
         self._on_close = on_close
         # Shared with the engine thread, guarded by engine.changed.
         self._inbox: deque[Frame] = deque()
-        self._finishing = False
+        self._finishing_since_s: float | None = None
         self._ended = False
         self._dropped: Counter[str] = Counter()
         # Engine thread only.
@@ -106,7 +106,7 @@ class EngineLane:
 
     def offer(self, frame: Frame) -> bool:
         with self._engine.changed:
-            if self._finishing or self._ended:
+            if self._finishing_since_s is not None or self._ended:
                 return False
             self._inbox.append(frame)
             self._drop_stale()
@@ -115,7 +115,8 @@ class EngineLane:
 
     def finish(self) -> None:
         with self._engine.changed:
-            self._finishing = True
+            if self._finishing_since_s is None:
+                self._finishing_since_s = self._clock.now_s()
             self._engine.changed.notify_all()
 
     def set_renditions(self, wanted: frozenset[Rendition]) -> None:
@@ -156,13 +157,14 @@ class EngineLane:
             return None
         if self._inbox:
             return self._inbox[0].arrived_s
-        return self._clock.now_s() if self._finishing else None
+        # From then on, not now: else it would never have its turn beside lanes that are behind.
+        return self._finishing_since_s
 
     def step(self) -> None:
         with self._engine.changed:
             self._drop_stale()
             frame = self._inbox.popleft() if self._inbox else None
-            finishing = self._finishing and frame is None
+            finishing = self._finishing_since_s is not None and frame is None
         try:
             if frame is not None:
                 self._take(frame)
