@@ -383,6 +383,8 @@ async def test_candidates_are_204_without_body_and_etag(plain: Served, match: st
         "a=candidate:1 1 udp 1 nowhere.local 5000 typ host",
         "a=candidate:1 1 udp 1 no.such.example 5000 typ host",
         "a=candidate:rubbish",
+        "a=candidate:1 1 udp 1 127.0.0.1 5000 typ srflx raddr 0.0.0.0 rport x",
+        "a=candidate:1 1 udp 1 127.0.0.1 5000 typ unheard-of",
         "a=end-of-candidates",
     ],
 )

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ from streamlift.media.push import (
     WhipPush,
 )
 from streamlift.media.url_safety import HostRules
+from streamlift.routing import EventKind, StreamState
 
 Serve = Callable[..., Awaitable[Served]]
 PLAIN = Config(backends=(BackendConfig("bicubic", "bicubic"),), default_backend="bicubic")
@@ -208,6 +210,35 @@ async def test_an_unusable_answer_deletes_the_session_it_opened() -> None:
         assert server.requests[1][1] == "/sessions/1"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "m=video",
+        "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\na=rtpmap:96 H264",
+        "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0",
+        "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\na=rtpmap:96 H264/90000\r\na=setup:x",
+    ],
+)
+async def test_an_answer_that_cannot_be_read_is_tried_again(line: str) -> None:
+    sdp = f"v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n{line}\r\n"
+    async with scripted(Answer(201, {}, sdp), Answer(401)) as server:
+        pushing = Pushing(server.url)
+        with pytest.raises(PushRefused):
+            await pushing.run()
+    assert len(pushing.waits) == 1
+
+
+async def test_a_session_elsewhere_is_deleted_without_the_token() -> None:
+    async with scripted(Answer(200)) as other:
+        answer = Answer(201, {"Location": other.url}, "v=0\r\nrubbish")
+        async with scripted(answer, Answer(401)) as server:
+            with pytest.raises(PushRefused):
+                await Pushing(server.url, "secret").run()
+        assert server.requests[0][2]["authorization"] == "Bearer secret"
+        assert other.methods == ["DELETE"]
+        assert "authorization" not in other.requests[0][2]
+
+
 # ---- a service like ours ----
 
 
@@ -324,3 +355,23 @@ async def test_an_output_of_no_stream_is_404(serve: Serve) -> None:
     async with ours.http() as http:
         body = {"type": "whip", "url": "http://127.0.0.1:1/whip/x"}
         assert (await http.post(OUTPUTS, json=body)).status_code == 404
+
+
+async def test_a_stream_with_too_many_outputs_does_not_end_those_of_the_others(
+    serve: Serve, tmp_path: Path
+) -> None:
+    pushes = tuple(PushConfig("full", f"http://127.0.0.1:9/whip/{n}") for n in range(9))
+    outputs = replace(HERE, push=pushes, save=str(tmp_path))
+    ours = await serve(replace(PLAIN, outputs=outputs))
+    await asyncio.sleep(0)  # attended from now on
+    for name in ("full", "other"):
+        ours.parts.events.add(EventKind.STREAM_STATE, stream=name, after=StreamState.LIVE)
+    await until(
+        lambda: any(e.kind is EventKind.FAULT for e in ours.parts.events._events),
+        "the refusal to be told",
+    )
+    # There is no such stream, which the recording, once begun, finds out.
+    await until(
+        lambda: any(e.stream == "other" and e.reason for e in ours.parts.events._events),
+        "the other stream's recording to be begun",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated, Any, Literal
@@ -23,6 +24,8 @@ from streamlift.media.record import Recorder
 from streamlift.routing import Cursor, EventKind, StreamState, supervise
 
 __all__ = ["attend_outputs", "outputs"]
+
+logger = logging.getLogger(__name__)
 
 outputs = APIRouter(prefix="/api/v1", tags=["outputs"], route_class=DiscreetRoute)
 
@@ -86,7 +89,11 @@ async def attend_outputs(service: Service) -> None:
     with service.events.subscribe() as events:
         async for event in events:
             if event.kind is EventKind.STREAM_STATE and event.after == StreamState.LIVE:
-                _start_configured(service, event.stream)
+                try:
+                    _start_configured(service, event.stream)
+                except StreamliftError as error:  # this stream has its fill; others have not
+                    logger.warning("stream %s: an output was not started: %s", event.stream, error)
+                    service.events.add(EventKind.FAULT, stream=event.stream, reason=str(error))
 
 
 def _start_configured(service: Service, stream: str) -> None:

@@ -65,6 +65,8 @@ class WhipClient:
         Raises what `Signalling.post` raises, or MediaError when no connection came about.
         """
         peer = Peer(IceConfig())
+        self._ended = False  # of an attempt before
+        self._ready.clear()
         try:
             track = PayloadTrack("video", self._next)
             transceiver = peer.add("video", "sendonly", track)

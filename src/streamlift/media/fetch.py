@@ -14,7 +14,7 @@ from streamlift.errors import MediaError
 from streamlift.media.http import Unreachable
 from streamlift.media.url_safety import Address, HostRules, Resolve, Target, resolve_name
 
-__all__ = ["Fetcher", "Reply"]
+__all__ = ["Fetcher", "Reply", "same_origin"]
 
 TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 64 * 1024
@@ -72,10 +72,13 @@ class Fetcher:
         headers = {"Accept-Encoding": "identity"}
         if content_type is not None:
             headers["Content-Type"] = content_type
-        here = httpx.URL(url)
+        first = self._rules.check(url)
+        try:
+            here = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise MediaError(f"the address cannot be used: {error}") from error
         try:
             async with asyncio.timeout(self._timeout_s):
-                first = self._rules.check(url)
                 for _ in range(MAX_REDIRECTS + 1):
                     target = self._rules.check(str(here))
                     secret = {"Authorization": f"Bearer {token}"} if token else {}
@@ -136,6 +139,15 @@ class Fetcher:
             content=content,
             extensions=extensions,
         )
+
+
+def same_origin(one: str, other: str) -> bool:
+    """Whether two URLs lead to the same scheme, host and port; no if one cannot be read."""
+    try:
+        here, there = httpx.URL(one), httpx.URL(other)
+    except httpx.InvalidURL:
+        return False
+    return (here.scheme, here.host, here.port) == (there.scheme, there.host, there.port)
 
 
 async def _read(response: httpx.Response, url: httpx.URL) -> Reply:

@@ -197,10 +197,7 @@ class Peer:
             raise MalformedSdp(f"the offer cannot be read: {error!r}") from error
 
     async def _answer(self, offer_sdp: str) -> str:
-        try:
-            offered = SessionDescription.parse(offer_sdp)
-        except StopIteration as error:  # in a coroutine it would surface as a RuntimeError
-            raise ValueError("a payload type without rtpmap") from error
+        offered = _parsed(offer_sdp)
         await self.connection.setRemoteDescription(RTCSessionDescription(offer_sdp, "offer"))
         self._take_passive_role(offer_sdp)
         self._negotiate_transport_cc(offered)
@@ -219,9 +216,10 @@ class Peer:
     async def accept(self, answer_sdp: str) -> None:
         """Take the answer to `offer`. Raises MalformedSdp when it cannot be read."""
         try:
+            _parsed(answer_sdp)
             await self.connection.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
-        except (ValueError, OperationError, InvalidStateError) as error:
-            raise MalformedSdp(f"the answer cannot be read: {error}") from error
+        except (*_UNREADABLE, OperationError, InvalidStateError) as error:
+            raise MalformedSdp(f"the answer cannot be read: {error!r}") from error
 
     async def add_candidates(self, candidates: Sequence[str]) -> None:
         """Take the peer's later candidates, lines as `media.sdp.read_fragment` gives them."""
@@ -330,6 +328,14 @@ class Peer:
                 found="no free port",
                 expected=f"a free one in {low}-{high} (ice.ports)",
             )
+
+
+def _parsed(sdp: str) -> SessionDescription:
+    """Raises one of `_UNREADABLE`."""
+    try:
+        return SessionDescription.parse(sdp)
+    except StopIteration as error:  # in a coroutine it would surface as a RuntimeError
+        raise ValueError("a payload type without rtpmap") from error
 
 
 class ReceiverTap:

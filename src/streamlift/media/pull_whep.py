@@ -18,7 +18,7 @@ from streamlift.clock import Clock
 from streamlift.config import IceConfig, IceServer
 from streamlift.errors import ConfigError, MalformedSdp, MediaError, StreamliftError
 from streamlift.frames import Codec
-from streamlift.media.fetch import Fetcher, Reply
+from streamlift.media.fetch import Fetcher, Reply, same_origin
 from streamlift.media.pull import Pulled, SourceBusy, SourceRefused
 from streamlift.media.to_its_end import to_its_end
 from streamlift.media.url_safety import HostRules
@@ -166,14 +166,9 @@ async def _delete(http: Fetcher, resource: str | None, url: str, token: str | No
     if resource is None:
         return
     try:
-        await http.request("DELETE", resource, token=token if _same_origin(url, resource) else None)
+        await http.request("DELETE", resource, token=token if same_origin(url, resource) else None)
     except StreamliftError as error:
         logger.debug("a session was left to its server: %s", error)
-
-
-def _same_origin(one: str, other: str) -> bool:
-    here, there = urlsplit(one), urlsplit(other)
-    return (here.scheme, here.hostname, here.port) == (there.scheme, there.hostname, there.port)
 
 
 def _rejects_audio(answer: str) -> bool:

@@ -15,7 +15,7 @@ from streamlift.config import IceConfig
 from streamlift.errors import MediaError, Overloaded, StreamError, StreamliftError
 from streamlift.frames import Codec
 from streamlift.media.audio import AudioFeed
-from streamlift.media.fetch import Fetcher, Reply
+from streamlift.media.fetch import Fetcher, Reply, same_origin
 from streamlift.media.outgoing import Frames, OutgoingMedia
 from streamlift.media.packetizer import Packetizer
 from streamlift.media.peer import Peer, SenderTap
@@ -162,6 +162,10 @@ class WhipPush:
                     return
                 except StreamliftError as error:
                     reason = str(error)
+                except Exception:
+                    # Broad on purpose: whatever one connection may raise, the next may do better.
+                    logger.exception("stream %s: output failed", self.stream)
+                    reason = "an error in this service; its log has the details"
                 if self._clock.now_s() - started_s >= STEADY_S:
                     retry.reset()
                 wait_s = retry.wait_s(asked_s)
@@ -220,8 +224,10 @@ class WhipPush:
     async def _finish(self, http: Fetcher, peer: Peer, resource: str | None) -> None:
         await peer.close()
         if resource is not None:
+            # The token is for the server it was given for, wherever that says its session lies.
+            token = self._token if same_origin(self.url, resource) else None
             with suppress(StreamliftError):  # the server ends the session without us
-                await http.request("DELETE", resource, token=self._token)
+                await http.request("DELETE", resource, token=token)
 
     async def _post(self, http: Fetcher, offer: str) -> Reply:
         reply = await http.request(

@@ -269,7 +269,11 @@ def _usable(candidate: str) -> bool:
         return False
     if not (re.fullmatch(r"[0-9]{1,10}", fields[3]) and re.fullmatch(r"[0-9]{1,5}", fields[5])):
         return False
-    return _is_address(fields[4]) and 0 < int(fields[5]) <= 65535 and fields[6] == "typ"
+    if fields[6] != "typ" or not (_is_address(fields[4]) and 0 < int(fields[5]) <= 65535):
+        return False
+    # aiortc reads the rest in pairs, and this one as a number.
+    related = [v for k, v in zip(fields[8::2], fields[9::2], strict=False) if k == "rport"]
+    return all(re.fullmatch(r"[0-9]{1,5}", port) for port in related)
 
 
 def _is_address(text: str) -> bool:

@@ -1,0 +1,36 @@
+"""Our own WHIP publisher."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from tests.serving import serving, until
+
+from streamlift.clock import MonotonicClock
+from streamlift.frames import Size
+from streamlift.media.client import WhipClient
+from streamlift.media.http import Unreachable
+from streamlift.media.scene import scene_pictures
+from streamlift.media.sources import paced
+
+TINY = Size(128, 128)
+
+
+@pytest.mark.peer
+async def test_a_client_that_found_nobody_publishes_at_its_next_attempt() -> None:
+    clock = MonotonicClock()
+    client = WhipClient(TINY, 25, 400_000, clock=clock)
+
+    async def publish(url: str) -> str:
+        pictures = paced(scene_pictures(TINY), 25, clock=clock)
+        return await client.run(url, None, pictures, on_live=lambda: None)
+
+    with pytest.raises(Unreachable):
+        await publish("http://127.0.0.1:9/whip/live")
+    async with serving() as served:
+        running = asyncio.create_task(publish(served.whip()))
+        await until(lambda: client.sent > 5, "pictures to be sent")
+        await served.live()
+        running.cancel()
+        await asyncio.wait([running])
