@@ -219,3 +219,12 @@ def test_a_file_is_upscaled_by_the_best_tier(
     assert main(["upscale", str(source), str(target), "--verbose"]) == OK
     assert "tier m" in capsys.readouterr().err
     assert cv2.imread(str(target)).shape == (96, 128, 3)
+
+
+@pytest.mark.parametrize("arguments", [["--bitrate", "1000000"], ["--quality", "--bitrate", "3"]])
+def test_bit_rates_of_the_benchmark_are_checked(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    assert main(["bench", *arguments]) == USAGE
+    assert "bit rate" in capsys.readouterr().err

@@ -461,6 +461,12 @@ def _add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
     bench.add_argument("--backend", default="compact", help="upscaler")
     bench.add_argument("--device", default="cpu")
     bench.add_argument("--frames", type=int, default=48, help="frames a clip for --quality")
+    bench.add_argument(
+        "--bitrate",
+        action="append",
+        type=int,
+        help="bits/s as of a 512x512@25 stream for --quality, 0 for uncompressed; may be repeated",
+    )
     bench.set_defaults(run=_bench)
 
 
@@ -471,12 +477,22 @@ def _bench(arguments: argparse.Namespace) -> int:
     device = resolve_device(arguments.device, accelerators())
     upscaler = create_upscaler(arguments.backend, device=device, settings={})
     if arguments.quality:
-        from streamlift.engine.quality_bench import bench_quality
+        from streamlift.engine.quality_bench import BITRATES, bench_quality
 
-        print(bench_quality(arguments.clips, upscaler=upscaler, frames=arguments.frames))
+        bitrates = [rate or None for rate in arguments.bitrate or ()] or BITRATES
+        if any(rate is not None and rate < 1000 for rate in bitrates):
+            raise ConfigError(
+                "a bit rate is in bits per second",
+                found=arguments.bitrate,
+                expected="0, or over 1000",
+            )
+        table = bench_quality(
+            arguments.clips, upscaler=upscaler, frames=arguments.frames, bitrates=bitrates
+        )
+        print(table)
         return OK
-    if arguments.clips:
-        raise ConfigError("clips are used with --quality only", found=len(arguments.clips))
+    if arguments.clips or arguments.bitrate:
+        raise ConfigError("clips and bit rates are used with --quality only")
     started_s = time.process_time()
     fps = measure_fps(upscaler, device)
     cpu_s = time.process_time() - started_s
