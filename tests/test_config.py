@@ -144,3 +144,31 @@ def _file(folder: Path, text: str) -> Path:
     path = folder / "config.yaml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("STREAMLIFT_AUTH__PUBLISH", "12345678"),
+        ("STREAMLIFT_AUTH__PUBLISH", "[12345678]"),
+        ("STREAMLIFT_AUTH__VIEW", "@12345678"),
+        ("STREAMLIFT_AUTH", "12345678"),
+        ("STREAMLIFT_SOURCES__DAYDREAM_KEY", "12345678"),
+        ("STREAMLIFT_ICE__TURN_SECRET", "[12345678]"),
+        ("STREAMLIFT_OUTPUTS__PUSH", "[{stream: a, url: b, token: 12345678}]"),
+        ("STREAMLIFT_ICE__SERVERS", "[{urls: 'turn:a', credential: 12345678}]"),
+    ],
+)
+def test_no_message_repeats_a_secret(key: str, value: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config(None, {key: value})
+    shown = (str(raised.value), str(raised.value.found), str(raised.value.__cause__))
+    assert not [text for text in shown if "12345678" in text]
+
+
+def test_a_file_that_is_no_yaml_is_told_by_the_place_not_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text("server: {port: 1}\nauth:\n  publish: [secret\n")
+    with pytest.raises(ConfigError, match="line 4") as raised:
+        load_config(path, {})
+    assert "secret" not in str(raised.value)

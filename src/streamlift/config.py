@@ -41,6 +41,8 @@ __all__ = [
 ENVIRONMENT_PREFIX = "STREAMLIFT_"
 NAME_PATTERN = r"[A-Za-z0-9_-]{1,64}"
 """Names of streams and backends."""
+_SECRET = re.compile(r"auth(\.|$)|(.*\.)?(turn_secret|credential|daydream_key|token)\b")
+"""Keys whose values no message repeats: what cannot be read is often a token without quotes."""
 POLICIES = ("auto", "quality", "speed")
 """Ways to choose a backend; they cannot name one."""
 
@@ -216,7 +218,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        raise ConfigError(f"{path} is not valid YAML: {_place(error)}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -230,7 +232,17 @@ def _scalar(key: str, value: str) -> Any:
     try:
         return yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"environment variable {key} is not valid YAML: {error}") from error
+        raise ConfigError(
+            f"environment variable {key} is not valid YAML: {_place(error)}"
+        ) from None
+
+
+def _place(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the text itself: there may be tokens in it."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return type(error).__name__
+    mark = error.problem_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
 
 
 def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -247,8 +259,9 @@ T = TypeVar("T")
 
 def _build(cls: type[T], tree: object, where: str) -> T:
     if not isinstance(tree, dict):
+        shown = _shown(where, tree)
         raise ConfigError(
-            f"{where or 'configuration'} must be a mapping, found {tree!r}", found=tree
+            f"{where or 'configuration'} must be a mapping, found {shown!r}", found=shown
         )
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -297,9 +310,14 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def _wrong(where: str, value: object, expected: str) -> ConfigError:
+    shown = _shown(where, value)
     return ConfigError(
-        f"{where}: found {value!r}, expected {expected}", found=value, expected=expected
+        f"{where}: found {shown!r}, expected {expected}", found=shown, expected=expected
     )
+
+
+def _shown(where: str, value: object) -> object:
+    return type(value).__name__ if _SECRET.match(where) else value
 
 
 def _join(where: str, key: str) -> str:
