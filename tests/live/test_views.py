@@ -144,3 +144,19 @@ def _jpeg_size(jpeg: bytes) -> tuple[int, int]:
     assert image is not None
     height, width = image.shape[:2]
     return width, height
+
+
+async def test_a_source_view_ends_when_the_publisher_of_now_sends_another_codec(
+    service: Served,
+) -> None:
+    async with publishing(service.whip(), coded_clip()):
+        await service.live()
+        async with (
+            watching(service.whep(view="source"), codecs=[Codec.H264]) as source,
+            watching(service.whep()) as upscaled,
+        ):
+            await source.wait_units(5)
+            async with publishing(service.whip(), coded_clip(codec=Codec.VP8)):
+                await until(lambda: source.peer.state == "closed", "the source view to end")
+                await upscaled.wait_more(10)
+            assert len(decode([data for _, data in source.units], Codec.H264)) >= 5

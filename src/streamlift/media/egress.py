@@ -168,13 +168,14 @@ class WhepViewer:
         """Send the rendition that the link carries; never ends but with the stream."""
         showing = contextlib.ExitStack()
         try:
-            self._media.begin(showing.enter_context(watch(self._link.slow)), sound)
+            frames = showing.enter_context(watch(self._link.slow))
+            self._media.begin(_only(self.codec, frames), sound)
             self._live = True
             while True:
                 await self._link_changed.wait()
                 self._link_changed.clear()
                 with contextlib.ExitStack() as coming:
-                    frames = coming.enter_context(watch(self._link.slow))
+                    frames = _only(self.codec, coming.enter_context(watch(self._link.slow)))
                     first = await anext(frames)  # until it is there the old ones go on
                     self._media.switch(_chain(first, frames))
                     showing.close()
@@ -212,6 +213,15 @@ class WhepViewer:
         transceiver = self._peer.add("audio", "sendonly", self._media.audio)
         self._peer.prefer_opus(transceiver)
         SenderTap(transceiver.sender, _no_keyframe)
+
+
+async def _only(codec: Codec | None, frames: Frames) -> Frames:
+    """Ends at a frame in another codec than was negotiated: of the source view, when a publisher
+    of another kind takes over. The viewer's next session will be in that one."""
+    async for frame in frames:
+        if frame.rendition.codec is not codec:
+            return
+        yield frame
 
 
 async def _chain(first: EncodedFrame, frames: Frames) -> Frames:
