@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.clips import SMALL, TICKS, coded_clip, picture
 
 from streamlift.clock import MonotonicClock
-from streamlift.codec import is_keyframe
+from streamlift.codec import is_keyframe, nal_types
 from streamlift.frames import Codec, CodedVideo, Frame, Size
 from streamlift.media.decode import CodedPicture, DecodeThread
 
@@ -73,6 +73,18 @@ def test_garbage_is_refused_and_the_next_keyframe_decodes(codec: Codec) -> None:
     result = decode([units[0], noise, b"\0", *units], codec)
     assert [f.coded and f.coded.data for f in result.frames][-6:] == units
     assert result.refused
+
+
+@pytest.mark.parametrize("healing", [1, 2])
+def test_after_a_keyframe_lost_all_but_its_parameter_sets_no_picture_comes_late(
+    healing: int,
+) -> None:
+    units = list(coded_clip(frames=6).units)
+    without_picture = units[0][: units[0].index(b"\0\0\1\x65")]
+    assert nal_types(without_picture)[:2] == [7, 8]
+    result = decode([without_picture, *units[1:], *units * healing], Codec.H264)
+    assert [f.coded and f.coded.data for f in result.frames] == units * healing
+    assert [f.pts for f in result.frames] == [n * TICKS for n in range(6, 6 + 6 * healing)]
 
 
 def test_a_change_of_codec_and_of_size_is_followed() -> None:

@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import av
@@ -15,6 +16,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.plane import VideoPlane
 
 from streamlift.clock import Clock
+from streamlift.codec import nal_types
 from streamlift.frames import Codec, CodedVideo, Colour, Frame, Plane, Planes, Size
 
 __all__ = ["CodedPicture", "DecodeThread", "colour_of", "picture_of"]
@@ -25,6 +27,7 @@ MIN_SIDE = 64
 _NAMES = {Codec.H264: "h264", Codec.VP8: "vp8"}
 _MATRICES = {1: "bt709"}
 _FULL_RANGE = 2
+_NAL_IDR, _NAL_SPS = 5, 7
 _DEPTH = 256
 
 
@@ -62,6 +65,9 @@ class DecodeThread:
         self._coded: queue.Queue[CodedPicture | None] = queue.Queue(maxsize=_DEPTH)
         self._context: VideoCodecContext | None = None
         self._codec: Codec | None = None
+        self._held = False
+        """Whether the decoder has taken an access unit and given neither picture nor error."""
+        self._may_renew = True
         self._thread = threading.Thread(target=self._run, name=f"decode-{name}", daemon=True)
         self._thread.start()
 
@@ -89,6 +95,7 @@ class DecodeThread:
                 self._decode(picture)
             except av.FFmpegError as error:
                 # The decoder keeps its state: a new one would fail until the next keyframe.
+                self._may_renew = True
                 self._refuse("decode_error", str(error))
             except Exception as error:  # a codec library may raise anything; this picture is lost
                 logger.exception("decoding failed")
@@ -99,14 +106,20 @@ class DecodeThread:
         if self._context is None or picture.coded.codec is not self._codec:
             self._codec = picture.coded.codec
             self._context = _open_decoder(self._codec, self._max_side)
+            self._held = False
         if not picture.coded.data:
             # To FFmpeg an empty packet means the end: it would decode nothing ever after.
             self._refuse("decode_error", "empty picture")
             return
+        if self._held and self._may_renew and _begins_anew(picture.coded):
+            self._context = self._renewed(self._context)
         packet = av.Packet(picture.coded.data)
         packet.pts = picture.pts
-        for decoded in self._context.decode(packet):
+        pictures = self._context.decode(packet)
+        self._held = self._held or not pictures
+        for decoded in pictures:
             if decoded.is_corrupt:
+                self._may_renew = True
                 self._refuse("decode_error", "damaged picture")
                 continue
             size = Size(decoded.width, decoded.height)
@@ -128,6 +141,20 @@ class DecodeThread:
                 )
             )
 
+    def _renewed(self, context: VideoCodecContext) -> VideoCodecContext:
+        """A new decoder in place of one that holds pictures back.
+
+        When a keyframe is lost but its parameter sets are not, FFmpeg takes the order of what
+        follows for reordering, and from then on every picture comes one later; a flush does not
+        undo that. Once only until the next damage: a stream may be reordered in truth.
+        """
+        self._held = self._may_renew = False
+        with suppress(av.FFmpegError):
+            for _ in context.decode(None):
+                self._refuse("decode_error", "held back since the damage")
+        assert self._codec is not None
+        return _open_decoder(self._codec, self._max_side)
+
 
 def picture_of(frame: av.VideoFrame) -> Planes:
     """The planes of a yuv420p frame as views; they keep the frame's memory alive."""
@@ -137,6 +164,13 @@ def picture_of(frame: av.VideoFrame) -> Planes:
 def _view(plane: VideoPlane) -> Plane:
     rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(plane.height, plane.line_size)
     return rows[:, : plane.width]
+
+
+def _begins_anew(coded: CodedVideo) -> bool:
+    """Whether a decoder that knows nothing can decode this: a keyframe with its parameter sets."""
+    if coded.codec is Codec.H264:
+        return {_NAL_IDR, _NAL_SPS} <= set(nal_types(coded.data))
+    return coded.keyframe
 
 
 def _open_decoder(codec: Codec, max_side: int) -> VideoCodecContext:
