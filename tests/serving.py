@@ -87,7 +87,7 @@ async def serving(config: Config | None = None, *, tls: bool = False) -> AsyncIt
                 access_log=False,
                 lifespan="on",
                 ws="none",
-                timeout_graceful_shutdown=2,
+                timeout_graceful_shutdown=5,
                 ssl_certfile=config.server.tls_cert,
                 ssl_keyfile=config.server.tls_key,
             )
