@@ -14,10 +14,11 @@ from tests.routing.fakes import (
     Knobs,
     stream_frames,
 )
+from tests.routing.stage import Stage, live
 from tests.routing.virtual_time import LoopClock, ended, in_virtual_time, settle, until
 
 from streamlift.errors import StreamTaken, UnknownStream
-from streamlift.frames import Codec, EncodedFrame, Size
+from streamlift.frames import Codec, EncodedFrame, IngestCounts, Size
 from streamlift.metrics import Metrics
 from streamlift.routing.broadcast import Cursor
 from streamlift.routing.settings import Idle, StreamSettings, View
@@ -362,3 +363,29 @@ class SlowToLeave(FakePublisher):
 
     async def aclose(self, reason: str) -> None:
         self.closed_with = reason
+
+
+@in_virtual_time
+async def test_what_publishers_and_lanes_count_is_in_the_metrics_once() -> None:
+    async with live("ai", seconds=3.0) as stage:
+        await asyncio.sleep(2.0)
+        stage.publisher.counts = IngestCounts(90, 80, {"packet_loss": 5})
+        stage.backends["ai"].lanes[0].dropped["stale"] = 3
+        await asyncio.sleep(0.3)
+        assert _counted(stage) == (90, 80, 5, 3)
+        await asyncio.sleep(0.6)
+        stage.publisher.end()
+        await asyncio.sleep(0.6)
+        assert _counted(stage) == (90, 80, 5, 3)
+    assert _counted(stage) == (90, 80, 5, 3)
+    assert stage.stream.snapshot().frames.dropped == {"packet_loss": 5, "stale": 3}
+
+
+def _counted(stage: Stage) -> tuple[float, ...]:
+    value = stage.metrics.value
+    return (
+        value("frames_total", stage="received"),
+        value("frames_total", stage="decoded"),
+        value("frames_dropped_total", stage="ingest", reason="packet_loss"),
+        value("frames_dropped_total", stage="lane", reason="stale"),
+    )

@@ -26,16 +26,18 @@ STAGES = ("decode", "queue", "upscale", "encode", "send", "total")
 class Figures:
     """Counts what passes; publishers and lanes keep their own counts, which are added up here.
 
-    Metrics fed: `frames_total{stage}` for submitted, encoded and sent (media counts received and
-    decoded), `stage_duration_seconds{stage,backend}` and `stream_latency_seconds`.
+    Metrics fed: `frames_total{stage}` for received, decoded, submitted, upscaled and encoded,
+    `frames_dropped_total{stage,reason}` for ingest, stream and lane,
+    `stage_duration_seconds{stage,backend}` and `stream_latency_seconds`.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._latency = {stage: Quantiles() for stage in STAGES}
         self._dropped: Counter[str] = Counter()
-        self._past_dropped: Counter[str] = Counter()  # of publishers and lanes that are gone
-        self._past_lane_drops = 0
+        self._past_ingest: Counter[str] = Counter()  # dropped by publishers that are gone
+        self._past_lanes: Counter[str] = Counter()  # and by lanes
+        self._told: Counter[tuple[str, str]] = Counter()  # to the metrics, of others' counts
         self._past_received = 0
         self._past_decoded = 0
         self._encoded = 0
@@ -83,19 +85,39 @@ class Figures:
         counts = publisher.counts
         self._past_received += counts.received
         self._past_decoded += counts.decoded
-        self._past_dropped.update(counts.dropped)
+        self._past_ingest.update(counts.dropped)
 
     def lane_gone(self, lane: Lane) -> None:
-        self._past_dropped.update(lane.dropped)
-        self._past_lane_drops += sum(lane.dropped.values())
+        self._past_lanes.update(lane.dropped)
 
     def lane_drops(self, lanes: Mapping[str, int]) -> int:
         """All that lanes ever dropped, given the drops of the present ones."""
-        return self._past_lane_drops + sum(lanes.values())
+        return self._past_lanes.total() + sum(lanes.values())
+
+    def report(self, ingest: IngestCounts | None, lanes: Mapping[str, int]) -> None:
+        """Bring the metrics up to what publishers and lanes have counted; as for `frames`."""
+        counts = self.frames(ingest, lanes)
+        stages = {"received": counts.received, "decoded": counts.decoded}
+        for stage, frames in (stages | {"upscaled": counts.upscaled}).items():
+            self._tell(frames, "frames_total", stage)
+        dropped = {
+            "ingest": self._past_ingest + Counter(ingest.dropped if ingest is not None else {}),
+            "lane": self._past_lanes + Counter(lanes),
+        }
+        for stage, reasons in dropped.items():
+            for reason, frames in reasons.items():
+                self._tell(frames, "frames_dropped_total", stage, reason)
+
+    def _tell(self, total: int, name: str, stage: str, reason: str = "") -> None:
+        new = total - self._told[stage, reason]
+        if new > 0:
+            self._told[stage, reason] = total
+            labels = {"stage": stage, "reason": reason} if reason else {"stage": stage}
+            self._metrics.count(name, new, **labels)
 
     def frames(self, ingest: IngestCounts | None, lanes: Mapping[str, int]) -> FrameCounts:
         """The counts now: `ingest` of the present publisher, drops of the present lanes."""
-        dropped = self._past_dropped + self._dropped
+        dropped = self._past_ingest + self._past_lanes + self._dropped
         dropped.update(lanes)
         received, decoded = self._past_received, self._past_decoded
         if ingest is not None:

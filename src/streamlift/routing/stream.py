@@ -149,6 +149,7 @@ class Stream:
             self._running.set()  # whoever waits for it finds the stream closed
             self._apply(StreamEvent.CLOSE, self._close_reason or "cancelled")
             self._outputs.close()
+            self._report()
 
     async def publish(self, publisher: Publisher, *, lasting: bool = False) -> None:
         """Pass on the publisher's frames until it ends; this is the publisher's own task.
@@ -390,6 +391,7 @@ class Stream:
             self._close_reason = self._close_reason or (
                 f"no publisher for {self.settings.waiting_s:g} s"
             )
+        self._report()
         board, known = self._board, self._figures.last_in
         if board is None:
             return
@@ -401,6 +403,13 @@ class Stream:
             board.offer(dataclasses.replace(slate, pts=pts, arrived_s=now_s), slate=True)
         if self._autopilot.due(now_s):
             self._review(board, now_s)
+
+    def _report(self) -> None:
+        publisher, board = self._publisher, self._board
+        self._figures.report(
+            None if publisher is None else publisher.counts,
+            {} if board is None else board.dropped(),
+        )
 
     def _review(self, board: Switchboard, now_s: float) -> None:
         """Does the backend keep up, and would the policy choose another?"""

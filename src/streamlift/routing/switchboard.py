@@ -387,6 +387,9 @@ class Switchboard:
         self._advance()
 
     def closing(self, lane: Lane) -> None:
+        for feed in self._open_feeds:
+            if feed.lane is lane:
+                feed.lane = None  # its counts are the past's from now on, not the present's too
         self._viewport.lane_ended(lane)
 
     # Faults.
