@@ -55,6 +55,13 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ["watch"],
         ["publish", "--demo", "--size", "512", "http://127.0.0.1:9/whip/a"],
         ["publish", "--demo", "--size", "511x512", "http://127.0.0.1:9/whip/a"],
+        ["publish", "--demo", "--size", "0x512", "http://127.0.0.1:9/whip/a"],
+        ["publish", "--demo", "--size", "2x2", "http://127.0.0.1:9/whip/a"],
+        ["publish", "--demo", "--fps", "-5", "http://127.0.0.1:9/whip/a"],
+        ["publish", "--demo", "--fps", "nan", "http://127.0.0.1:9/whip/a"],
+        ["publish", "--demo", "--bitrate", "-1", "http://127.0.0.1:9/whip/a"],
+        ["watch", "--scale", "0", "http://127.0.0.1:9/whep/a"],
+        ["watch", "--seconds", "-1", "http://127.0.0.1:9/whep/a"],
     ],
 )
 def test_usage_mistakes_end_with_2(

@@ -30,6 +30,7 @@ __all__ = ["main"]
 OK, FAILED, USAGE, NO_FRAME = 0, 1, 2, 3
 _TOKEN = "STREAMLIFT_TOKEN"
 _RETRY_S = 1.0
+_LEAST_SIDE = 64
 
 logger = logging.getLogger("streamlift")
 
@@ -217,11 +218,13 @@ def _add_publish(commands: Any, common: argparse.ArgumentParser) -> None:
     publish.add_argument(
         "--size", type=_size, help="WIDTHxHEIGHT (default: the file's, or 512x512)"
     )
-    publish.add_argument("--fps", type=float, help="frames a second (default: the file's, or 25)")
-    publish.add_argument("--bitrate", type=int, default=4_000_000, help="bits a second")
+    publish.add_argument(
+        "--fps", type=_positive, help="frames a second (default: the file's, or 25)"
+    )
+    publish.add_argument("--bitrate", type=_bitrate, default=4_000_000, help="bits a second")
     publish.add_argument("--stamp", action="store_true", help="draw frame number and time")
     publish.add_argument("--burst", type=int, default=1, metavar="N", help="N frames at once")
-    publish.add_argument("--seconds", type=float, help="stop after so long")
+    publish.add_argument("--seconds", type=_positive, help="stop after so long")
     publish.add_argument("--wait", action="store_true", help="keep trying to reach the server")
     publish.add_argument("--token", help=f"bearer token (default: ${_TOKEN})")
     publish.set_defaults(run=_publish)
@@ -287,9 +290,28 @@ def _size(text: str) -> Any:
     from streamlift.frames import Size
 
     width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit()) or int(width) % 2 or int(height) % 2:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected WIDTHxHEIGHT, both even")
-    return Size(int(width), int(height))
+    sides = [int(side) if side.isdecimal() else 0 for side in (width, height)]
+    if any(side < _LEAST_SIDE or side % 2 for side in sides):
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}, expected WIDTHxHEIGHT, both even and at least {_LEAST_SIDE}"
+        )
+    return Size(*sides)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number above 0")
+    return value
+
+
+def _bitrate(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1000:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected bits a second, over 1000")
+    return int(text)
 
 
 # ---- watch ----
@@ -298,8 +320,10 @@ def _size(text: str) -> Any:
 def _add_watch(commands: Any, common: argparse.ArgumentParser) -> None:
     watch = commands.add_parser("watch", parents=[common], help="watch by WHEP and measure")
     watch.add_argument("url", help="WHEP address, e.g. http://127.0.0.1:8080/whep/demo")
-    watch.add_argument("--seconds", type=float, default=10.0)
-    watch.add_argument("--scale", type=int, default=2, help="of the stamp, if there is one")
+    watch.add_argument("--seconds", type=_positive, default=10.0)
+    watch.add_argument(
+        "--scale", type=int, choices=range(1, 9), default=2, help="of the stamp, if there is one"
+    )
     watch.add_argument("--json", action="store_true", help="print the figures as JSON")
     watch.add_argument("--token", help=f"bearer token (default: ${_TOKEN})")
     watch.set_defaults(run=_watch)

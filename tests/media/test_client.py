@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 from tests.serving import serving, until
 
 from streamlift.clock import MonotonicClock
+from streamlift.errors import MediaError
 from streamlift.frames import Size
-from streamlift.media.client import WhipClient
+from streamlift.media.client import TimedPicture, WhipClient
 from streamlift.media.http import Unreachable
 from streamlift.media.scene import scene_pictures
 from streamlift.media.sources import paced
@@ -34,3 +36,17 @@ async def test_a_client_that_found_nobody_publishes_at_its_next_attempt() -> Non
         await served.live()
         running.cancel()
         await asyncio.wait([running])
+
+
+@pytest.mark.peer
+async def test_pictures_that_break_off_end_it_with_their_own_error() -> None:
+    clock = MonotonicClock()
+
+    async def broken() -> AsyncIterator[TimedPicture]:
+        yield 0, next(scene_pictures(TINY))
+        raise MediaError("no readable video")
+
+    client = WhipClient(TINY, 25, 400_000, clock=clock)
+    async with serving() as served:
+        with pytest.raises(MediaError, match="no readable video"):
+            await client.run(served.whip(), None, broken(), on_live=lambda: None)

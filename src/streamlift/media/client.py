@@ -62,7 +62,8 @@ class WhipClient:
     ) -> str:
         """Publish until the pictures end or the server hangs up; returns why it ended.
 
-        Raises what `Signalling.post` raises, or MediaError when no connection came about.
+        Raises what `Signalling.post` raises, MediaError when no connection came about, and
+        whatever the pictures or their encoder raise.
         """
         peer = Peer(IceConfig())
         self._ended = False  # of an attempt before
@@ -83,13 +84,16 @@ class WhipClient:
             await peer.close()
 
     async def _send(self, peer: Peer, pictures: AsyncIterator[TimedPicture]) -> str:
-        async with asyncio.TaskGroup() as tasks:
-            gone = tasks.create_task(peer.wait_gone())
-            feed = tasks.create_task(self._feed(pictures))
-            await asyncio.wait((gone, feed), return_when=asyncio.FIRST_COMPLETED)
-            reason = "the source ended" if feed.done() else "the server ended the session"
-            gone.cancel()
-            feed.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                gone = tasks.create_task(peer.wait_gone())
+                feed = tasks.create_task(self._feed(pictures))
+                await asyncio.wait((gone, feed), return_when=asyncio.FIRST_COMPLETED)
+                reason = "the source ended" if feed.done() else "the server ended the session"
+                gone.cancel()
+                feed.cancel()
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None  # the one of `feed`: what the caller can act on
         return reason
 
     async def _feed(self, pictures: AsyncIterator[TimedPicture]) -> None:
