@@ -314,3 +314,36 @@ async def test_a_publisher_that_lasts_keeps_its_stream_without_pictures() -> Non
         await asyncio.sleep(2.0)
         assert router.streams() == ()
         await ended(taking)
+
+
+@in_virtual_time
+async def test_whoever_publishes_while_a_stream_of_that_name_ends_gets_the_next_one() -> None:
+    async with routing() as (router, backend, clock):
+        former, publisher = FakePublisher(), FakePublisher()
+        before = asyncio.ensure_future(router.publish("cam", former))
+        await stream_frames(former, clock, 3)
+        closing = asyncio.ensure_future(router.close("cam"))
+        await settle()
+        after = asyncio.ensure_future(router.publish("cam", publisher))
+        await stream_frames(publisher, clock, 3)
+        await ended(closing)
+        await ended(before)
+        await until(lambda: backend.lanes[-1].delivered == 3)
+        assert [s.state for s in router.streams()] == [StreamState.LIVE]
+        publisher.end()
+        await ended(after)
+
+
+@in_virtual_time
+async def test_whoever_waits_for_a_name_while_the_service_ends_is_refused() -> None:
+    async with routing() as (router, _, clock):
+        former = FakePublisher()
+        before = asyncio.ensure_future(router.publish("cam", former))
+        await stream_frames(former, clock, 3)
+        closing = asyncio.ensure_future(router.aclose())
+        await settle()
+        with pytest.raises(NotReady, match="shutting down"):
+            await router.publish("cam", FakePublisher())
+        await ended(closing)
+        await ended(before)
+        assert router.streams() == ()

@@ -389,3 +389,19 @@ def _counted(stage: Stage) -> tuple[float, ...]:
         value("frames_dropped_total", stage="ingest", reason="packet_loss"),
         value("frames_dropped_total", stage="lane", reason="stale"),
     )
+
+
+@in_virtual_time
+async def test_frames_that_a_lane_takes_too_long_to_open_for_are_counted() -> None:
+    async with running() as (stream, backend, clock):
+        backend.knobs = Knobs(opening_s=4.0)
+        viewer = Seen(stream.watch())
+        publisher = FakePublisher()
+        done = asyncio.ensure_future(stream.publish(publisher))
+        await stream_frames(publisher, clock, 150)
+        await asyncio.sleep(1.0)
+        lost = stream.snapshot().frames.dropped["stale"]
+        assert lost + len(viewer.pts) == 150
+        assert 30 < lost < 40
+        publisher.end()
+        await ended(done)

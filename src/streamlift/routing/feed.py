@@ -78,16 +78,22 @@ class Feed:
         self.finished = False
         self.alive = True
 
-    def offer(self, frame: Frame, now_s: float) -> None:
-        """Hand a frame to the lane, or keep it until the lane is open."""
+    def offer(self, frame: Frame, now_s: float) -> bool:
+        """Hand a frame to the lane, or keep it until the lane is open.
+
+        False when too many are kept: then the oldest was given up, and no lane ever saw it.
+        """
         self.owed.append(frame)
         self._unsent.append(frame)
+        kept = True
         if len(self.owed) > OWED_FRAMES:
             dropped = self.owed.popleft()
             if self._unsent[0] is dropped:
                 self._unsent.popleft()
+                kept = False
         # Two for each new one: a replay ends even if the lane drops all of it without a word.
         self._hand_over(2, now_s)
+        return kept
 
     def attach(self, lane: Lane, now_s: float) -> None:
         """The lane is open: hand over what waited."""

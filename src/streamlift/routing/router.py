@@ -110,9 +110,12 @@ class Router:
         A `lasting` one keeps the stream open for as long as it stays, pictures or none. Raises
         StreamTaken, NoCapacity, NotReady, or whatever the publisher's iteration raises.
         """
+        stream = self._streams.get(name)
+        while stream is not None and stream.ending:
+            await asyncio.wait([self._owners[name]])  # a few seconds; then the name is free
+            stream = self._streams.get(name)
         if self._closing:
             raise NotReady("the service is shutting down; publish elsewhere or later")
-        stream = self._streams.get(name)
         if stream is None:
             stream = self._open(name)
         await stream.publish(publisher, lasting=lasting)

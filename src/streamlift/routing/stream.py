@@ -127,6 +127,11 @@ class Stream:
         return self._backend if self._board is None else self._board.backend
 
     @property
+    def ending(self) -> bool:
+        """It takes no publishers and viewers any more, and delivers what is owed at most."""
+        return self._close_reason is not None or self._machine.state in _ENDING
+
+    @property
     def viewers(self) -> int:
         """Sessions that watch any view of this stream."""
         return self._outputs.viewers
@@ -463,8 +468,7 @@ class Stream:
         self._metrics.count("frames_dropped_total", frames, stage="sent", reason="slow_viewer")
 
     def _must_be_open(self) -> None:
-        closing = self._close_reason is not None
-        if closing or self._machine.state in _ENDING:
+        if self.ending:
             raise UnknownStream(f"stream {self.name} is closed: {self._close_reason}")
 
     def _apply(self, event: StreamEvent, reason: str) -> None:

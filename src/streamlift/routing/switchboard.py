@@ -139,7 +139,8 @@ class Switchboard:
             )
             self._succeed(front, feed, now_s)
             front = feed
-        front.offer(frame, now_s)
+        if not front.offer(frame, now_s):
+            self._viewport.drop("stale", 1)
         if self._coming is not None and self._coming is not front:
             self._coming.offer(frame, now_s)
 
