@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.media.scripted import Answer, scripted
 from tests.serving import serving, until
 
 from streamlift.clock import MonotonicClock
 from streamlift.errors import MediaError
 from streamlift.frames import Size
 from streamlift.media.client import TimedPicture, WhipClient
-from streamlift.media.http import Unreachable
+from streamlift.media.http import Signalling, Unreachable
 from streamlift.media.scene import scene_pictures
 from streamlift.media.sources import paced
 
@@ -50,3 +51,11 @@ async def test_pictures_that_break_off_end_it_with_their_own_error() -> None:
     async with serving() as served:
         with pytest.raises(MediaError, match="no readable video"):
             await client.run(served.whip(), None, broken(), on_live=lambda: None)
+
+
+@pytest.mark.parametrize("body", ["no JSON", "[1]", '{"detail": "no JSON"}'])
+async def test_a_refusal_is_told_whatever_its_body_is(body: str) -> None:
+    problem = {"Content-Type": "application/problem+json"}
+    async with scripted(Answer(422, problem, body)) as server, Signalling(server.url, None) as http:
+        with pytest.raises(MediaError, match="answered 422"):
+            await http.post("v=0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from contextlib import suppress
 from types import TracebackType
 
 import httpx
@@ -86,9 +87,10 @@ def _is_loopback(url: str) -> bool:
 
 def _refused(url: str, response: httpx.Response) -> StreamliftError:
     detail = response.text[:200]
-    if response.headers.get("content-type", "").startswith("application/problem+json"):
+    with suppress(ValueError):  # a problem by its label only
         problem = response.json()
-        detail = problem.get("detail") or problem.get("title") or detail
+        if isinstance(problem, dict):
+            detail = problem.get("detail") or problem.get("title") or detail
     message = f"{url} answered {response.status_code}: {detail}"
     if response.status_code in (503, 429):
         return Overloaded(message)
