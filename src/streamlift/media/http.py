@@ -87,7 +87,7 @@ def _is_loopback(url: str) -> bool:
 
 def _refused(url: str, response: httpx.Response) -> StreamliftError:
     detail = response.text[:200]
-    with suppress(ValueError):  # a problem by its label only
+    with suppress(ValueError):  # not every server answers in JSON
         problem = response.json()
         if isinstance(problem, dict):
             detail = problem.get("detail") or problem.get("title") or detail
