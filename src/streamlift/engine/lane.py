@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import suppress
 
 from streamlift.clock import Clock
 from streamlift.engine.chain import UpscaleChain, Upscaled
@@ -242,7 +243,8 @@ class EngineLane:
 
     def _post(self, call: Callable[..., None], *args: object) -> None:
         """Hand something to the event loop; after the loop is gone there is nobody to tell."""
-        if not self._loop.is_closed():
+        # Asking whether it is closed would be too early: it may close before the call.
+        with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call, *args)
 
     # ---- back on the event loop ----
