@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
+import cv2
 import pytest
 
 from streamlift.clock import ManualClock, MonotonicClock
@@ -98,3 +99,9 @@ def test_busy_time_tells_a_hang() -> None:
     assert engine.stop()
     assert not left_behind()
     assert engine.busy_s == 0.0
+
+
+def test_opencv_works_on_the_engines_thread() -> None:
+    cv2.setNumThreads(4)
+    Engine("test", MonotonicClock())
+    assert cv2.getNumThreads() == 1
