@@ -228,10 +228,17 @@ def test_a_file_is_upscaled_by_the_best_tier(
     assert cv2.imread(str(target)).shape == (96, 128, 3)
 
 
-@pytest.mark.parametrize("arguments", [["--bitrate", "1000000"], ["--quality", "--bitrate", "3"]])
-def test_bit_rates_of_the_benchmark_are_checked(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bit_rate_needs_the_quality_table(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnxruntime")
-    assert main(["bench", *arguments]) == USAGE
-    assert "bit rate" in capsys.readouterr().err
+    assert main(["bench", "--bitrate", "1000000"]) == USAGE
+    assert "--bitrate 1000000: used with --quality only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rate", ["3", "-1", "fast"])
+def test_a_bit_rate_that_cannot_be_meant_is_refused(
+    rate: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "--quality", f"--bitrate={rate}"])
+    assert ended.value.code == USAGE
+    assert f"found '{rate}', expected bits a second, at least 1000" in capsys.readouterr().err

@@ -310,7 +310,7 @@ def _positive(text: str) -> float:
 
 def _bitrate(text: str) -> int:
     if not text.isdecimal() or int(text) < 1000:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected bits a second, over 1000")
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected bits a second, at least 1000")
     return int(text)
 
 
@@ -488,10 +488,15 @@ def _add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "--bitrate",
         action="append",
-        type=int,
+        type=_coding,
         help="bits/s as of a 512x512@25 stream for --quality, 0 for uncompressed; may be repeated",
     )
     bench.set_defaults(run=_bench)
+
+
+def _coding(text: str) -> int | None:
+    """A bit rate, or None for no coding."""
+    return None if text == "0" else _bitrate(text)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
@@ -503,20 +508,18 @@ def _bench(arguments: argparse.Namespace) -> int:
     if arguments.quality:
         from streamlift.engine.quality_bench import BITRATES, bench_quality
 
-        bitrates = [rate or None for rate in arguments.bitrate or ()] or BITRATES
-        if any(rate is not None and rate < 1000 for rate in bitrates):
-            raise ConfigError(
-                "a bit rate is in bits per second",
-                found=arguments.bitrate,
-                expected="0, or over 1000",
-            )
+        bitrates = arguments.bitrate or BITRATES
         table = bench_quality(
             arguments.clips, upscaler=upscaler, frames=arguments.frames, bitrates=bitrates
         )
         print(table)
         return OK
     if arguments.clips or arguments.bitrate:
-        raise ConfigError("clips and bit rates are used with --quality only")
+        rates = (f"--bitrate {rate or 0}" for rate in arguments.bitrate or ())
+        given = [*map(str, arguments.clips), *rates]
+        raise ConfigError(
+            f"{', '.join(given)}: used with --quality only", found=given, expected="--quality"
+        )
     started_s = time.process_time()
     fps = measure_fps(upscaler, device)
     cpu_s = time.process_time() - started_s

@@ -245,7 +245,12 @@ def _reading(source: Path) -> Iterator[InputContainer]:
     try:
         container = av.open(str(source))
     except (OSError, av.FFmpegError, ValueError) as error:
-        raise MediaError(f"cannot read {source}: {error}", found=str(source)) from error
+        expected = "a video, an image or numbered images"
+        raise MediaError(
+            f"cannot read {source}: {error}; expected {expected}",
+            found=str(source),
+            expected=expected,
+        ) from error
     with container:
         if not container.streams.video:
             raise MediaError(f"{source} holds no video", found=str(source), expected="a video")

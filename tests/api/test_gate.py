@@ -9,6 +9,7 @@ import httpx
 import pytest
 from tests.serving import light
 
+from streamlift.api.gate import MAX_BODY_BYTES
 from streamlift.config import ServerConfig
 
 
@@ -119,6 +120,7 @@ async def test_a_body_without_end_is_refused_before_it_is_kept(http: httpx.Async
 
     answer = await http.put("/api/v1/streams/live/backend", content=endless())
     assert answer.status_code == 413
+    assert answer.json()["expected"] == f"at most {MAX_BODY_BYTES} bytes"
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["type"] == "urn:streamlift:problem:request-body-too-large"
     assert sent < 8

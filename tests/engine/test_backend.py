@@ -15,6 +15,7 @@ from tests.serving import until
 from streamlift.clock import MonotonicClock
 from streamlift.engine import EngineBackend
 from streamlift.engine.engine import Engine
+from streamlift.engine.lane import EngineLane
 from streamlift.errors import NoCapacity, NotReady
 from streamlift.frames import BackendState, Slots
 from streamlift.upscalers.toy import Toy
@@ -116,18 +117,8 @@ async def test_slots_are_taken_and_given_back(make: Make) -> None:
 async def test_a_hung_model_is_left_behind_and_the_next_lane_works(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamlift.engine.backend._STUCK_S", 0.1)
-    # The capacity probe takes some frames of its own: hang later than that.
-    backend = make(slots=2, settings={"hang_at": 60, "hang_s": 30})
-    await backend.start()
-    toy = backend._upscaler
-    assert isinstance(toy, Toy)
-    stuck = await backend.open_lane(frame(0).size, options())
-    for number in range(61):
-        stuck.offer(frame(number, arrived_s=MonotonicClock().now_s()))
-        await until(lambda: not stuck._inbox, "the model to take it")
+    backend, toy, stuck = await _hanging(make, monkeypatch)
     hung: Engine = backend._engine
-    await until(lambda: hung.busy_s > 0.1, "the model to hang")
     await stuck.aclose()
     lane = await backend.open_lane(frame(0).size, options())
     lane.offer(frame(0, arrived_s=MonotonicClock().now_s()))
@@ -158,16 +149,7 @@ async def test_closing_ends_its_thread(make: Make) -> None:
 async def test_a_slow_step_of_one_lane_does_not_cost_it_its_engine_when_another_opens(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamlift.engine.backend._STUCK_S", 0.1)
-    backend = make(slots=2, settings={"hang_at": 60, "hang_s": 30})
-    await backend.start()
-    toy = backend._upscaler
-    assert isinstance(toy, Toy)
-    slow = await backend.open_lane(frame(0).size, options())
-    for number in range(61):
-        slow.offer(frame(number, arrived_s=MonotonicClock().now_s()))
-        await until(lambda: not slow._inbox, "the model to take it")
-    await until(lambda: backend._engine.busy_s > 0.1, "the step to take long")
+    backend, toy, slow = await _hanging(make, monkeypatch)
     other = await backend.open_lane(frame(0).size, options())
     toy.released.set()
     slow.offer(frame(61, arrived_s=MonotonicClock().now_s()))
@@ -194,3 +176,21 @@ async def test_a_lane_that_cannot_be_opened_costs_no_slot(
     with pytest.raises(RuntimeError):
         await backend.open_lane(frame(0).size, options())
     assert backend.info().slots == Slots(2, 0)
+
+
+async def _hanging(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> tuple[EngineBackend, Toy, EngineLane]:
+    """A backend whose only lane's 61st frame takes until the toy is released."""
+    monkeypatch.setattr("streamlift.engine.backend._STUCK_S", 0.1)
+    # The capacity probe takes some frames of its own: hang later than that.
+    backend = make(slots=2, settings={"hang_at": 60, "hang_s": 30})
+    await backend.start()
+    toy = backend._upscaler
+    assert isinstance(toy, Toy)
+    lane = await backend.open_lane(frame(0).size, options())
+    for number in range(61):
+        lane.offer(frame(number, arrived_s=MonotonicClock().now_s()))
+        await until(lambda: not lane._inbox, "the model to take it")
+    await until(lambda: backend._engine.busy_s > 0.1, "the model to hang")
+    return backend, toy, lane

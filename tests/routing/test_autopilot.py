@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.routing.fakes import FakeLane
 from tests.routing.stage import Stage, live
 from tests.routing.virtual_time import in_virtual_time
 
@@ -14,9 +15,7 @@ from streamlift.routing.policy import Policy
 @in_virtual_time
 async def test_a_lane_takes_its_own_cheaper_ways_before_another_backend_is_asked() -> None:
     async with live("compact", "bicubic") as stage:
-        _learn_speeds(stage)
-        stage.stream.set_policy(Policy.AUTO)
-        lane = stage.backends["compact"].lanes[-1]
+        lane = _under_auto(stage)
         lane.can_spend_less = True
         await _dropping(stage, 8.0)
         assert stage.stream.backend == "compact"
@@ -31,9 +30,7 @@ async def test_a_lane_takes_its_own_cheaper_ways_before_another_backend_is_asked
 @in_virtual_time
 async def test_drops_that_the_lane_mended_itself_are_forgotten() -> None:
     async with live("compact", "bicubic") as stage:
-        _learn_speeds(stage)
-        stage.stream.set_policy(Policy.AUTO)
-        lane = stage.backends["compact"].lanes[-1]
+        lane = _under_auto(stage)
         lane.can_spend_less = True
         await _dropping(stage, 4.0)
         lane.can_spend_less = False
@@ -48,6 +45,12 @@ async def test_a_fixed_backend_is_left_alone_however_it_falls_behind() -> None:
         _learn_speeds(stage)
         await _dropping(stage, 10.0)
         assert stage.stream.backend == "compact"
+
+
+def _under_auto(stage: Stage) -> FakeLane:
+    _learn_speeds(stage)
+    stage.stream.set_policy(Policy.AUTO)
+    return stage.backends["compact"].lanes[-1]
 
 
 def _learn_speeds(stage: Stage) -> None:

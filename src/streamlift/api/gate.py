@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streamlift.api.auth import host_allowed, origin_allowed
-from streamlift.api.problems import Problem, problem_response
+from streamlift.api.problems import BodyTooLarge, Problem, problem_response
 from streamlift.config import Config
 
 __all__ = ["Gate"]
@@ -96,7 +95,7 @@ class Gate:
 
 
 def _bounded(receive: Receive) -> Receive:
-    """`receive`, but a body that grows past the bound raises HTTPException 413."""
+    """`receive`, but a body that grows past the bound raises BodyTooLarge."""
     seen = 0
 
     async def receive_bounded() -> Message:
@@ -104,7 +103,7 @@ def _bounded(receive: Receive) -> Receive:
         message = await receive()
         seen += len(message.get("body", b""))
         if seen > MAX_BODY_BYTES:
-            raise HTTPException(413, "Request body too large")
+            raise BodyTooLarge(seen, MAX_BODY_BYTES)
         return message
 
     return receive_bounded

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from streamlift import errors
 
-__all__ = ["Problem", "install_problems", "problem_response"]
+__all__ = ["BodyTooLarge", "Problem", "install_problems", "problem_response"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +83,16 @@ def problem_response(problem: Problem) -> JSONResponse:
     )
 
 
+class BodyTooLarge(HTTPException):
+    """413 with the sizes in bytes. No Problem: FastAPI, while it reads a body, lets only an
+    HTTPException through and makes 400 of all else."""
+
+    def __init__(self, found: int, expected: int) -> None:
+        super().__init__(413, "Request body too large")
+        self.found = f"{found} bytes or more"
+        self.expected = f"at most {expected} bytes"
+
+
 def install_problems(app: FastAPI) -> None:
     """Map every error a handler may raise to a problem body."""
     app.add_exception_handler(Problem, _on_problem)
@@ -143,6 +153,8 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
             _slug(title.title().replace(" ", "")),
             title,
             f"{request.method} {request.url.path}: {title}",
+            found=getattr(error, "found", None),
+            expected=getattr(error, "expected", None),
             headers=headers,
         )
     )

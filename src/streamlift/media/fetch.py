@@ -14,7 +14,7 @@ from streamlift.errors import MediaError
 from streamlift.media.http import Unreachable
 from streamlift.media.url_safety import Address, HostRules, Resolve, Target, resolve_name
 
-__all__ = ["Fetcher", "Reply", "same_origin"]
+__all__ = ["Fetcher", "Reply"]
 
 TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 64 * 1024
@@ -139,15 +139,6 @@ class Fetcher:
             content=content,
             extensions=extensions,
         )
-
-
-def same_origin(one: str, other: str) -> bool:
-    """Whether two URLs lead to the same scheme, host and port; no if one cannot be read."""
-    try:
-        here, there = httpx.URL(one), httpx.URL(other)
-    except httpx.InvalidURL:
-        return False
-    return (here.scheme, here.host, here.port) == (there.scheme, there.host, there.port)
 
 
 async def _read(response: httpx.Response, url: httpx.URL) -> Reply:

@@ -18,10 +18,10 @@ from streamlift.clock import Clock
 from streamlift.config import IceConfig, IceServer
 from streamlift.errors import ConfigError, MalformedSdp, MediaError, StreamliftError
 from streamlift.frames import Codec
-from streamlift.media.fetch import Fetcher, Reply, same_origin
+from streamlift.media.fetch import Fetcher, Reply
 from streamlift.media.pull import Pulled, SourceBusy, SourceRefused
 from streamlift.media.to_its_end import to_its_end
-from streamlift.media.url_safety import HostRules
+from streamlift.media.url_safety import HostRules, same_origin
 
 __all__ = ["WhepSource", "check_token", "open_whep", "permitted", "shown_url"]
 

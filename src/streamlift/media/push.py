@@ -15,11 +15,12 @@ from streamlift.config import IceConfig
 from streamlift.errors import MediaError, Overloaded, StreamError, StreamliftError
 from streamlift.frames import Codec
 from streamlift.media.audio import AudioFeed
-from streamlift.media.fetch import Fetcher, Reply, same_origin
+from streamlift.media.fetch import Fetcher, Reply
 from streamlift.media.outgoing import Frames, OutgoingMedia
 from streamlift.media.packetizer import Packetizer
 from streamlift.media.peer import Peer, SenderTap
 from streamlift.media.to_its_end import to_its_end
+from streamlift.media.url_safety import same_origin
 
 __all__ = ["PushRefused", "PushState", "Retry", "WhipPush"]
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from streamlift.errors import ConfigError
 
-__all__ = ["Address", "HostRules", "Resolve", "Target", "resolve_name"]
+__all__ = ["Address", "HostRules", "Resolve", "Target", "resolve_name", "same_origin"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -138,6 +138,14 @@ async def resolve_name(host: str, port: int) -> Sequence[str]:
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def same_origin(one: str, other: str) -> bool:
+    """Whether two URLs lead to the same scheme, host and port; no if one cannot be used."""
+    try:
+        return _parse(one) == _parse(other)
+    except ConfigError:
+        return False
 
 
 def _parse(url: str) -> Target:
