@@ -21,8 +21,8 @@ from scripts.soak import Sample, processor, read, sample, service, streamlift, w
 
 from streamlift.config import IceConfig
 from streamlift.frames import Codec
-from streamlift.media.http import Signalling
-from streamlift.media.peer import Peer, ReceiverTap
+from streamlift.media.remote.http import Signalling
+from streamlift.media.rtc.connection import Peer, ReceiverTap
 
 AT_ONCE = 10
 WARM_UP = 50

@@ -168,8 +168,8 @@ async def be_crowd(url: str, viewers: int) -> None:
     """The child process: viewers that take packets and decode nothing; ends at SIGTERM."""
     from streamlift.config import IceConfig
     from streamlift.frames import Codec
-    from streamlift.media.http import Signalling
-    from streamlift.media.peer import Peer, ReceiverTap
+    from streamlift.media.remote.http import Signalling
+    from streamlift.media.rtc.connection import Peer, ReceiverTap
 
     me = asyncio.current_task()
     assert me is not None
@@ -193,10 +193,10 @@ def publish_with_ffmpeg(arguments: argparse.Namespace) -> int:
     from av.video.stream import VideoStream
 
     from streamlift.clock import MonotonicClock
+    from streamlift.codec.decoder import picture_of
     from streamlift.frames import Size
-    from streamlift.media.decode import picture_of
-    from streamlift.media.scene import scene_pictures
-    from streamlift.media.sources import clip_pictures, paced
+    from streamlift.media.files.clips import clip_pictures, paced
+    from streamlift.media.files.scene import scene_pictures
 
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))

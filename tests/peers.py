@@ -22,9 +22,9 @@ from tests.serving import until
 
 from streamlift.config import IceConfig
 from streamlift.frames import Codec, EncodedFrame, Rendition
-from streamlift.media.assembler import VideoPacket
-from streamlift.media.egress import Packetized, Packetizer
-from streamlift.media.peer import PayloadTrack, Peer, ReceiverTap, SenderTap
+from streamlift.media.incoming.assembler import VideoPacket
+from streamlift.media.outgoing.whep_viewer import Packetized, Packetizer
+from streamlift.media.rtc.connection import PayloadTrack, Peer, ReceiverTap, SenderTap
 
 __all__ = [
     "ClipPublisher",

@@ -15,9 +15,9 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from streamlift.api import Service
 from streamlift.app import create_app
 from streamlift.config import BackendConfig, Config
+from streamlift.service import Service
 
 __all__ = ["Served", "light", "serving", "until"]
 

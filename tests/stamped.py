@@ -15,8 +15,8 @@ from tests.serving import until
 from streamlift.clock import Clock, MonotonicClock
 from streamlift.codec import VideoEncoder, open_encoder
 from streamlift.frames import Codec, Colour, Rendition, Size
-from streamlift.media.client import watch_whep
-from streamlift.media.receive import VideoReceiver
+from streamlift.media.incoming.video_in import VideoReceiver
+from streamlift.media.remote.client import watch_whep
 from streamlift.stamp import elapsed_ms, read_stamp
 
 __all__ = [

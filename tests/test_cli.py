@@ -14,7 +14,7 @@ import pytest
 from streamlift import __version__
 from streamlift.cli import main
 from streamlift.config import Config
-from streamlift.media.measure import ViewFigures
+from streamlift.media.remote.measure import ViewFigures
 
 OK, FAILED, USAGE = 0, 1, 2
 

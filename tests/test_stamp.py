@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tests.clips import coded_clip, picture
 from tests.peers import decode
 
+from streamlift.codec.decoder import picture_of
 from streamlift.errors import MediaError
 from streamlift.frames import Codec, Size
-from streamlift.media.decode import picture_of
 from streamlift.stamp import MODULUS, Stamp, draw_stamp, elapsed_ms, read_stamp
 
 

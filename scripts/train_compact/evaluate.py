@@ -9,7 +9,7 @@ from typing import Any, cast
 import cv2
 import numpy as np
 
-from streamlift.engine.quality_bench import BITRATES, synthetic_clips, upscaler_method
+from streamlift.bench import BITRATES, synthetic_clips, upscaler_method
 from streamlift.frames import Plane, Stabilise
 from streamlift.quality import (
     Clip,

@@ -13,19 +13,20 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI
 
-from streamlift.api import Service, create_api
+from streamlift.api import create_api
 from streamlift.api.outputs import attend_outputs
 from streamlift.clock import Clock, MonotonicClock
 from streamlift.config import POLICIES, BackendConfig, Config
 from streamlift.engine import Accelerator, EngineBackend, accelerators
 from streamlift.errors import ConfigError
 from streamlift.frames import Codec, Rendition, Stabilise
-from streamlift.media import Packetizer, Sessions
-from streamlift.media.outputs import Outputs
-from streamlift.media.pulls import Pulls
-from streamlift.media.slate import slate
+from streamlift.media.files.slate import slate
+from streamlift.media.outgoing.packetizer import Packetizer
 from streamlift.metrics import Metrics
 from streamlift.routing import EventLog, Policy, Router, StreamSettings, supervise
+from streamlift.service import Service, Sessions
+from streamlift.service.outputs import Outputs
+from streamlift.service.pulls import Pulls
 
 __all__ = ["Demo", "create_app"]
 

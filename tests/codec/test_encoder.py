@@ -12,9 +12,9 @@ from tests.clips import TICKS, picture
 from tests.peers import decode
 
 from streamlift.codec import H264Encoder, VideoEncoder, is_keyframe, nal_types, open_encoder
+from streamlift.codec.decoder import picture_of
 from streamlift.errors import UpscaleError
 from streamlift.frames import Codec, Colour, Plane, Rendition, Size
-from streamlift.media.decode import picture_of
 
 SIZE = Size(192, 160)
 

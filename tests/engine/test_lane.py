@@ -17,11 +17,11 @@ from tests.serving import until
 
 from streamlift.clock import Clock, ManualClock, MonotonicClock
 from streamlift.codec import open_encoder
+from streamlift.codec.decoder import picture_of
 from streamlift.engine.engine import Engine
 from streamlift.engine.lane import MAX_QUEUED, EngineLane
 from streamlift.errors import OutOfMemory, UpscaleError
 from streamlift.frames import Codec, EncodedFrame, Planes, Rendition, Size, Stabilise
-from streamlift.media.decode import picture_of
 from streamlift.stamp import read_stamp
 from streamlift.upscalers import Upscaler, UpscalerSpec
 from streamlift.upscalers.bicubic import Bicubic

@@ -16,8 +16,8 @@ from tests.peers import PacketViewer, decode, publishing, watching
 from tests.serving import Served, until
 
 from streamlift.clock import ManualClock
+from streamlift.codec.decoder import CodedPicture, DecodeThread
 from streamlift.frames import Codec, CodedVideo, Frame, Size
-from streamlift.media.decode import CodedPicture, DecodeThread
 
 START_CODE = b"\x00\x00\x00\x01"
 TINY = Size(128, 128)
@@ -68,7 +68,7 @@ async def test_a_size_out_of_range_is_counted_and_never_reaches_a_backend(
 async def test_a_publisher_that_sends_no_media_is_ended_with_a_reason(
     service: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamlift.media.ingest.FIRST_MEDIA_S", 0.5)
+    monkeypatch.setattr("streamlift.media.incoming.whip_publisher.FIRST_MEDIA_S", 0.5)
     async with publishing(service.whip(), coded_clip(), change=lambda *_: b""):
         session = next(iter(service.parts.sessions))
         await until(lambda: len(service.parts.sessions) == 0, "the silent one to be ended")

@@ -13,8 +13,8 @@ from tests.staged import toy, twice
 from tests.stamped import TINY, lost, viewing
 
 from streamlift.clock import MonotonicClock
-from streamlift.media.client import WhipClient
-from streamlift.media.sources import paced
+from streamlift.media.files.clips import paced
+from streamlift.media.remote.client import WhipClient
 
 pytestmark = pytest.mark.peer
 

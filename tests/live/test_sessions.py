@@ -19,7 +19,7 @@ from tests.staged import twice
 
 from streamlift.clock import MonotonicClock
 from streamlift.config import IngestConfig
-from streamlift.media.measure import measure_whep
+from streamlift.media.remote.measure import measure_whep
 
 pytestmark = pytest.mark.peer
 
@@ -145,8 +145,8 @@ async def test_handshakes_that_never_connect_are_capped_and_freed(
     service: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As many offers as are really allowed would take a busy machine longer than their deadline.
-    monkeypatch.setattr("streamlift.media.sessions.MAX_PENDING", 8)
-    monkeypatch.setattr("streamlift.media.ingest.CONNECT_S", 8.0)
+    monkeypatch.setattr("streamlift.service.sessions.MAX_PENDING", 8)
+    monkeypatch.setattr("streamlift.media.incoming.whip_publisher.CONNECT_S", 8.0)
     offer = await make_offer("send")
     before = _descriptors()
     async with service.http() as http:

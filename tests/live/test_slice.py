@@ -15,7 +15,7 @@ from tests.serving import Served, until
 
 from streamlift.clock import MonotonicClock
 from streamlift.codec import VideoEncoder, open_encoder
-from streamlift.media.measure import ViewFigures, measure_whep
+from streamlift.media.remote.measure import ViewFigures, measure_whep
 
 pytestmark = pytest.mark.peer
 

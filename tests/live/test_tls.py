@@ -14,10 +14,10 @@ from tests.serving import light, serving
 from streamlift.clock import MonotonicClock
 from streamlift.config import Config, ServerConfig
 from streamlift.frames import Size
-from streamlift.media.client import WhipClient
-from streamlift.media.http import Signalling, Unreachable
-from streamlift.media.measure import measure_whep
-from streamlift.media.sources import paced
+from streamlift.media.files.clips import paced
+from streamlift.media.remote.client import WhipClient
+from streamlift.media.remote.http import Signalling, Unreachable
+from streamlift.media.remote.measure import measure_whep
 
 pytestmark = pytest.mark.peer
 
@@ -48,7 +48,7 @@ async def test_publishing_and_watching_on_this_machine_take_any_certificate(
 async def test_a_certificate_of_another_machine_is_checked(
     certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamlift.media.http._is_loopback", lambda url: False)
+    monkeypatch.setattr("streamlift.media.remote.http._is_loopback", lambda url: False)
     async with (
         serving(_with(certificate), tls=True) as service,
         Signalling(service.whep(), None) as signalling,

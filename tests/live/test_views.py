@@ -11,8 +11,8 @@ from tests.peers import SDP, PacketViewer, decode, make_offer, publishing, watch
 from tests.serving import Served, until
 from tests.staged import twice
 
+from streamlift.codec.decoder import picture_of
 from streamlift.frames import Codec
-from streamlift.media.decode import picture_of
 from streamlift.stamp import read_stamp
 
 pytestmark = pytest.mark.peer

@@ -9,9 +9,15 @@ from dataclasses import dataclass, field
 
 from streamlift.config import IceConfig
 from streamlift.frames import Codec
-from streamlift.media.assembler import VideoPacket
-from streamlift.media.peer import PayloadTrack, Peer, ReceiverReport, ReceiverTap, SenderTap
-from streamlift.media.sdp import Role, read_offer
+from streamlift.media.incoming.assembler import VideoPacket
+from streamlift.media.rtc.connection import (
+    PayloadTrack,
+    Peer,
+    ReceiverReport,
+    ReceiverTap,
+    SenderTap,
+)
+from streamlift.media.rtc.sdp import Role, read_offer
 
 __all__ = ["Link", "Sent", "linked"]
 

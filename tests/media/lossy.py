@@ -10,7 +10,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from streamlift.media.peer import Peer
+from streamlift.media.rtc.connection import Peer
 
 __all__ = ["BadNetwork"]
 

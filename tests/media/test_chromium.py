@@ -21,8 +21,8 @@ from tests.staged import twice
 
 from streamlift.config import BackendConfig, Config, EncodeConfig
 from streamlift.frames import Size
-from streamlift.media.egress import WhepViewer
-from streamlift.media.scene import scene_pictures
+from streamlift.media.files.scene import scene_pictures
+from streamlift.media.outgoing.whep_viewer import WhepViewer
 
 pytestmark = [pytest.mark.browser, pytest.mark.peer]
 

@@ -16,7 +16,7 @@ from tests.peers import publishing, watching
 from tests.serving import Served, until
 
 from streamlift.config import AuthConfig, BackendConfig, Config, IceConfig, IceServer, IngestConfig
-from streamlift.media.peer import Peer
+from streamlift.media.rtc.connection import Peer
 
 pytestmark = pytest.mark.peer
 
@@ -221,7 +221,9 @@ async def test_whep_is_answered_sendonly_of_one_media_stream(plain: Served) -> N
 async def test_too_many_handshakes_are_503_with_retry_after(
     plain: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamlift.media.ingest.CONNECT_S", 60.0)  # none may end meanwhile
+    monkeypatch.setattr(
+        "streamlift.media.incoming.whip_publisher.CONNECT_S", 60.0
+    )  # none may end meanwhile
     offer = await whip_offer()
     last = None
     async with plain.http() as http:
@@ -266,7 +268,7 @@ async def test_ice_servers_come_as_links_with_time_limited_credentials(
     served = await serve(config(ice=TURN))
     served.parts.unix_s = lambda: 1_700_000_000.5
     # No such servers here: what is told matters, not what they would answer.
-    monkeypatch.setattr("streamlift.media.peer.RTCIceServer", lambda *_: None)
+    monkeypatch.setattr("streamlift.media.rtc.connection.RTCIceServer", lambda *_: None)
     monkeypatch.setattr("aiortc.rtcicetransport.connection_kwargs", lambda _: {})
     check_links((await session(served)).headers.get_list("link"), 1_700_000_000)
     options = await ask(served, "OPTIONS", "/whip/a")

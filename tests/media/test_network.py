@@ -21,9 +21,9 @@ from streamlift.clock import MonotonicClock
 from streamlift.codec import is_keyframe
 from streamlift.config import BackendConfig, Config, IceConfig
 from streamlift.frames import Codec
-from streamlift.media.http import Signalling
-from streamlift.media.peer import Peer
-from streamlift.media.receive import VideoReceiver
+from streamlift.media.incoming.video_in import VideoReceiver
+from streamlift.media.remote.http import Signalling
+from streamlift.media.rtc.connection import Peer
 
 pytestmark = pytest.mark.peer
 
@@ -147,9 +147,9 @@ async def test_the_publishers_rate_is_kept(plain: Served, fps: float) -> None:
 async def test_a_slow_viewer_moves_to_a_lower_rendition_and_back_and_others_do_not(
     plain: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamlift.media.link.SLOW_AFTER_S", 0.5)
-    monkeypatch.setattr("streamlift.media.link.HOLD_S", 0.5)
-    monkeypatch.setattr("streamlift.media.link.RELAPSE_S", 0.0)
+    monkeypatch.setattr("streamlift.media.outgoing.link.SLOW_AFTER_S", 0.5)
+    monkeypatch.setattr("streamlift.media.outgoing.link.HOLD_S", 0.5)
+    monkeypatch.setattr("streamlift.media.outgoing.link.RELAPSE_S", 0.0)
 
     async def renditions() -> set[tuple[str, int]]:
         found = (await plain.stream())["output"]["renditions"]

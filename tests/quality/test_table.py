@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from streamlift.engine.quality_bench import (
+from streamlift.bench import (
     bench_quality,
     standard_methods,
     synthetic_clips,

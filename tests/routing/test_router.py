@@ -13,8 +13,8 @@ from tests.routing.virtual_time import LoopClock, ended, in_virtual_time, settle
 from streamlift.errors import NoCapacity, NotReady, UnknownBackend, UnknownStream
 from streamlift.frames import BackendState, Stabilise
 from streamlift.metrics import Metrics
+from streamlift.routing.budgets import ErrorBudget
 from streamlift.routing.events import EventKind
-from streamlift.routing.health import ErrorBudget
 from streamlift.routing.policy import Policy
 from streamlift.routing.ports import Backend
 from streamlift.routing.router import Router

@@ -2,6 +2,5 @@
 
 from streamlift.api.application import create_api
 from streamlift.api.auth import check_exposure
-from streamlift.api.service import Service
 
-__all__ = ["Service", "check_exposure", "create_api"]
+__all__ = ["check_exposure", "create_api"]

@@ -9,14 +9,15 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from streamlift.api.auth import Scope, authorise
+from streamlift.api.door import service_of
 from streamlift.api.problems import Problem
-from streamlift.api.service import Service, service_of
 from streamlift.api.signalling import StreamName
 from streamlift.codec import encoded_bitrate_bps
+from streamlift.codec.still import picture_as_jpeg
 from streamlift.config import NAME_PATTERN
 from streamlift.frames import BackendInfo, Size, Stabilise
-from streamlift.media import picture_as_jpeg
 from streamlift.routing import Idle, Policy, StreamSnapshot, SwitchMode, View
+from streamlift.service import Service
 
 __all__ = ["backend_json", "control", "stream_json"]
 

@@ -11,9 +11,10 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
 from streamlift.api.auth import Scope, authorise
-from streamlift.api.service import Service, service_of
+from streamlift.api.door import service_of
 from streamlift.config import NAME_PATTERN
 from streamlift.routing import Event, EventLog
+from streamlift.service import Service
 
 __all__ = ["events"]
 

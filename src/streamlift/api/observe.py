@@ -19,10 +19,11 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from streamlift import __version__
-from streamlift.api.service import Service, service_of
+from streamlift.api.door import service_of
 from streamlift.frames import BackendState
-from streamlift.media import Role
+from streamlift.media.rtc.sdp import Role
 from streamlift.metrics import Histogram
+from streamlift.service import Service
 
 __all__ = ["observe"]
 

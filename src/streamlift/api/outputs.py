@@ -12,16 +12,17 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from streamlift.api.auth import Scope, authorise
-from streamlift.api.service import Service, service_of
+from streamlift.api.door import service_of
 from streamlift.api.signalling import StreamName, has_sound, ice_now
 from streamlift.api.sources import DiscreetRoute
 from streamlift.errors import NotReady, StreamError, StreamliftError
 from streamlift.frames import Codec
-from streamlift.media.audio import AudioFeed
-from streamlift.media.outputs import Output
-from streamlift.media.push import WhipPush
-from streamlift.media.record import Recorder
+from streamlift.media.files.record import Recorder
+from streamlift.media.remote.push import WhipPush
+from streamlift.media.rtc.audio import AudioFeed
 from streamlift.routing import Cursor, EventKind, StreamState, supervise
+from streamlift.service import Service
+from streamlift.service.outputs import Output
 
 __all__ = ["attend_outputs", "outputs"]
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from streamlift.api.auth import Scope, authorise
+from streamlift.api.door import service_of
 from streamlift.api.problems import Problem
-from streamlift.api.service import Service, service_of
 from streamlift.codec import THIN
 from streamlift.config import NAME_PATTERN, IceConfig
 from streamlift.errors import (
@@ -23,18 +23,12 @@ from streamlift.errors import (
     UnsupportedOffer,
 )
 from streamlift.frames import Codec
-from streamlift.media import (
-    Role,
-    Session,
-    WhepViewer,
-    WhipPublisher,
-    ice_link,
-    ice_servers,
-    read_fragment,
-    read_offer,
-)
-from streamlift.media.sdp import MAX_CANDIDATES
+from streamlift.media.incoming.whip_publisher import WhipPublisher
+from streamlift.media.outgoing.whep_viewer import WhepViewer
+from streamlift.media.rtc.sdp import MAX_CANDIDATES, Role, read_fragment, read_offer
+from streamlift.media.rtc.turn import ice_link, ice_servers
 from streamlift.routing import Cursor, View, supervise
+from streamlift.service import Service, Session
 
 __all__ = ["StreamName", "has_sound", "ice_now", "signalling"]
 

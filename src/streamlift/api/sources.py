@@ -15,15 +15,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from streamlift.api.auth import Scope, authorise
 from streamlift.api.control import stream_json
+from streamlift.api.door import service_of
 from streamlift.api.problems import Problem
-from streamlift.api.service import Service, service_of
 from streamlift.api.signalling import StreamName
 from streamlift.config import NAME_PATTERN
 from streamlift.errors import NotReady, StreamliftError
-from streamlift.media.pull import PullPublisher, PullState, Source
-from streamlift.media.pull_scope import ScopeSource
-from streamlift.media.pulls import Pulls
+from streamlift.media.remote.pull import PullPublisher, PullState, Source
+from streamlift.media.remote.pull_scope import ScopeSource
 from streamlift.routing import supervise
+from streamlift.service import Service
+from streamlift.service.pulls import Pulls
 
 __all__ = ["DiscreetRoute", "sources"]
 

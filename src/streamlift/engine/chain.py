@@ -12,9 +12,9 @@ from typing import Any
 
 from streamlift.clock import Clock
 from streamlift.engine.checks import check_output
+from streamlift.engine.ladder import Adjustable, Rung, take_rung
 from streamlift.engine.padding import crop_planes, pad_planes, padded_size
 from streamlift.engine.stabilise import Stabiliser
-from streamlift.engine.tiers import Adjustable, Rung, take_rung
 from streamlift.errors import UpscaleError
 from streamlift.frames import Frame, Planes, Size, Stabilise
 from streamlift.upscalers.base import Pixels, Upscaler, UpscaleSession

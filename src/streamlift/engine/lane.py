@@ -12,7 +12,7 @@ from streamlift.clock import Clock
 from streamlift.engine.chain import UpscaleChain, Upscaled
 from streamlift.engine.encode import EncodeThread, Picture
 from streamlift.engine.engine import Engine
-from streamlift.engine.tiers import Ladder, Rung
+from streamlift.engine.ladder import Ladder, Rung
 from streamlift.errors import StreamliftError, UpscaleError
 from streamlift.frames import (
     EncodedFrame,

@@ -14,14 +14,14 @@ from streamlift.routing.policy import (
 from streamlift.routing.ports import Backend, IngestCounts, Lane, Publisher
 from streamlift.routing.router import Router
 from streamlift.routing.settings import Idle, StreamSettings, View
-from streamlift.routing.snapshot import (
+from streamlift.routing.states import StreamState
+from streamlift.routing.status import (
     FrameCounts,
     LatencySnapshot,
     OutputSnapshot,
     PublisherSnapshot,
     StreamSnapshot,
 )
-from streamlift.routing.states import StreamState
 from streamlift.routing.stream import Slate, Stream
 from streamlift.routing.supervise import supervise
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from streamlift.metrics import Metrics
+from streamlift.routing.budgets import FaultKind
 from streamlift.routing.crossing import CrossingKind
 from streamlift.routing.events import EventKind
 from streamlift.routing.feed import Feed
-from streamlift.routing.health import FaultKind
 from streamlift.routing.viewport import Viewport
 
 __all__ = ["Crossing", "Reports"]

@@ -10,13 +10,13 @@ from streamlift.errors import NoCapacity, NotReady, StreamTaken, UnknownBackend,
 from streamlift.frames import BackendInfo, BackendState, Codec
 from streamlift.metrics import Metrics
 from streamlift.routing.broadcast import Cursor
+from streamlift.routing.budgets import ErrorBudget, info_within
 from streamlift.routing.crossing import SwitchMode
 from streamlift.routing.events import EventKind, EventLog
-from streamlift.routing.health import ErrorBudget, info_within
 from streamlift.routing.policy import Policy, choose
 from streamlift.routing.ports import Backend, Publisher
 from streamlift.routing.settings import StreamSettings, View
-from streamlift.routing.snapshot import StreamSnapshot
+from streamlift.routing.status import StreamSnapshot
 from streamlift.routing.stream import Slate, Stream
 from streamlift.routing.supervise import supervise
 

@@ -20,24 +20,24 @@ from streamlift.frames import (
     Stabilise,
 )
 from streamlift.metrics import Metrics
-from streamlift.routing.absence import Absence
 from streamlift.routing.autopilot import Autopilot
 from streamlift.routing.broadcast import Cursor
+from streamlift.routing.budgets import ErrorBudget, info_within
+from streamlift.routing.counts import Figures
 from streamlift.routing.crossing import SwitchMode
 from streamlift.routing.events import EventKind, EventLog
+from streamlift.routing.fanout import Outputs
 from streamlift.routing.feed import Feed
-from streamlift.routing.figures import Figures
-from streamlift.routing.health import ErrorBudget, info_within
 from streamlift.routing.keyframes import KeyframeRequests
-from streamlift.routing.outputs import Outputs
 from streamlift.routing.policy import Policy
 from streamlift.routing.ports import Backend, Lane, Publisher
+from streamlift.routing.presence import Absence
 from streamlift.routing.settings import Idle, StreamSettings, View
-from streamlift.routing.snapshot import StreamSnapshot
 from streamlift.routing.states import StateMachine, StreamEvent, StreamState
+from streamlift.routing.status import StreamSnapshot
 from streamlift.routing.supervise import supervise
 from streamlift.routing.switchboard import Switchboard
-from streamlift.routing.timeline import Timeline
+from streamlift.timeline import Timeline
 
 __all__ = ["Slate", "Stream"]
 

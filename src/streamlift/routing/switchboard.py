@@ -17,6 +17,7 @@ from streamlift.clock import Clock
 from streamlift.errors import NoCapacity
 from streamlift.frames import BackendState, EncodedFrame, Frame, Rendition
 from streamlift.metrics import Metrics
+from streamlift.routing.budgets import ErrorBudget, FaultKind, fault_kind, info_within
 from streamlift.routing.carry import carry
 from streamlift.routing.crossing import (
     CrossingFacts,
@@ -28,7 +29,6 @@ from streamlift.routing.crossing import (
 )
 from streamlift.routing.events import EventKind
 from streamlift.routing.feed import Feed
-from streamlift.routing.health import ErrorBudget, FaultKind, fault_kind, info_within
 from streamlift.routing.playout import Playout
 from streamlift.routing.ports import Backend, Lane
 from streamlift.routing.reports import Crossing, Reports

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from streamlift.errors import ConfigError, NotReady, WeightsError
 from streamlift.upscalers import create_upscaler
-from streamlift.upscalers.checkpoints import Checkpoint
 from streamlift.upscalers.flashvsr import loading
 from streamlift.upscalers.flashvsr.config import ModelConfig, VaeConfig, Version, tiny_random
 from streamlift.upscalers.flashvsr.decoder import TcDecoder
@@ -22,6 +21,7 @@ from streamlift.upscalers.flashvsr.loading import Files, create_flashvsr, identi
 from streamlift.upscalers.flashvsr.model import Model
 from streamlift.upscalers.flashvsr.published import PublishedDit, PublishedProjector
 from streamlift.upscalers.flashvsr.vae import WanVae
+from streamlift.upscalers.weights import Checkpoint
 
 CPU = torch.device("cpu")
 Table = tuple[Checkpoint, ...]

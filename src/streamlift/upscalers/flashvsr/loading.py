@@ -23,7 +23,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from streamlift.errors import ConfigError, NotReady, WeightsError
-from streamlift.upscalers.checkpoints import CHECKPOINTS, Checkpoint
 from streamlift.upscalers.flashvsr.config import (
     DecoderConfig,
     ModelConfig,
@@ -42,7 +41,13 @@ from streamlift.upscalers.flashvsr.published import (
 from streamlift.upscalers.flashvsr.settings import settings_from
 from streamlift.upscalers.flashvsr.upscaler import FlashVsr, dtype_for
 from streamlift.upscalers.flashvsr.vae import WanVae
-from streamlift.upscalers.weights import WeightStore, load_checkpoint, load_state_dict
+from streamlift.upscalers.weights import (
+    CHECKPOINTS,
+    Checkpoint,
+    WeightStore,
+    load_checkpoint,
+    load_state_dict,
+)
 
 __all__ = ["Files", "create_flashvsr", "identify", "load_model"]
 

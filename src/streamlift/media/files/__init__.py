@@ -1,0 +1,1 @@
+"""Video files, recordings, and the pictures that we make ourselves."""

@@ -1,0 +1,205 @@
+"""Recordings: the encoded stream into fragmented MP4 (VP8: WebM), never encoded again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import OutputContainer
+from av.stream import Stream as ContainerStream
+
+from streamlift.clock import VIDEO_CLOCK_HZ
+from streamlift.config import check_name
+from streamlift.errors import ConfigError, MediaError
+from streamlift.frames import Codec, EncodedFrame, Size
+from streamlift.media.outgoing.media_out import Frames
+from streamlift.tasks import to_its_end
+
+__all__ = ["Recorder", "recording_directory"]
+
+logger = logging.getLogger(__name__)
+
+_TIME_BASE = Fraction(1, VIDEO_CLOCK_HZ)
+_BATCH = 25
+_FORMATS = {
+    # A fragment a second, whatever the keyframes do: there may be none for hours. The header is
+    # written with the first fragment, when the parameter sets are known.
+    Codec.H264: (
+        "mp4",
+        {
+            "movflags": "delay_moov+default_base_moof",
+            "frag_duration": "1000000",
+            "flush_packets": "1",
+        },
+    ),
+    Codec.VP8: ("webm", {"live": "1", "cluster_time_limit": "1000", "flush_packets": "1"}),
+}
+
+
+class Recorder:
+    """Records one stream until it ends; a new file whenever size or codec changes.
+
+    Files are `STREAM-20261123T020000Z.mp4` in `directory`, `-2` and so on appended where that is
+    taken. A file that is broken off can be played up to its last whole fragment.
+    """
+
+    def __init__(
+        self, stream: str, directory: Path, *, wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        # The name becomes part of a path; raises ConfigError for anything but letters and digits.
+        self.stream = check_name("stream", stream)
+        self.paths: list[Path] = []
+        self.bytes_written = 0
+        self._directory = directory
+        self._wall_clock = wall_clock
+        self._file: _RecordingFile | None = None
+
+    async def run(self, watch: Callable[[], AbstractContextManager[Frames]]) -> None:
+        """Returns when the stream ends. Raises MediaError when a file cannot be written."""
+        batch: list[EncodedFrame] = []
+        try:
+            with watch() as frames:
+                async for frame in frames:
+                    batch.append(frame)
+                    if len(batch) >= _BATCH or not self.paths:
+                        await self._write(batch)
+                        batch = []
+            await self._write(batch)
+        finally:
+            await to_its_end(asyncio.to_thread(self._close))
+
+    async def _write(self, batch: list[EncodedFrame]) -> None:
+        try:
+            # A thread cannot be cancelled: the file would be closed while it still writes.
+            await to_its_end(asyncio.to_thread(self._write_now, batch))
+        except OSError as error:
+            raise MediaError(
+                f"recording of stream {self.stream} stopped: {error.strerror}",
+                found=str(self._directory),
+                expected="room and permission to write",
+            ) from error
+
+    def _write_now(self, batch: list[EncodedFrame]) -> None:
+        for frame in batch:
+            if self._file is None or not self._file.fits(frame):
+                if not frame.keyframe:
+                    continue  # a file begins with a picture that stands alone
+                self._close()
+                self._file = self._create(frame)
+            self._file.write(frame)
+            self.bytes_written += len(frame.data)
+
+    def _create(self, frame: EncodedFrame) -> _RecordingFile:
+        extension, _ = _FORMATS[frame.rendition.codec]
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._wall_clock()))
+        for number in range(1, 1000):
+            suffix = "" if number == 1 else f"-{number}"
+            path = self._directory / f"{self.stream}-{stamp}{suffix}.{extension}"
+            try:
+                file = _RecordingFile(path, frame)
+            except FileExistsError:
+                continue
+            logger.info("stream %s: recording to %s", self.stream, path)
+            self.paths.append(path)
+            return file
+        raise OSError(None, f"too many recordings of {self.stream} in one second")
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+
+def recording_directory(text: str) -> Path:
+    """The directory, made if need be. Raises ConfigError when it cannot be written to."""
+    directory = Path(text)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot record to {text}: {error.strerror}", found=text) from error
+    if not os.access(directory, os.W_OK):
+        raise ConfigError(f"cannot record to {text}: no permission to write", found=text)
+    return directory
+
+
+class _RecordingFile:
+    """One container; its bytes go to disk fragment by fragment, whole or not at all."""
+
+    def __init__(self, path: Path, first: EncodedFrame) -> None:
+        self._codec = first.rendition.codec
+        self._size: Size = first.size
+        self._first_pts = first.pts
+        self._disk = _WholeWrites(path)
+        name, options = _FORMATS[self._codec]
+        self._container: OutputContainer = av.open(self._disk, "w", format=name, options=options)
+        self._track: ContainerStream = self._container.add_mux_stream(
+            str(self._codec),
+            width=first.size.width,
+            height=first.size.height,
+            time_base=_TIME_BASE,
+        )
+
+    def fits(self, frame: EncodedFrame) -> bool:
+        return (frame.rendition.codec, frame.size) == (self._codec, self._size)
+
+    def write(self, frame: EncodedFrame) -> None:
+        packet = av.Packet(frame.data)
+        packet.pts = packet.dts = frame.pts - self._first_pts
+        packet.time_base = _TIME_BASE
+        packet.is_keyframe = frame.keyframe
+        packet.stream = self._track
+        self._container.mux(packet)
+        self._disk.commit()
+
+    def close(self) -> None:
+        try:
+            self._container.close()
+            self._disk.commit()
+        except OSError as error:
+            logger.warning("the last second of a recording is lost: %s", error.strerror)
+        finally:
+            self._disk.shut()
+
+
+class _WholeWrites:
+    """A file object for the muxer: what it writes between two commits goes to disk together.
+
+    On a full disk the file is cut back to the last commit, so that it stays playable.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # Never through a link that somebody else put there.
+        self._descriptor = os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o640
+        )
+        self._waiting = bytearray()
+        self._size = 0
+        self._full = False
+
+    def write(self, data: bytes) -> int:
+        self._waiting += data
+        return len(data)
+
+    def commit(self) -> None:
+        if not self._waiting or self._full:
+            return
+        data, self._waiting = bytes(self._waiting), bytearray()
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(self._descriptor, data[written:])
+        except OSError:
+            self._full = True
+            os.ftruncate(self._descriptor, self._size)
+            raise
+        self._size += len(data)
+
+    def shut(self) -> None:
+        os.close(self._descriptor)

@@ -1,0 +1,1 @@
+"""What publishers send: packets to pictures to frames."""

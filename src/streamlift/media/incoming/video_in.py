@@ -1,0 +1,219 @@
+"""Receiving one video: packets to pictures to frames, with the feedback its sender needs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any
+
+from streamlift.clock import Clock
+from streamlift.codec import is_keyframe
+from streamlift.codec.decoder import CodedPicture, DecodeThread
+from streamlift.frames import Codec, CodedVideo, Frame, IngestCounts
+from streamlift.media.incoming.assembler import AssembledPicture, PictureAssembler, VideoPacket
+from streamlift.media.incoming.nack import NackSchedule
+from streamlift.media.rtc.connection import ReceiverTap
+from streamlift.media.rtc.transport_cc import TransportFeedback
+from streamlift.metrics import Metrics
+
+__all__ = ["VideoReceiver"]
+
+logger = logging.getLogger(__name__)
+
+_TICK_S = 0.025
+_FEEDBACK_EVERY_S = 0.05
+_PLI_EVERY_S = 0.5
+_QUEUED = 32
+
+
+class VideoReceiver:
+    """An async iterator of Frame over one receiver; ends at `end()`.
+
+    Everything that arrives is taken at once; what is not fetched in time is dropped, oldest
+    first, and counted. `run_feedback` belongs in a task beside it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        receiver: Any,
+        *,
+        max_side: int,
+        clock: Clock,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.name = name
+        self.codec: Codec | None = None
+        self.first_media = asyncio.Event()
+        """Set when the first complete picture has arrived."""
+        self.media_bytes = 0
+        self._clock = clock
+        self._metrics = metrics or Metrics()
+        self._tap = ReceiverTap(receiver, self._take_packet)
+        self._tap.transport_sequence = self._note_arrival
+        self._feedback = TransportFeedback(self._tap.rtcp_ssrc)
+        self._loop = asyncio.get_running_loop()
+        self._assembler = PictureAssembler()
+        self._nack = NackSchedule()
+        self._hole = asyncio.Event()
+        self._holes_seen = 0
+        self._decode = DecodeThread(
+            name,
+            max_side=max_side,
+            clock=clock,
+            deliver=lambda frame: self._post(self._deliver, frame),
+            refuse=lambda reason, detail: self._post(self._refuse, reason, detail),
+            done=lambda: self._post(self._finish),
+        )
+        self._ssrc = 0
+        self._frames: deque[Frame] = deque()
+        self._arrived = asyncio.Event()
+        self._ending = False
+        self._ended = False
+        self._received = 0
+        self._decoded = 0
+        self._dropped: Counter[str] = Counter()
+        self._need_keyframe = True
+        self._pli_wanted = False
+        self._pli_sent_s = -_PLI_EVERY_S
+        self._first_packet_s: float | None = None
+        self._logged_s = 0.0
+
+    @property
+    def counts(self) -> IngestCounts:
+        return IngestCounts(self._received, self._decoded, dict(self._dropped))
+
+    async def __aiter__(self) -> AsyncIterator[Frame]:
+        while True:
+            while self._frames:
+                yield self._frames.popleft()
+            if self._ended:
+                return
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def request_keyframe(self) -> None:
+        """Ask the sender for a keyframe; at most one request in half a second goes out."""
+        self._pli_wanted = True
+
+    def end(self) -> None:
+        """End the iteration and the decode thread, after what has arrived; never waits."""
+        if not self._ending:
+            self._ending = True
+            self._decode.stop()
+
+    async def packets_lost(self) -> int:
+        return await self._tap.packets_lost()
+
+    async def run_feedback(self) -> None:
+        """Repeat NACKs, send merged PLIs and transport-cc reports."""
+        reported_s = self._clock.now_s()
+        while True:
+            await self._wait_for_hole(_TICK_S)
+            if self._first_packet_s is None:
+                continue
+            now_s = self._clock.now_s()
+            if lost := self._nack.due(self._assembler.missing(), now_s):
+                self._metrics.count("nack_total", direction="sent")
+                await self._tap.send_nack(self._ssrc, lost)
+            if self._need_keyframe and now_s - self._first_packet_s > _PLI_EVERY_S:
+                self._pli_wanted = True
+            if self._pli_wanted and now_s - self._pli_sent_s >= _PLI_EVERY_S:
+                self._pli_wanted = False
+                self._pli_sent_s = now_s
+                self._metrics.count("pli_total", direction="sent")
+                await self._tap.send_pli(self._ssrc)
+            if now_s - reported_s >= _FEEDBACK_EVERY_S:
+                reported_s = now_s
+                report = self._feedback.report(self._ssrc)
+                if report is not None:
+                    await self._tap.send_rtcp(report)
+
+    async def _wait_for_hole(self, timeout_s: float) -> None:
+        """Return when a packet is found missing, and after `timeout_s` anyway."""
+        self._hole.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._hole.wait()
+
+    def _note_arrival(self, transport_sequence: int) -> None:
+        self._feedback.add(transport_sequence, self._clock.now_s())
+
+    def _take_packet(self, packet: VideoPacket) -> None:
+        if self._ending:
+            return
+        now_s = self._clock.now_s()
+        self._ssrc = packet.ssrc
+        self.media_bytes += len(packet._data)
+        if self._first_packet_s is None:
+            self._first_packet_s = now_s
+        self._nack.arrived(packet.sequence_number, now_s)
+        assembly = self._assembler.add(packet, now_s)
+        if self._assembler.holes > self._holes_seen:
+            self._hole.set()
+        self._holes_seen = self._assembler.holes
+        if assembly.gave_up:
+            self._count_drop("packet_loss", "gave up on lost packets")
+        for picture in assembly.pictures:
+            self._take_picture(picture, now_s)
+
+    def _take_picture(self, picture: AssembledPicture, now_s: float) -> None:
+        codec = self._tap.codec_of(picture.payload_type)
+        if codec is None:
+            return
+        self.codec = codec
+        self._received += 1
+        self.first_media.set()
+        keyframe = is_keyframe(codec, picture.data)
+        if picture.after_loss:
+            # Predicted from what never came: it would show damage until the next keyframe.
+            self._need_keyframe = True
+            self.request_keyframe()
+        if self._need_keyframe and not keyframe:
+            self._count_drop("no_keyframe", "waiting for a keyframe")
+            return
+        self._need_keyframe = False
+        coded = CodedVideo(codec, picture.data, keyframe)
+        if not self._decode.offer(CodedPicture(picture.pts, coded, now_s)):
+            self._need_keyframe = True
+            self._count_drop("decode_busy", "the decoder does not keep up")
+
+    # ---- back from the decode thread ----
+
+    def _post(self, call: Callable[..., None], *args: object) -> None:
+        # After the loop is gone there is nobody to tell; it may go between a look and the call.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call, *args)
+
+    def _deliver(self, frame: Frame) -> None:
+        self._decoded += 1
+        if len(self._frames) >= _QUEUED:
+            self._frames.popleft()
+            self._count_drop("stale", "the stream does not keep up")
+        self._frames.append(frame)
+        self._arrived.set()
+
+    def _finish(self) -> None:
+        self._ended = True
+        self._arrived.set()
+
+    def _refuse(self, reason: str, detail: str) -> None:
+        self._count_drop(reason, detail)
+        if reason == "decode_error":
+            self.request_keyframe()
+
+    def _count_drop(self, reason: str, detail: str) -> None:
+        self._dropped[reason] += 1
+        now_s = self._clock.now_s()
+        if now_s - self._logged_s >= 1.0:
+            self._logged_s = now_s
+            logger.warning(
+                "%s: dropped %s (%s), %d in all",
+                self.name,
+                reason,
+                detail,
+                self._dropped[reason],
+            )

@@ -1,0 +1,1 @@
+"""What viewers get: encoded frames, packetized once for all."""

@@ -1,0 +1,1 @@
+"""Other people's servers: pulled from, pushed to, and checked before either."""

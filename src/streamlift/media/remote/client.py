@@ -1,0 +1,179 @@
+"""Our own WHIP publisher and WHEP viewer, as the command line and the demo use them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiortc.mediastreams import MediaStreamError
+
+from streamlift.clock import Clock
+from streamlift.codec import H264Encoder
+from streamlift.config import IceConfig
+from streamlift.errors import MediaError
+from streamlift.frames import Codec, EncodedFrame, Planes, Rendition, Size
+from streamlift.media.incoming.video_in import VideoReceiver
+from streamlift.media.outgoing.whep_viewer import Packetized, Packetizer
+from streamlift.media.remote.http import Signalling
+from streamlift.media.rtc.connection import PayloadTrack, Peer, SenderTap
+from streamlift.tasks import to_its_end
+
+__all__ = ["TimedPicture", "WhipClient", "watch_whep"]
+
+logger = logging.getLogger(__name__)
+
+CONNECT_S = 10.0
+VIEW_MAX_SIDE = 5120
+_QUEUED = 64
+_KEYFRAME_EVERY_S = 2.0
+
+TimedPicture = tuple[int, Planes]
+"""pts at 90 kHz and the picture."""
+
+
+class WhipClient:
+    """Publishes pictures: encodes them as they come and answers keyframe requests.
+
+    It also sends a keyframe every two seconds, so that relays that cannot ask can join.
+    """
+
+    def __init__(self, size: Size, fps: float, bitrate_bps: int, *, clock: Clock) -> None:
+        self._size = size
+        self._fps = fps
+        self._clock = clock
+        self._rendition = Rendition(Codec.H264, bitrate_bps, "Baseline")
+        self._packetizer = Packetizer()
+        self._ready: deque[Packetized] = deque()
+        self._arrived = asyncio.Event()
+        self._keyframe_wanted = False
+        self._ended = False
+        self.sent = 0
+
+    async def run(
+        self,
+        url: str,
+        token: str | None,
+        pictures: AsyncIterator[TimedPicture],
+        *,
+        on_live: Callable[[], None],
+    ) -> str:
+        """Publish until the pictures end or the server hangs up; returns why it ended.
+
+        Raises what `Signalling.post` raises, MediaError when no connection came about, and
+        whatever the pictures or their encoder raise.
+        """
+        peer = Peer(IceConfig())
+        self._ended = False  # of an attempt before
+        self._ready.clear()
+        try:
+            track = PayloadTrack("video", self._next)
+            transceiver = peer.add("video", "sendonly", track)
+            peer.prefer(transceiver, [Codec.H264])
+            SenderTap(transceiver.sender, self._want_keyframe)
+            async with Signalling(url, token) as signalling:
+                await peer.accept(await signalling.post(await peer.offer()))
+                await _connect(peer, url)
+                on_live()
+                return await self._send(peer, pictures)
+        finally:
+            self._ended = True
+            self._arrived.set()
+            await peer.close()
+
+    async def _send(self, peer: Peer, pictures: AsyncIterator[TimedPicture]) -> str:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                gone = tasks.create_task(peer.wait_gone())
+                feed = tasks.create_task(self._feed(pictures))
+                await asyncio.wait((gone, feed), return_when=asyncio.FIRST_COMPLETED)
+                reason = "the source ended" if feed.done() else "the server ended the session"
+                gone.cancel()
+                feed.cancel()
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None  # the one of `feed`: what the caller can act on
+        return reason
+
+    async def _feed(self, pictures: AsyncIterator[TimedPicture]) -> None:
+        encoder = H264Encoder(
+            self._size, self._fps, self._rendition.bitrate_bps, profile="Baseline"
+        )
+        last_key_pts: int | None = None
+        try:
+            async for pts, planes in pictures:
+                due = last_key_pts is None or pts - last_key_pts >= _KEYFRAME_EVERY_S * 90_000
+                wanted, self._keyframe_wanted = self._keyframe_wanted or due, False
+                # A thread cannot be cancelled: the encoder would be closed while it still works.
+                data, keyframe = await to_its_end(
+                    asyncio.to_thread(encoder.encode, planes, pts, keyframe=wanted)
+                )
+                if keyframe:
+                    last_key_pts = pts
+                frame = EncodedFrame(
+                    pts, self._size, self._rendition, keyframe, data, self._clock.now_s()
+                )
+                if len(self._ready) >= _QUEUED:
+                    self._ready.popleft()
+                self._ready.append(self._packetizer.packetize(frame))
+                self._arrived.set()
+        finally:
+            encoder.close()
+
+    async def _next(self) -> Packetized:
+        while not self._ready:
+            if self._ended:
+                raise MediaStreamError
+            self._arrived.clear()
+            await self._arrived.wait()
+        self.sent += 1
+        return self._ready.popleft()
+
+    def _want_keyframe(self) -> None:
+        self._keyframe_wanted = True
+
+
+@asynccontextmanager
+async def watch_whep(
+    url: str, token: str | None, *, clock: Clock
+) -> AsyncIterator[tuple[VideoReceiver, asyncio.Task[None]]]:
+    """Watch a WHEP address: yields the receiver, and a task that ends when the server hangs up.
+
+    Raises what `Signalling.post` raises, or MediaError when no connection came about.
+    """
+    peer = Peer(IceConfig())
+    transceiver = peer.add("video", "recvonly")
+    peer.prefer(transceiver, [Codec.H264, Codec.VP8])
+    video = VideoReceiver("viewer", transceiver.receiver, max_side=VIEW_MAX_SIDE, clock=clock)
+    try:
+        async with Signalling(url, token) as signalling:
+            await peer.accept(await signalling.post(await peer.offer()))
+            await _connect(peer, url)
+            async with asyncio.TaskGroup() as tasks:
+                feedback = tasks.create_task(video.run_feedback())
+                gone = tasks.create_task(_end_with(peer, video))
+                yield video, gone
+                feedback.cancel()
+                gone.cancel()
+    finally:
+        video.end()
+        await peer.close()
+
+
+async def _end_with(peer: Peer, video: VideoReceiver) -> None:
+    await peer.wait_gone()
+    video.end()
+
+
+async def _connect(peer: Peer, url: str) -> None:
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            connected = await peer.wait_connected()
+    except TimeoutError:
+        connected = False
+    if not connected:
+        raise MediaError(
+            f"{url} answered, but no media connection came about within {CONNECT_S:g} s; "
+            "is UDP blocked?"
+        )

@@ -1,0 +1,402 @@
+"""A publisher that fetches its pictures itself: it connects, and connects again, for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Protocol
+
+from streamlift.clock import VIDEO_CLOCK_HZ, Clock
+from streamlift.config import IceConfig
+from streamlift.errors import ConfigError, MediaError, StreamliftError
+from streamlift.frames import Codec, CodedAudio, Frame, IngestCounts
+from streamlift.media.incoming.assembler import VideoPacket
+from streamlift.media.incoming.video_in import VideoReceiver
+from streamlift.media.rtc.connection import Peer, ReceiverTap
+from streamlift.media.rtc.sdp import MAX_CANDIDATES
+
+__all__ = [
+    "PullPublisher",
+    "PullState",
+    "PullStatus",
+    "Pulled",
+    "Retries",
+    "Source",
+    "SourceBusy",
+    "SourceLost",
+    "SourceRefused",
+    "usable_answer",
+]
+
+logger = logging.getLogger(__name__)
+
+CONNECT_S = 10.0
+PATIENCE_S = 30.0
+LONGEST_WAIT_S = 30.0
+MAX_JUMP_S = 1.0
+_QUEUED = 32
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class SourceBusy(StreamliftError):
+    """The source has nothing to show, or no room, at the moment; ask again in `retry_s`."""
+
+    def __init__(self, message: str, *, retry_s: float) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
+
+
+class SourceLost(StreamliftError):
+    """A connection came about, but it gives no pictures (any more)."""
+
+
+class SourceRefused(StreamliftError):
+    """The source will not have us; asking again is of no use."""
+
+
+class PullState(StrEnum):
+    """connecting: trying often. waiting: trying now and then. failed: given up, see the reason."""
+
+    CONNECTING = "connecting"
+    LIVE = "live"
+    WAITING = "waiting"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class PullStatus:
+    """What the API tells of a pull."""
+
+    state: PullState
+    reason: str
+    connections: int
+    jumps: int
+
+
+class Source(Protocol):
+    """Something to pull from."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def first_frame_s(self) -> float:
+        """How long after connecting the first picture may take."""
+        ...
+
+    @property
+    def stall_s(self) -> float:
+        """How long a connection without pictures is kept."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """What may be shown to anybody who may control the service: no secrets."""
+        ...
+
+    def open(self) -> AbstractAsyncContextManager[Pulled]:
+        """One connection, media flowing. Raises SourceBusy, SourceRefused or StreamliftError."""
+        ...
+
+
+class Pulled:
+    """One WebRTC connection that receives; the source does the signalling."""
+
+    def __init__(
+        self,
+        name: str,
+        ice: IceConfig,
+        *,
+        codecs: tuple[Codec, ...],
+        audio: bool,
+        max_side: int,
+        clock: Clock,
+    ) -> None:
+        self.peer = Peer(ice)
+        transceiver = self.peer.add("video", "recvonly")
+        self.peer.prefer(transceiver, codecs)
+        self.video = VideoReceiver(name, transceiver.receiver, max_side=max_side, clock=clock)
+        if audio:
+            ReceiverTap(self.peer.add("audio", "recvonly").receiver, _drain)
+
+    async def accept(self, answer: str) -> None:
+        """Take the answer, less candidates that a stranger must not have us use.
+
+        Raises MalformedSdp when it cannot be read.
+        """
+        await self.peer.accept(usable_answer(answer))
+
+    async def connected(self) -> None:
+        """Wait until media can flow. Raises MediaError."""
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                connected = await self.peer.wait_connected()
+        except TimeoutError:
+            connected = False
+        if not connected:
+            raise MediaError(
+                f"the source answered, but no media connection came about within {CONNECT_S:g} s; "
+                "is UDP blocked?"
+            )
+
+    async def aclose(self) -> None:
+        self.video.end()
+        await self.peer.close()
+
+
+class Retries:
+    """When to try again. Pure.
+
+    A busy source is asked as often as it says for 30 s; after that, and after anything else, the
+    waits are 1, 2, 4 ... 30 s. A connection that gave pictures begins all this anew.
+    """
+
+    def __init__(self) -> None:
+        self._busy_since_s: float | None = None
+        self._wait_s = 1.0
+
+    def worked(self) -> None:
+        self._busy_since_s = None
+        self._wait_s = 1.0
+
+    def failed(self, error: StreamliftError, now_s: float) -> tuple[PullState, float]:
+        """The state to show, and how long to wait before the next try."""
+        if isinstance(error, SourceBusy):
+            if self._busy_since_s is None:
+                self._busy_since_s = now_s
+            if now_s - self._busy_since_s < PATIENCE_S:
+                return PullState.CONNECTING, error.retry_s
+        else:
+            self._busy_since_s = None
+        wait_s, self._wait_s = self._wait_s, min(2 * self._wait_s, LONGEST_WAIT_S)
+        return PullState.WAITING, wait_s
+
+
+class PullPublisher:
+    """Fits `routing.ports.Publisher`; `run()` belongs in a task beside the stream."""
+
+    def __init__(
+        self, stream: str, source: Source, *, clock: Clock, sleep: Sleep = asyncio.sleep
+    ) -> None:
+        self.stream = stream
+        self.source = source
+        self.seated = asyncio.Event()
+        """Set when the stream has begun to take frames."""
+        self._clock = clock
+        self._sleep = sleep
+        self._retries = Retries()
+        self._state, self._reason = PullState.CONNECTING, ""
+        self._connections = 0
+        self._line = _Line()
+        self._current: Pulled | None = None
+        self._past = IngestCounts()
+        self._frames: deque[Frame] = deque()
+        self._stale = 0
+        self._arrived = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    # ---- routing.ports.Publisher ----
+
+    @property
+    def audio(self) -> AsyncIterator[CodedAudio] | None:
+        return None
+
+    @property
+    def counts(self) -> IngestCounts:
+        counts = self._past
+        if self._current is not None:
+            counts = _sum(counts, self._current.video.counts)
+        return _sum(counts, IngestCounts(dropped={"stale": self._stale} if self._stale else {}))
+
+    async def __aiter__(self) -> AsyncIterator[Frame]:
+        self.seated.set()
+        while True:
+            while self._frames:
+                yield self._frames.popleft()
+            if self._ended.is_set():
+                return
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def request_keyframe(self) -> None:
+        if self._current is not None:
+            self._current.video.request_keyframe()
+
+    async def aclose(self, reason: str) -> None:
+        if not self._ended.is_set():
+            self._set(PullState.CLOSED, reason)
+        self._end()
+
+    def fail(self, reason: str) -> None:
+        """The stream cannot take it; the reason stays to be read."""
+        self._set(PullState.FAILED, reason)
+        self._end()
+
+    # ---- the pull ----
+
+    @property
+    def status(self) -> PullStatus:
+        return PullStatus(self._state, self._reason, self._connections, self._line.jumps)
+
+    async def run(self) -> None:
+        """Pull until `aclose`, or until the source refuses for good."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                pulling = tasks.create_task(self._pull())
+                await self._ended.wait()
+                pulling.cancel()
+        finally:
+            self._end()
+
+    async def _pull(self) -> None:
+        while not self._ended.is_set():
+            try:
+                await self._connect_once()
+            except (SourceRefused, ConfigError) as error:
+                self._set(PullState.FAILED, str(error))
+                self._end()
+                return
+            except StreamliftError as error:
+                state, wait_s = self._retries.failed(error, self._clock.now_s())
+                self._set(state, str(error))
+                await self._sleep(wait_s)
+            except Exception:
+                # Broad on purpose: whatever one connection may raise, the next one may do better.
+                logger.exception("stream %s: %s source failed", self.stream, self.source.kind)
+                self._set(PullState.WAITING, "an error in this service; its log has the details")
+                await self._sleep(LONGEST_WAIT_S)
+
+    async def _connect_once(self) -> None:
+        """One connection from start to end; always ends with an error that says why."""
+        async with self.source.open() as pulled:
+            self._connections += 1
+            self._current = pulled
+            self._line.restart()
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    helpers = (
+                        tasks.create_task(pulled.video.run_feedback()),
+                        tasks.create_task(_end_with(pulled)),
+                    )
+                    reason = await self._relay(pulled.video)
+                    for helper in helpers:
+                        helper.cancel()
+            finally:
+                self._current = None
+                self._past = _sum(self._past, pulled.video.counts)
+        raise SourceLost(reason)
+
+    async def _relay(self, video: VideoReceiver) -> str:
+        """Pass pictures on until there are none any more; returns why."""
+        limit_s = self.source.first_frame_s
+        frames = aiter(video)
+        while True:
+            try:
+                async with asyncio.timeout(limit_s):
+                    frame = await anext(frames)
+            except StopAsyncIteration:
+                return "the source ended the connection"
+            except TimeoutError:
+                return f"no picture for {limit_s:g} s"
+            limit_s = self.source.stall_s
+            if self._state is not PullState.LIVE:
+                self._retries.worked()
+                self._set(PullState.LIVE, "")
+            self._put(replace(frame, pts=self._line.place(frame.pts, frame.arrived_s)))
+
+    def _put(self, frame: Frame) -> None:
+        if len(self._frames) >= _QUEUED:
+            self._frames.popleft()
+            self._stale += 1
+        self._frames.append(frame)
+        self._arrived.set()
+
+    def _set(self, state: PullState, reason: str) -> None:
+        if (state, reason) != (self._state, self._reason):
+            level = logging.INFO if state in (PullState.LIVE, PullState.CLOSED) else logging.WARNING
+            logger.log(
+                level, "stream %s: %s source %s %s", self.stream, self.source.kind, state, reason
+            )
+        self._state, self._reason = state, reason
+
+    def _end(self) -> None:
+        self._ended.set()
+        self._arrived.set()
+
+
+def usable_answer(answer: str) -> str:
+    """One CRLF a line; of the candidates the first 64 that are UDP to a literal address.
+
+    Names in candidates would be looked up, and each candidate gets packets from here.
+    """
+    candidates, kept = 0, []
+    for line in answer.replace("\r\n", "\n").strip().split("\n"):
+        if line.startswith("a=candidate:"):
+            if candidates == MAX_CANDIDATES or not _is_usable(line.split()):
+                continue
+            candidates += 1
+        kept.append(line)
+    return "\r\n".join(kept) + "\r\n"
+
+
+def _is_usable(candidate: list[str]) -> bool:
+    if len(candidate) < 8 or candidate[2].lower() != "udp" or not candidate[5].isdigit():
+        return False
+    try:
+        address = ipaddress.ip_address(candidate[4])
+    except ValueError:
+        return False
+    return not (address.is_multicast or address.is_unspecified)
+
+
+class _Line:
+    """One rising line of pts over all connections; a jump of over a second is a new beginning."""
+
+    def __init__(self) -> None:
+        self.jumps = 0
+        self._offset: int | None = None
+        self._last: int | None = None
+        self._arrived_s = 0.0
+
+    def restart(self) -> None:
+        """The next frame comes from another clock."""
+        self._offset = None
+
+    def place(self, pts: int, arrived_s: float) -> int:
+        """pts at 90 kHz; always greater than the one before."""
+        if self._offset is None:
+            self._offset = self._now(arrived_s) - pts
+        elif self._last is not None:
+            step_s = (pts + self._offset - self._last) / VIDEO_CLOCK_HZ
+            if step_s <= 0 or step_s - (arrived_s - self._arrived_s) > MAX_JUMP_S:
+                self.jumps += 1
+                self._offset = self._now(arrived_s) - pts
+        self._last, self._arrived_s = pts + self._offset, arrived_s
+        return self._last
+
+    def _now(self, arrived_s: float) -> int:
+        if self._last is None:
+            return 0
+        return self._last + max(1, round((arrived_s - self._arrived_s) * VIDEO_CLOCK_HZ))
+
+
+async def _end_with(pulled: Pulled) -> None:
+    await pulled.peer.wait_gone()
+    pulled.video.end()
+
+
+def _sum(one: IngestCounts, other: IngestCounts) -> IngestCounts:
+    dropped = Counter(one.dropped)
+    dropped.update(other.dropped)
+    return IngestCounts(one.received + other.received, one.decoded + other.decoded, dict(dropped))
+
+
+def _drain(packet: VideoPacket) -> None:
+    """Audio is read, so that nothing piles up, but not used."""

@@ -1,0 +1,1 @@
+"""WebRTC itself: connections, SDP, ICE; alone in touching aiortc's private parts."""

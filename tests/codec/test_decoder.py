@@ -1,0 +1,161 @@
+"""The decode thread under good, damaged and forged input; it must outlive all of it."""
+
+from __future__ import annotations
+
+import random
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.clips import SMALL, TICKS, coded_clip, picture
+
+from streamlift.clock import MonotonicClock
+from streamlift.codec import is_keyframe, nal_types
+from streamlift.codec.decoder import CodedPicture, DecodeThread
+from streamlift.frames import Codec, CodedVideo, Frame, Size
+
+CODECS = pytest.mark.parametrize("codec", list(Codec))
+
+
+@dataclass
+class Decoded:
+    """What a decode thread said until it ended."""
+
+    frames: list[Frame] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+
+def decode(units: list[bytes], codec: Codec, *, max_side: int = 1280) -> Decoded:
+    result, done = Decoded(), threading.Event()
+    thread = DecodeThread(
+        "test",
+        max_side=max_side,
+        clock=MonotonicClock(),
+        deliver=result.frames.append,
+        refuse=lambda reason, _: result.refused.append(reason),
+        done=done.set,
+    )
+    for number, unit in enumerate(units):
+        coded = CodedVideo(codec, unit, is_keyframe(codec, unit))
+        assert thread.offer(CodedPicture(number * TICKS, coded, 0.0))
+    thread.stop()
+    assert done.wait(20), "the decode thread did not end"
+    return result
+
+
+@CODECS
+def test_every_picture_comes_out_in_order_with_its_own_time(codec: Codec) -> None:
+    result = decode(list(coded_clip(frames=12, codec=codec).units), codec)
+    assert [f.pts for f in result.frames] == [n * TICKS for n in range(12)]
+    assert {f.size for f in result.frames} == {SMALL}
+    assert result.refused == []
+
+
+def test_the_planes_are_the_published_picture() -> None:
+    result = decode(list(coded_clip(frames=2).units), Codec.H264)
+    wanted = picture(SMALL, 1).y.astype(int)
+    assert np.abs(result.frames[1].planes.y.astype(int) - wanted).mean() < 6
+
+
+def test_a_frame_carries_its_access_unit() -> None:
+    units = list(coded_clip(frames=2).units)
+    result = decode(units, Codec.H264)
+    assert [f.coded and f.coded.data for f in result.frames] == units
+
+
+@CODECS
+def test_garbage_is_refused_and_the_next_keyframe_decodes(codec: Codec) -> None:
+    units = list(coded_clip(frames=6, codec=codec).units)
+    noise = random.Random(3).randbytes(3000)
+    result = decode([units[0], noise, b"\0", *units], codec)
+    assert [f.coded and f.coded.data for f in result.frames][-6:] == units
+    assert result.refused
+
+
+@pytest.mark.parametrize("healing", [1, 2])
+def test_after_a_keyframe_lost_all_but_its_parameter_sets_no_picture_comes_late(
+    healing: int,
+) -> None:
+    units = list(coded_clip(frames=6).units)
+    without_picture = units[0][: units[0].index(b"\0\0\1\x65")]
+    assert nal_types(without_picture)[:2] == [7, 8]
+    result = decode([without_picture, *units[1:], *units * healing], Codec.H264)
+    assert [f.coded and f.coded.data for f in result.frames] == units * healing
+    assert [f.pts for f in result.frames] == [n * TICKS for n in range(6, 6 + 6 * healing)]
+
+
+def test_a_change_of_codec_and_of_size_is_followed() -> None:
+    big = coded_clip(Size(320, 256), frames=2)
+    small = coded_clip(frames=2)
+    result = decode([*small.units, *big.units, *small.units], Codec.H264)
+    assert [str(f.size) for f in result.frames] == ["256x256"] * 2 + ["320x256"] * 2 + [
+        "256x256"
+    ] * 2
+
+
+@pytest.mark.parametrize("size", [Size(640, 480), Size(66, 640), Size(128, 62)])
+def test_a_size_out_of_range_is_refused_with_its_reason(size: Size) -> None:
+    units = list(coded_clip(size, frames=2, stamped=False).units)
+    result = decode(units, Codec.H264, max_side=512)
+    assert result.frames == []
+    assert set(result.refused) <= {"unsupported_size", "decode_error"}
+    assert len(result.refused) == 2
+
+
+def test_a_forged_size_is_refused_before_memory_is_taken() -> None:
+    result = decode([_forged_vp8_keyframe(16_383, 16_383)], Codec.VP8)
+    assert result.frames == []
+    assert result.refused == ["decode_error"]
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(seed=st.integers(0, 2**32), codec=st.sampled_from(list(Codec)))
+def test_no_damage_ends_the_thread(seed: int, codec: Codec) -> None:
+    chance = random.Random(seed)
+    units = []
+    for unit in coded_clip(frames=8, codec=codec).units:
+        damaged = bytearray(unit)
+        for _ in range(chance.randrange(6)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        units.append(bytes(damaged[: chance.randrange(1, len(damaged) + 1)]))
+    good = list(coded_clip(frames=3, codec=codec).units)
+    result = decode([*units, *good], codec)
+    assert [f.coded and f.coded.data for f in result.frames][-3:] == good
+
+
+def test_a_full_queue_refuses_the_picture() -> None:
+    may_go_on, done = threading.Event(), threading.Event()
+    thread = DecodeThread(
+        "test",
+        max_side=1280,
+        clock=MonotonicClock(),
+        deliver=lambda _: void(may_go_on.wait(20)),
+        refuse=lambda *_: None,
+        done=done.set,
+    )
+    unit = coded_clip(frames=1).units[0]
+    coded = CodedPicture(0, CodedVideo(Codec.H264, unit, True), 0.0)
+    taken = 0
+    while thread.offer(coded):
+        taken += 1
+        assert taken < 1000
+    thread.stop()
+    may_go_on.set()
+    assert done.wait(20)
+    assert 256 <= taken <= 258
+
+
+def void(_: object) -> None:
+    """For a callback whose result nobody wants."""
+
+
+def _forged_vp8_keyframe(width: int, height: int) -> bytes:
+    """RFC 6386 section 9.1: a frame tag, the start code, and a size of the forger's choice."""
+    tag = (0 | 0 << 1 | 1 << 4 | 200 << 5).to_bytes(3, "little")
+    sides = width.to_bytes(2, "little") + height.to_bytes(2, "little")
+    return tag + b"\x9d\x01\x2a" + sides + bytes(300)

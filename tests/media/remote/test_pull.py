@@ -1,0 +1,163 @@
+"""The life of a pull, with sources that are a few lines of test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from tests.serving import until
+
+from streamlift.clock import ManualClock
+from streamlift.errors import ConfigError, MediaError, StreamliftError
+from streamlift.media.remote.pull import (
+    Pulled,
+    PullPublisher,
+    PullState,
+    Retries,
+    SourceBusy,
+    SourceLost,
+    SourceRefused,
+    _Line,
+    usable_answer,
+)
+
+
+def test_a_busy_source_is_asked_as_often_as_it_says_for_thirty_seconds_then_less_and_less() -> None:
+    retries, now_s, waits = Retries(), 0.0, []
+    for _ in range(68):
+        state, wait_s = retries.failed(SourceBusy("nothing yet", retry_s=0.5), now_s)
+        waits.append((state, wait_s))
+        now_s += wait_s
+    assert waits[:60] == [(PullState.CONNECTING, 0.5)] * 60
+    assert [w for _, w in waits[60:]] == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert {state for state, _ in waits[60:]} == {PullState.WAITING}
+
+
+def test_a_lost_source_is_tried_again_after_one_two_four_to_thirty_seconds() -> None:
+    retries = Retries()
+    waits = [retries.failed(SourceLost("gone"), 0.0)[1] for _ in range(7)]
+    assert waits == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_a_connection_that_gave_pictures_begins_the_waits_anew() -> None:
+    retries = Retries()
+    for _ in range(5):
+        retries.failed(SourceLost("gone"), 0.0)
+    retries.worked()
+    assert retries.failed(SourceLost("gone"), 0.0) == (PullState.WAITING, 1.0)
+
+
+def test_pts_keep_their_spacing_and_a_jump_of_over_a_second_goes_on_by_arrival() -> None:
+    line = _Line()
+    placed = [line.place(1_000_000 + i * 3600, i / 25) for i in range(5)]
+    placed.append(line.place(9_000_000, 5 / 25))
+    placed.append(line.place(9_003_600, 6 / 25))
+    placed.append(line.place(40, 7 / 25))
+    assert placed == [i * 3600 for i in range(8)]
+    assert line.jumps == 2
+
+
+def test_a_gap_that_really_passed_is_no_jump() -> None:
+    line = _Line()
+    assert [line.place(0, 0.0), line.place(450_000, 5.0)] == [0, 450_000]
+    assert line.jumps == 0
+
+
+class Failing:
+    """A source that never comes about: raises what it was given, one after the other."""
+
+    kind = "test"
+    first_frame_s = stall_s = 1.0
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.opened = 0
+
+    def describe(self) -> Mapping[str, Any]:
+        return {}
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Pulled]:
+        self.opened += 1
+        raise self.errors.pop(0) if len(self.errors) > 1 else self.errors[0]
+        yield  # type: ignore[unreachable]  # makes this a generator
+
+
+class Naps:
+    """Sleeps that take no time but a turn of the loop; their lengths are remembered."""
+
+    def __init__(self, clock: ManualClock, at_most: int) -> None:
+        self.lengths: list[float] = []
+        self._clock = clock
+        self._at_most = at_most
+
+    async def __call__(self, seconds: float) -> None:
+        if len(self.lengths) >= self._at_most:
+            await asyncio.Event().wait()
+        self.lengths.append(seconds)
+        self._clock.advance(seconds)
+        await asyncio.sleep(0)
+
+
+async def pulling(source: Failing, naps: int = 10) -> tuple[PullPublisher, list[float]]:
+    """Let it try so often, then close it if it has not ended by itself."""
+    clock = ManualClock()
+    sleep = Naps(clock, naps)
+    pull = PullPublisher("mine", source, clock=clock, sleep=sleep)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(pull.run())
+        await until(lambda: running.done() or len(sleep.lengths) >= naps, "the tries")
+        await pull.aclose("enough")
+    return pull, sleep.lengths
+
+
+@pytest.mark.parametrize("error", [SourceRefused("401: no"), ConfigError("not allowed")])
+async def test_a_refusal_ends_the_pull_and_its_reason_can_be_read(error: Exception) -> None:
+    source = Failing(error)
+    pull, waits = await pulling(source)
+    assert pull.status.state is PullState.FAILED
+    assert pull.status.reason == str(error)
+    assert (source.opened, waits) == (1, [])
+
+
+async def test_after_a_refusal_the_frames_end() -> None:
+    pull, _ = await pulling(Failing(SourceRefused("no")))
+    assert [frame async for frame in pull] == []
+
+
+@pytest.mark.parametrize("error", [MediaError("x"), StreamliftError("y"), ZeroDivisionError()])
+async def test_anything_else_is_tried_again_for_ever(error: Exception) -> None:
+    source = Failing(error)
+    pull, waits = await pulling(source, naps=10)
+    assert len(waits) == 10
+    assert pull.status.state is PullState.CLOSED
+    assert pull.status.reason == "enough"
+
+
+async def test_too_many_viewers_is_asked_again_every_two_seconds() -> None:
+    _, waits = await pulling(Failing(SourceBusy("full", retry_s=2.0)), naps=18)
+    assert waits[:15] == [2.0] * 15
+    assert waits[15:] == [1, 2, 4]
+
+
+def test_of_an_answers_candidates_only_some_to_literal_udp_addresses_are_used() -> None:
+    lines = [
+        "v=0",
+        "m=video 9 UDP/TLS/RTP/SAVPF 96",
+        "a=candidate:1 1 udp 1 192.0.2.7 5000 typ host",
+        "a=candidate:1 1 UDP 1 2001:db8::7 5000 typ host",
+        "a=candidate:1 1 udp 1 internal.example 5000 typ host",
+        "a=candidate:1 1 udp 1 4f2a.local 5000 typ host",
+        "a=candidate:1 1 tcp 1 192.0.2.7 9 typ host tcptype active",
+        "a=candidate:1 1 udp 1 224.0.0.1 5000 typ host",
+        "a=candidate:1 1 udp 1 0.0.0.0 5000 typ host",
+        "a=candidate:nonsense",
+        *[f"a=candidate:2 1 udp 1 198.51.100.{i} 5000 typ host" for i in range(100)],
+    ]
+    kept = usable_answer("\n".join(lines)).split("\r\n")
+    assert kept[:4] == lines[:4]
+    assert len([line for line in kept if line.startswith("a=candidate")]) == 64
+    assert kept[-1] == ""

@@ -1,0 +1,73 @@
+"""Error budgets."""
+
+from __future__ import annotations
+
+from streamlift.errors import UnsupportedSize
+from streamlift.frames import BackendInfo, BackendState, Slots
+from streamlift.routing.budgets import ErrorBudget, FaultKind, fault_kind, info_within
+
+
+def test_a_backend_may_be_tried_again_after_a_second_then_two() -> None:
+    budget = ErrorBudget()
+    assert budget.may_try(0.0)
+    budget.fault(10.0, "x")
+    assert (budget.may_try(10.9), budget.may_try(11.0)) == (False, True)
+    budget.fault(11.0, "x")
+    assert (budget.may_try(12.9), budget.may_try(13.0)) == (False, True)
+
+
+def test_the_third_fault_in_a_minute_quarantines() -> None:
+    budget = ErrorBudget()
+    for now_s in (0.0, 20.0, 50.0):
+        budget.fault(now_s, "lost the device")
+    assert budget.quarantined
+    assert budget.reason == "lost the device"
+    assert (budget.may_try(79.0), budget.may_try(80.0)) == (False, True)
+
+
+def test_faults_further_apart_do_not_quarantine() -> None:
+    budget = ErrorBudget()
+    for now_s in (0.0, 40.0, 80.0, 120.0):
+        budget.fault(now_s, "x")
+    assert not budget.quarantined
+
+
+def test_quarantine_doubles_up_to_five_minutes() -> None:
+    budget, now_s, lengths = ErrorBudget(), 0.0, list[float]()
+    for _ in range(3):
+        budget.fault(now_s, "x")
+    for _ in range(6):
+        start_s = now_s
+        while not budget.may_try(now_s):
+            now_s += 1.0
+        lengths.append(now_s - start_s)
+        budget.fault(now_s, "x")
+    assert lengths == [30, 60, 120, 240, 300, 300]
+
+
+def test_a_shown_picture_after_quarantine_ends_it() -> None:
+    budget = ErrorBudget()
+    for _ in range(3):
+        budget.fault(0.0, "x")
+    budget.works(10.0)  # of another stream's older lane: too early to tell
+    assert budget.quarantined
+    budget.works(31.0)
+    assert not budget.quarantined
+
+
+def test_being_full_or_loading_or_given_what_cannot_be_served_is_no_fault() -> None:
+    none = [kind for kind in FaultKind if not kind.counts]
+    assert none == ["not_ready", "no_capacity", "unsupported"]
+    assert fault_kind(UnsupportedSize("too large for any level")) is FaultKind.UNSUPPORTED
+
+
+def test_quarantine_is_over_when_its_time_is_though_nobody_has_tried() -> None:
+    budget = ErrorBudget()
+    for _ in range(3):
+        budget.fault(0.0, "x")
+    info = BackendInfo("ai", "toy", "cpu", BackendState.READY, "", 100.0, Slots(2, 0))
+    states = [info_within(info, budget, now_s).state for now_s in (1.0, 29.0, 30.0, 3600.0)]
+    assert states == 2 * [BackendState.QUARANTINED] + 2 * [BackendState.READY]
+    budget.fault(31.0, "x")  # the first try failed: longer now
+    states = [info_within(info, budget, now_s).state for now_s in (90.0, 91.0)]
+    assert states == [BackendState.QUARANTINED, BackendState.READY]

@@ -1,0 +1,110 @@
+"""What viewers see while a stream has no pictures."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+
+from tests.routing.fakes import FakePublisher, frame, stream_frames
+from tests.routing.stage import live
+from tests.routing.virtual_time import ended, in_virtual_time, until
+
+from streamlift.frames import Frame, Size
+from streamlift.routing.events import EventKind
+from streamlift.routing.presence import Absence
+from streamlift.routing.states import StreamState
+
+
+def slate(size: Size) -> Frame:
+    return frame(0, size=size)
+
+
+def test_the_first_frame_ends_no_absence_but_later_returns_do() -> None:
+    absence = Absence(0.0)
+    assert not absence.frame(1.0)
+    assert absence.left()
+    assert not absence.left()
+    assert absence.frame(2.0)
+    assert not absence.frame(2.04)
+
+
+def test_a_second_without_frames_is_silence() -> None:
+    absence = Absence(0.0)
+    absence.frame(1.0)
+    assert not absence.silent(2.0)
+    assert absence.silent(2.1)
+
+
+def test_a_slate_is_due_twice_a_second_from_two_seconds_on() -> None:
+    absence = Absence(0.0)
+    absence.frame(10.0)
+    absence.left()
+    due = [n / 10 for n in range(100, 140) if absence.slate_due(n / 10)]
+    assert due == [12.0, 12.5, 13.0, 13.5]
+
+
+@in_virtual_time
+async def test_viewers_see_the_last_picture_then_a_slate_then_the_returned_publisher() -> None:
+    async with live("ai", "bicubic", seconds=2.5, slate=slate) as stage:
+        stage.publisher.end()
+        await asyncio.sleep(8.0)
+        assert stage.stream.snapshot().state is StreamState.WAITING
+        assert stage.viewer.sources.count("bicubic") >= 10
+        assert stage.backends["ai"].used == 0
+        late = stage.watch()
+        await until(lambda: bool(late.frames), within_s=1.0)
+
+        second, came_s = FakePublisher(), stage.clock.now_s()
+        done = asyncio.ensure_future(stage.stream.publish(second))
+        await stream_frames(second, stage.clock, 25, first_pts=5)
+        assert stage.stream.snapshot().state is StreamState.LIVE
+        late.assert_decodable()
+        back_s = next(t for t, name in zip(late.times_s, late.sources, strict=True) if name == "ai")
+        assert back_s - came_s < 1.0
+        assert stage.backends["bicubic"].used == 0
+        kinds = stage.kinds()
+        assert kinds.count(EventKind.PUBLISHER_GONE) == kinds.count(EventKind.PUBLISHER_BACK) == 1
+        counted = stage.stream.snapshot().frames
+        assert counted.encoded <= counted.received  # slates are not the publisher's frames
+        assert stage.metrics.value("frames_fallback_total", kind="slate") >= 10
+        second.end()
+        await ended(done)
+
+
+@in_virtual_time
+async def test_a_silent_publisher_counts_as_gone_and_resumes_without_a_new_session() -> None:
+    async with live("ai", "bicubic", seconds=2.0, slate=slate) as stage:
+        await asyncio.sleep(4.0)
+        assert stage.stream.snapshot().state is StreamState.WAITING
+        assert stage.stream.snapshot().reason == "publisher is silent"
+        again_s = stage.clock.now_s()
+        await stream_frames(stage.publisher, stage.clock, 25, first_pts=1000 + 90_000 * 6)
+        assert stage.stream.snapshot().state is StreamState.LIVE
+        stage.viewer.assert_decodable()
+        assert stage.viewer.sources[-1] == "ai"
+        resumed = [t for t in stage.viewer.times_s if t >= again_s]
+        assert resumed[0] - again_s < 0.5
+
+
+@in_virtual_time
+async def test_without_a_slate_the_last_picture_stays() -> None:
+    async with live("ai", "bicubic", seconds=2.5) as stage:
+        await asyncio.sleep(8.0)
+        assert set(stage.viewer.sources) == {"ai"}
+        assert not stage.viewer.cursor.closed
+
+
+@in_virtual_time
+async def test_a_slate_keeps_the_size_of_the_picture_before() -> None:
+    sizes = list[Size]()
+
+    def noted(size: Size) -> Frame:
+        sizes.append(size)
+        return dataclasses.replace(slate(size))
+
+    async with live("ai", "bicubic", seconds=2.5, slate=noted) as stage:
+        await asyncio.sleep(5.0)
+        assert set(sizes) == {Size(16, 16)}
+        pts = stage.viewer.pts
+        assert all(a < b for a, b in itertools.pairwise(pts))
