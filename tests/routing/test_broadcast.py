@@ -187,3 +187,14 @@ def test_whatever_a_viewer_does_its_frames_rise_and_decode(
     for before, now in zip([None, *got], got, strict=False):
         assert now in keyframes or (before is not None and now == before + 1)
     assert cursor.skipped + len(got) == number + 1 - min(keyframes)
+
+
+def test_a_viewer_asks_for_a_keyframe_by_its_own_cursor() -> None:
+    ring, clock, asked = opened()
+    put(ring, clock, *range(5))
+    cursor = ring.cursor()
+    cursor.request_keyframe()
+    assert asked.times == 1
+    cursor.close()
+    cursor.request_keyframe()
+    assert asked.times == 1

@@ -15,7 +15,7 @@ from streamlift.api.auth import Scope, authorise
 from streamlift.api.door import service_of
 from streamlift.api.signalling import StreamName, has_sound, ice_now
 from streamlift.api.sources import DiscreetRoute
-from streamlift.errors import NotReady, StreamError, StreamliftError
+from streamlift.errors import NotReady, StreamliftError
 from streamlift.frames import Codec
 from streamlift.media.files.record import Recorder
 from streamlift.media.remote.push import WhipPush
@@ -108,18 +108,11 @@ def _start_configured(service: Service, stream: str) -> None:
 
 
 def _push(service: Service, stream: str, url: str, token: str | None) -> Output:
-    def request_keyframe() -> None:
-        try:
-            service.router.stream(stream).request_keyframe()
-        except StreamError:
-            return  # the stream has just ended
-
     output = service.outputs.push(
         stream,
         url,
         token,
         ice=ice_now(service),
-        keyframe=request_keyframe,
         retried=lambda: service.metrics.count("outputs_retries_total", type="whip"),
     )
     return _start(service, output)

@@ -17,7 +17,6 @@ from streamlift.codec import THIN
 from streamlift.config import NAME_PATTERN, IceConfig
 from streamlift.errors import (
     NotReady,
-    StreamError,
     StreamliftError,
     UnknownStream,
     UnsupportedOffer,
@@ -101,7 +100,6 @@ async def watch(
             ice,
             service.packetizer,
             clock=service.clock,
-            on_keyframe_request=lambda: _pass_keyframe_request(service, stream, view),
             metrics=service.metrics,
         )
         answer = await viewer.answer(offer, codecs, sound=has_sound(service, stream))
@@ -370,17 +368,6 @@ def _codecs_of(service: Service, stream: str, view: View) -> tuple[Codec, ...]:
         return (snapshot.publisher.codec,)
     default = Codec(service.config.encode.codec)
     return (default, *(codec for codec in Codec if codec is not default))
-
-
-def _pass_keyframe_request(service: Service, stream: str, view: View) -> None:
-    try:
-        found = service.router.stream(stream)
-    except StreamError:
-        return  # the stream has just ended; its viewers end with it
-    if view is View.SOURCE:
-        found.request_source_keyframe()
-    else:
-        found.request_keyframe()
 
 
 def _door(session: Session) -> Scope:

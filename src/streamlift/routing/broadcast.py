@@ -171,6 +171,12 @@ class Cursor:
         self._next += 1
         return entry.frame
 
+    def request_keyframe(self) -> None:
+        """The viewer lost a picture. Any number of requests, of all viewers, may be one keyframe;
+        a closed cursor asks nobody."""
+        if not self.closed:
+            self._broadcast._ask()
+
     def close(self) -> None:
         """Leave; an iteration that waits ends."""
         if not self.closed:

@@ -102,11 +102,11 @@ class Outputs:
         token: str | None,
         *,
         ice: IceConfig,
-        keyframe: Callable[[], None],
         retried: Callable[[], None],
     ) -> Output:
-        """A new push; `keyframe` is called when the server asks for one, `retried` when a
-        connection failed. Raises ConfigError when the URL is not allowed, Overloaded."""
+        """A new push; `retried` is called when a connection failed.
+
+        Raises ConfigError when the URL is not allowed, Overloaded."""
         self._rules.check(url)
         work = WhipPush(
             stream,
@@ -116,7 +116,6 @@ class Outputs:
             fetcher=lambda: Fetcher(self._rules, resolve=self._resolve),
             packetizer=self._packetizer,
             clock=self._clock,
-            on_keyframe_request=keyframe,
             on_retry=retried,
         )
         return self._add(Output(stream, work))

@@ -73,6 +73,22 @@ def test_a_wait_is_near_its_step_and_what_the_server_asks_counts(
 # ---- servers that misbehave ----
 
 
+class Pictures:
+    """Fits `media_out.Frames`; nobody here asks for a keyframe."""
+
+    def __init__(self, frames: AsyncIterator[EncodedFrame]) -> None:
+        self._frames = frames
+
+    def __aiter__(self) -> AsyncIterator[EncodedFrame]:
+        return self._frames
+
+    async def __anext__(self) -> EncodedFrame:
+        return await anext(self._frames)
+
+    def request_keyframe(self) -> None:
+        raise AssertionError("not in these tests")
+
+
 class Pushing:
     """A push of an endless picture, whose waits take no time."""
 
@@ -88,7 +104,6 @@ class Pushing:
             fetcher=lambda: Fetcher(HostRules(["127.0.0.1"])),
             packetizer=Packetizer(),
             clock=MonotonicClock(),
-            on_keyframe_request=lambda: None,
             on_retry=lambda: None,
             sleep=self._sleep,
         )
@@ -101,8 +116,8 @@ class Pushing:
         await self.push.run(self._watch, self._listen, lambda: False)
 
     @contextmanager
-    def _watch(self) -> Iterator[AsyncIterator[EncodedFrame]]:
-        yield self._frames()
+    def _watch(self) -> Iterator[Pictures]:
+        yield Pictures(self._frames())
 
     async def _frames(self) -> AsyncIterator[EncodedFrame]:
         await self.ended.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
 
 from aiortc.mediastreams import MediaStreamError
 
@@ -15,7 +16,17 @@ from streamlift.media.rtc.connection import PayloadTrack
 
 __all__ = ["Frames", "OutgoingMedia"]
 
-Frames = AsyncIterator[EncodedFrame]
+
+class Frames(Protocol):
+    """What a viewer is given; a `routing.Cursor` fits. It begins with a keyframe."""
+
+    def __aiter__(self) -> AsyncIterator[EncodedFrame]: ...
+
+    async def __anext__(self) -> EncodedFrame: ...
+
+    def request_keyframe(self) -> None:
+        """The peer lost a picture; whoever makes the frames is asked for a keyframe."""
+        ...
 
 
 class OutgoingMedia:
@@ -32,7 +43,7 @@ class OutgoingMedia:
         self._packetizer = packetizer
         self._clock = clock
         self._on_end = on_end
-        self._frames: Frames | None = None
+        self._frames: AsyncIterator[EncodedFrame] | None = None
         self._sound: AudioFeed | None = None
         self._lag = VideoLag()
         self._last_pts: int | None = None
@@ -43,12 +54,12 @@ class OutgoingMedia:
         """How long pictures take from their arrival to being sent, in the median."""
         return self._lag.seconds
 
-    def begin(self, frames: Frames, sound: AudioFeed | None) -> None:
+    def begin(self, frames: AsyncIterator[EncodedFrame], sound: AudioFeed | None) -> None:
         """Send from now on. `sound` may be None where no audio was negotiated."""
         self._frames, self._sound = frames, sound
         self._begun.set()
 
-    def switch(self, frames: Frames) -> None:
+    def switch(self, frames: AsyncIterator[EncodedFrame]) -> None:
         """Go on with other frames, the first of which is a keyframe; then the old may be closed."""
         self._frames = frames
 

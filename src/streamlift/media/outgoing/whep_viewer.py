@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
 
 from streamlift.clock import Clock
@@ -39,7 +39,6 @@ class WhepViewer:
         packetizer: Packetizer,
         *,
         clock: Clock,
-        on_keyframe_request: Callable[[], None],
         metrics: Metrics | None = None,
     ) -> None:
         self.stream = stream
@@ -50,7 +49,6 @@ class WhepViewer:
             packetizer, clock=clock, on_end=lambda: self.aclose("stream ended")
         )
         self._clock = clock
-        self._on_keyframe_request = on_keyframe_request
         self._metrics = metrics or Metrics()
         self._keyframes = KeyframeAllowance()
         self._link = LinkWatch()
@@ -59,6 +57,7 @@ class WhepViewer:
         self._sent_bps: float | None = None
         self._ended = asyncio.Event()
         self._tap: SenderTap | None = None
+        self._frames: Frames | None = None
         self._live = False
 
     @property
@@ -168,16 +167,18 @@ class WhepViewer:
         """Send the rendition that the link carries; never ends but with the stream."""
         showing = contextlib.ExitStack()
         try:
-            frames = showing.enter_context(watch(self._link.slow))
-            self._media.begin(_only(self.codec, frames), sound)
+            self._frames = showing.enter_context(watch(self._link.slow))
+            self._media.begin(_only(self.codec, self._frames), sound)
             self._live = True
             while True:
                 await self._link_changed.wait()
                 self._link_changed.clear()
                 with contextlib.ExitStack() as coming:
-                    frames = _only(self.codec, coming.enter_context(watch(self._link.slow)))
-                    first = await anext(frames)  # until it is there the old ones go on
-                    self._media.switch(_chain(first, frames))
+                    frames = coming.enter_context(watch(self._link.slow))
+                    pictures = _only(self.codec, frames)
+                    first = await anext(pictures)  # until it is there the old ones go on
+                    self._media.switch(_chain(first, pictures))
+                    self._frames = frames
                     showing.close()
                     showing = coming.pop_all()
         except (StreamError, StopAsyncIteration) as error:
@@ -203,8 +204,10 @@ class WhepViewer:
 
     def _request_keyframe(self) -> None:
         self._metrics.count("pli_total", direction="received")
+        if self._frames is None:
+            return  # nothing was sent yet: the first picture will be a keyframe
         if self._keyframes.allows(self._clock.now_s(), slow=self.slow):
-            self._on_keyframe_request()
+            self._frames.request_keyframe()
 
     def _answer_audio(self, offered: OfferedMedia, *, sound: bool) -> None:
         if not (sound and offered.has_opus):
@@ -215,7 +218,7 @@ class WhepViewer:
         SenderTap(transceiver.sender, _no_keyframe)
 
 
-async def _only(codec: Codec | None, frames: Frames) -> Frames:
+async def _only(codec: Codec | None, frames: Frames) -> AsyncIterator[EncodedFrame]:
     """Ends at a frame in another codec than was negotiated: of the source view, when a publisher
     of another kind takes over. The viewer's next session will be in that one."""
     async for frame in frames:
@@ -224,7 +227,9 @@ async def _only(codec: Codec | None, frames: Frames) -> Frames:
         yield frame
 
 
-async def _chain(first: EncodedFrame, frames: Frames) -> Frames:
+async def _chain(
+    first: EncodedFrame, frames: AsyncIterator[EncodedFrame]
+) -> AsyncIterator[EncodedFrame]:
     yield first
     async for frame in frames:
         yield frame

@@ -101,7 +101,6 @@ class WhipPush:
         fetcher: Callable[[], Fetcher],
         packetizer: Packetizer,
         clock: Clock,
-        on_keyframe_request: Callable[[], None],
         on_retry: Callable[[], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -116,10 +115,10 @@ class WhipPush:
         self._fetcher = fetcher
         self._packetizer = packetizer
         self._clock = clock
-        self._on_keyframe_request = on_keyframe_request
         self._on_retry = on_retry
         self._sleep = sleep
         self._tap: SenderTap | None = None
+        self._frames: Frames | None = None
         self._sent_before = 0
 
     @property
@@ -192,6 +191,7 @@ class WhipPush:
         media = OutgoingMedia(self._packetizer, clock=self._clock, on_end=note_end)
         async with self._session(media, with_sound) as peer:
             with watch() as frames, listen() as sound:
+                self._frames = frames
                 media.begin(frames, sound)
                 self.connections += 1
                 self._be(PushState.LIVE, "")
@@ -207,7 +207,7 @@ class WhipPush:
             try:
                 video = peer.add("video", "sendonly", media.video)
                 peer.prefer(video, [Codec.H264])
-                self._tap = SenderTap(video.sender, self._on_keyframe_request)
+                self._tap = SenderTap(video.sender, self._request_keyframe)
                 if with_sound:
                     audio = peer.add("audio", "sendonly", media.audio)
                     peer.prefer_opus(audio)
@@ -219,7 +219,7 @@ class WhipPush:
                 await _connected(peer, reply)
                 yield peer
             finally:
-                self._sent_before, self._tap = self.bytes_sent, None
+                self._sent_before, self._tap, self._frames = self.bytes_sent, None, None
                 await to_its_end(self._finish(http, peer, resource))
 
     async def _finish(self, http: Fetcher, peer: Peer, resource: str | None) -> None:
@@ -246,6 +246,10 @@ class WhipPush:
         if reply.status in (429, 503):
             raise Overloaded(problem)
         raise MediaError(problem, found=reply.status, expected=201)
+
+    def _request_keyframe(self) -> None:
+        if self._frames is not None:  # else the first picture is yet to come, and is a keyframe
+            self._frames.request_keyframe()
 
     def _be(self, state: PushState, reason: str) -> None:
         if (state, reason) != (self.state, self.reason):
