@@ -1,0 +1,94 @@
+"""`streamlift publish`: sends a file or the built-in scene by WHIP."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from streamlift.cli.arguments import TOKEN_VARIABLE, bitrate, positive, size
+from streamlift.cli.exit_codes import NO_FRAME, OK
+from streamlift.clock import MonotonicClock
+from streamlift.errors import ConfigError
+
+__all__ = ["add_publish"]
+
+_RETRY_S = 1.0
+
+
+def add_publish(commands: Any, common: argparse.ArgumentParser) -> None:
+    publish = commands.add_parser("publish", parents=[common], help="publish a video by WHIP")
+    publish.add_argument("source", nargs="?", type=Path, help="video file")
+    publish.add_argument("url", help="WHIP address, e.g. http://127.0.0.1:8080/whip/mine")
+    publish.add_argument("--demo", action="store_true", help="the built-in moving scene")
+    publish.add_argument("--loop", action="store_true", help="play the file over and over")
+    publish.add_argument("--size", type=size, help="WIDTHxHEIGHT (default: the file's, or 512x512)")
+    publish.add_argument(
+        "--fps", type=positive, help="frames a second (default: the file's, or 25)"
+    )
+    publish.add_argument("--bitrate", type=bitrate, default=4_000_000, help="bits a second")
+    publish.add_argument("--stamp", action="store_true", help="draw frame number and time")
+    publish.add_argument("--burst", type=int, default=1, metavar="N", help="N frames at once")
+    publish.add_argument("--seconds", type=positive, help="stop after so long")
+    publish.add_argument("--wait", action="store_true", help="keep trying to reach the server")
+    publish.add_argument("--token", help=f"bearer token (default: ${TOKEN_VARIABLE})")
+    publish.set_defaults(run=_publish)
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    if (arguments.source is None) == (not arguments.demo):
+        raise ConfigError("give a video file, or --demo, and then the WHIP address")
+    if arguments.burst < 1:
+        raise ConfigError("--burst must be at least 1", found=arguments.burst)
+    return asyncio.run(_publish_until_done(arguments))
+
+
+async def _publish_until_done(arguments: argparse.Namespace) -> int:
+    from streamlift.media.files.clips import clip_pictures, clip_rate, paced
+    from streamlift.media.files.scene import SCENE_FPS, SCENE_SIZE, scene_pictures
+    from streamlift.media.remote.client import WhipClient
+    from streamlift.media.remote.http import Unreachable
+
+    clock = MonotonicClock()
+    size, fps = SCENE_SIZE, SCENE_FPS
+    if arguments.source is not None:
+        size, fps = clip_rate(arguments.source)
+    size, fps = arguments.size or size, arguments.fps or fps
+    stop = asyncio.current_task()
+    assert stop is not None
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(sign, stop.cancel)
+    client = WhipClient(size, fps, arguments.bitrate, clock=clock)
+
+    def live() -> None:
+        print(f"publishing {size} at {fps:g} fps to {arguments.url}", flush=True)
+
+    try:
+        async with asyncio.timeout(arguments.seconds):
+            while True:
+                if arguments.source is None:
+                    pictures = scene_pictures(size)
+                else:
+                    pictures = clip_pictures(arguments.source, size, loop=arguments.loop)
+                timed = paced(
+                    pictures, fps, clock=clock, stamp=arguments.stamp, burst=arguments.burst
+                )
+                try:
+                    reason = await client.run(
+                        arguments.url,
+                        arguments.token or os.environ.get(TOKEN_VARIABLE),
+                        timed,
+                        on_live=live,
+                    )
+                except Unreachable:
+                    if not arguments.wait:
+                        raise
+                    await asyncio.sleep(_RETRY_S)
+                    continue
+                print(f"ended: {reason}", flush=True)
+                return OK if client.sent else NO_FRAME
+    except (TimeoutError, asyncio.CancelledError):
+        return OK if client.sent else NO_FRAME

@@ -1,0 +1,142 @@
+"""`streamlift serve`: runs the service until a signal."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from streamlift import __version__
+from streamlift.cli.arguments import load_given
+from streamlift.cli.exit_codes import FAILED, OK
+from streamlift.errors import ConfigError, MediaError
+
+__all__ = ["add_serve"]
+
+logger = logging.getLogger("streamlift")
+
+
+def add_serve(commands: Any, common: argparse.ArgumentParser) -> None:
+    serve = commands.add_parser("serve", parents=[common], help="run the service")
+    serve.add_argument("--config", type=Path, help="YAML file, see configs/")
+    serve.add_argument("--host", help="address to bind (default 127.0.0.1)")
+    serve.add_argument("--port", type=int, help="HTTP port (default 8080)")
+    serve.add_argument("--save", metavar="DIR", help="record every stream to a file in DIR")
+    serve.add_argument("--backend", help="default backend, by name")
+    serve.add_argument(
+        "--demo",
+        nargs="?",
+        const="",
+        metavar="CLIP",
+        help="also publish stream 'demo': CLIP over and over, or a built-in moving scene",
+    )
+    serve.set_defaults(run=_serve)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    import uvicorn
+
+    from streamlift.api import check_exposure
+    from streamlift.app import Demo, create_app
+    from streamlift.engine import left_behind
+
+    config = load_given(arguments)
+    check_exposure(config)
+    if arguments.demo and not Path(arguments.demo).is_file():
+        raise ConfigError(f"--demo: no such file: {arguments.demo}", found=arguments.demo)
+    server = config.server
+    _check_certificate(server.tls_cert, server.tls_key)
+    listener = _bind(server.host, server.port)
+    port = listener.getsockname()[1]
+    scheme = "https" if server.tls_cert else "http"
+    demo = None
+    if arguments.demo is not None:
+        demo = Demo(f"{scheme}://{_local_name(server.host)}:{port}", arguments.demo or None)
+    app = create_app(config, demo=demo)
+
+    class Server(uvicorn.Server):
+        """Begins to drain at the signal itself, before open responses are waited for."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            # What is here now lives as long as the process. Out of the collector's sight, full
+            # collections are short, and come early enough to free ended sessions (cycles).
+            gc.collect()
+            gc.freeze()
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if hasattr(app.state, "service"):
+                app.state.service.drain()
+            super().handle_exit(sig, frame)
+
+    web = Server(
+        uvicorn.Config(
+            app,
+            ssl_certfile=server.tls_cert,
+            ssl_keyfile=server.tls_key,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+            lifespan="on",
+        )
+    )
+    print(f"streamlift {__version__} at {scheme}://{_local_name(server.host)}:{port}", flush=True)
+    if not config.auth.complete:
+        logger.warning("no tokens are configured: only this machine can use the service")
+    # When all is drained uvicorn raises the signal again; that must not look like a failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with listener, suppress(KeyboardInterrupt):
+        web.run(sockets=[listener])
+    code = OK if web.started else FAILED
+    if left_behind():
+        # All is closed but a model that does not return; see `left_behind`.
+        sys.stdout.flush()
+        logging.shutdown()
+        os._exit(code)
+    return code
+
+
+def _check_certificate(cert: str | None, key: str | None) -> None:
+    """Raises ConfigError when the files cannot be read or do not belong together."""
+    for path in (cert, key):
+        if path is not None and not os.access(path, os.R_OK):
+            raise ConfigError(f"cannot read {path}: no such file or no permission", found=path)
+    if cert is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"{cert} and {key} are no PEM certificate and its key: {error.reason or error}"
+        ) from error
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A listening socket; one clear line when the port is taken or not allowed."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MediaError(
+            f"cannot listen on {host}:{port}: {reason}; choose another --port"
+        ) from error
+    return listener
+
+
+def _local_name(host: str) -> str:
+    if host in ("0.0.0.0", "::", ""):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
