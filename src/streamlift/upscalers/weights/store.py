@@ -1,46 +1,26 @@
-"""The weights store: which checkpoints exist, where they lie, fetching them, loading them safely.
+"""The weights store: which checkpoints lie where, and whether each is what it claims to be.
 
-Nothing is downloaded unless `WeightStore.pull` is called, nothing is loaded before its sha256 was
-checked, and a checkpoint is data: pickles go through torch's weights-only reader, which builds
-tensors and containers and refuses everything else. A download that differs from the pinned size
-or digest is refused.
+Nothing is downloaded unless `WeightStore.pull` is called, and nothing is loaded before its sha256
+was checked. A download that differs from the pinned size or digest is refused.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import http.client
 import json
 import os
-import pickle
-import re
-import shutil
-import ssl
-import struct
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any
 
-from streamlift import __version__
 from streamlift.errors import ConfigError, WeightsError
+from streamlift.upscalers.weights.download import BLOCK, Progress, download, mend
 from streamlift.upscalers.weights.table import CHECKPOINTS, Checkpoint, find_checkpoints
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-__all__ = [
-    "FileState",
-    "FileStatus",
-    "Progress",
-    "WeightStore",
-    "load_checkpoint",
-    "load_state_dict",
-]
+__all__ = ["FileState", "FileStatus", "WeightStore"]
 
 
 class FileState(StrEnum):
@@ -61,10 +41,6 @@ class FileStatus:
     path: Path
     state: FileState
     size: int
-
-
-Progress = Callable[[Checkpoint, int, int | None], None]
-"""Called with (checkpoint, bytes done, bytes in all or None); may raise to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +171,13 @@ class WeightStore:
             )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._download(checkpoint, _part(path), progress)
+            download(
+                checkpoint,
+                self._url(checkpoint),
+                _part(path),
+                timeout_s=self.timeout_s,
+                progress=progress,
+            )
             found = _hash_file(_part(path), checkpoint, None)
             if checkpoint.sha256 not in (None, found):
                 _part(path).unlink()  # nothing to resume from
@@ -230,124 +212,6 @@ class WeightStore:
         if self.mirror is None:
             return checkpoint.source
         return f"{self.mirror.rstrip('/')}/{checkpoint.name}"
-
-    def _download(self, checkpoint: Checkpoint, part: Path, progress: Progress | None) -> None:
-        """Complete `part`. What came before a broken connection stays for the next try."""
-        have = part.stat().st_size if part.is_file() else 0
-        if checkpoint.size is not None and have >= checkpoint.size:
-            if have == checkpoint.size:
-                return
-            part.unlink()
-            have = 0
-        url = self._url(checkpoint)
-        request = urllib.request.Request(url, headers={"User-Agent": f"streamlift/{__version__}"})
-        if have:
-            request.add_header("Range", f"bytes={have}-")
-        try:
-            with urllib.request.urlopen(request, timeout=self.timeout_s) as response:
-                start = _start_of(response, have)
-                if start is None:
-                    part.unlink()
-                    raise _unreachable(checkpoint, url, "the server cannot resume; begin anew")
-                total = _total_of(response, start)
-                _check_room(checkpoint, part.parent, total, start)
-                with part.open("r+b" if start else "wb") as target:
-                    target.truncate(start)
-                    target.seek(start)
-                    done = _copy(response, target, checkpoint, start, total, progress)
-        except urllib.error.HTTPError as error:
-            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                part.unlink(missing_ok=True)  # longer than the file ever was
-            raise _unreachable(checkpoint, url, f"HTTP {error.code} {error.reason}") from error
-        except (
-            urllib.error.URLError,
-            http.client.HTTPException,
-            ConnectionError,
-            ssl.SSLError,
-        ) as error:
-            raise _unreachable(checkpoint, url, str(error)) from error
-        except TimeoutError as error:
-            raise _unreachable(checkpoint, url, f"nothing for {self.timeout_s} s") from error
-        if total is not None and done < total:
-            raise _unreachable(checkpoint, url, f"cut off after {done} of {total} bytes")
-
-
-def load_checkpoint(path: Path) -> Any:
-    """Read a .safetensors file, or a torch file by torch's weights-only reader, onto the CPU.
-
-    Returns what it holds: a dict of tensors, or the tensors and containers that were pickled.
-    Raises WeightsError when the file is missing, damaged, or holds anything but data; code in a
-    pickle is never run.
-    """
-    if not path.is_file():
-        raise WeightsError(
-            f"no checkpoint at {path}", found="no such file", expected="a .pth or .safetensors file"
-        )
-    return _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
-
-
-def load_state_dict(
-    path: Path, *, wrappers: tuple[str, ...] = ("params_ema", "params", "state_dict")
-) -> dict[str, Tensor]:
-    """Read a checkpoint and return its tensors by name, from the first wrapper key that is there.
-
-    Raises WeightsError as `load_checkpoint` does, and when what is there is no dict of tensors.
-    """
-    import torch
-
-    loaded = load_checkpoint(path)
-    if isinstance(loaded, dict):
-        loaded = next((loaded[key] for key in wrappers if key in loaded), loaded)
-    if not isinstance(loaded, dict) or not loaded:
-        raise _unreadable(path, type(loaded).__name__, "tensors by name")
-    for name, tensor in loaded.items():
-        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            raise _unreadable(path, f"{name}: {type(tensor).__name__}", "tensors by name")
-    return dict(loaded)
-
-
-def _load_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path, device="cpu")
-    except (SafetensorError, OSError) as error:
-        raise _unreadable(path, str(error), "a whole .safetensors file") from error
-
-
-def _load_pickle(path: Path) -> Any:
-    import torch
-
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except _BAD_PICKLE as error:
-        reason = str(error).strip().splitlines()
-        # A pickle that asks for a class or function that is not on torch's list lands here too.
-        raise _unreadable(
-            path,
-            reason[0] if reason else type(error).__name__,
-            "a torch file that holds only tensors and containers",
-        ) from error
-
-
-# What torch.load is known to let through from a truncated or forged file.
-_BAD_PICKLE = (
-    pickle.UnpicklingError,
-    struct.error,
-    RuntimeError,
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    ArithmeticError,
-    AssertionError,
-    MemoryError,
-)
-
-_BLOCK = 1 << 20
 
 
 def _part(path: Path) -> Path:
@@ -399,7 +263,7 @@ def _digest_in(noted: Mapping[str, Any]) -> str | None:
 def _hash_file(path: Path, checkpoint: Checkpoint, progress: Progress | None) -> str:
     digest, done, total = hashlib.sha256(), 0, path.stat().st_size
     with path.open("rb") as source:
-        while block := source.read(_BLOCK):
+        while block := source.read(BLOCK):
             digest.update(block)
             done += len(block)
             if progress is not None:
@@ -407,67 +271,9 @@ def _hash_file(path: Path, checkpoint: Checkpoint, progress: Progress | None) ->
     return digest.hexdigest()
 
 
-def _start_of(response: http.client.HTTPResponse, have: int) -> int | None:
-    """Where the body begins in the file: `have` if the server resumes there, 0 if it does not.
-
-    None if it resumes at another byte than was asked for.
-    """
-    if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-        return 0
-    span = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-    return have if span is not None and int(span[1]) == have else None
-
-
-def _total_of(response: http.client.HTTPResponse, start: int) -> int | None:
-    length = response.headers.get("Content-Length", "")
-    return start + int(length) if length.isdigit() else None
-
-
-def _check_room(checkpoint: Checkpoint, folder: Path, total: int | None, start: int) -> None:
-    if checkpoint.size is not None and total not in (None, checkpoint.size):
-        raise WeightsError(
-            f"the server's {checkpoint.name} has another size; try another mirror",
-            found=f"{total} bytes",
-            expected=f"{checkpoint.size} bytes",
-        )
-    needed = (checkpoint.size or total or 0) - start
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise WeightsError(
-            f"no room for {checkpoint.name} in {folder}; set STREAMLIFT_WEIGHTS_DIR",
-            found=f"{free} bytes free",
-            expected=f"{needed} bytes free",
-        )
-
-
-def _copy(
-    response: http.client.HTTPResponse,
-    target: BinaryIO,
-    checkpoint: Checkpoint,
-    done: int,
-    total: int | None,
-    progress: Progress | None,
-) -> int:
-    limit = checkpoint.size or total
-    while block := response.read(_BLOCK):
-        done += len(block)
-        if limit is not None and done > limit:  # a server that never stops must not fill the disk
-            raise http.client.HTTPException(f"more than the {limit} bytes of the file")
-        target.write(block)
-        if progress is not None:
-            progress(checkpoint, done, limit)
-    target.flush()
-    os.fsync(target.fileno())
-    return done
-
-
-def _mend(checkpoint: Checkpoint) -> str:
-    return f"`streamlift weights pull {checkpoint.name}`"
-
-
 def _missing(checkpoint: Checkpoint, path: Path) -> WeightsError:
     return WeightsError(
-        f"{checkpoint.name} is missing: found nothing at {path}; {_mend(checkpoint)} fetches it",
+        f"{checkpoint.name} is missing: found nothing at {path}; {mend(checkpoint)} fetches it",
         found="no such file",
         expected=str(path),
     )
@@ -476,7 +282,7 @@ def _missing(checkpoint: Checkpoint, path: Path) -> WeightsError:
 def _damaged(checkpoint: Checkpoint, path: Path, found: str, expected: str) -> WeightsError:
     return WeightsError(
         f"{path} is not {checkpoint.name}: found {found}, expected {expected}; "
-        f"{_mend(checkpoint)} replaces it",
+        f"{mend(checkpoint)} replaces it",
         found=found,
         expected=expected,
     )
@@ -485,26 +291,7 @@ def _damaged(checkpoint: Checkpoint, path: Path, found: str, expected: str) -> W
 def _unpinned(checkpoint: Checkpoint) -> WeightsError:
     return WeightsError(
         f"{checkpoint.name} is unpinned: no digest of it is known, so it cannot be checked; "
-        f"{_mend(checkpoint)[:-1]} --allow-unpinned` trusts what the server sends",
+        f"{mend(checkpoint)[:-1]} --allow-unpinned` trusts what the server sends",
         found="no sha256",
         expected="a pinned file, or leave to take an unpinned one",
-    )
-
-
-def _unreachable(checkpoint: Checkpoint, url: str, reason: str) -> WeightsError:
-    return WeightsError(
-        f"cannot fetch {checkpoint.name} from {url}: {reason}; {_mend(checkpoint)} "
-        "goes on where it stopped, STREAMLIFT_WEIGHTS_MIRROR names another server",
-        found=reason,
-        expected=url,
-    )
-
-
-def _unreadable(path: Path, found: str, expected: str) -> WeightsError:
-    return WeightsError(
-        f"{path} cannot be loaded: found {found}; expected {expected}. "
-        "`streamlift weights verify` tells whether a listed file is damaged, "
-        "`streamlift weights pull NAME` replaces it",
-        found=found,
-        expected=expected,
     )
