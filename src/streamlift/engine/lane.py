@@ -22,6 +22,7 @@ from streamlift.frames import (
     Stabilise,
     StageTimes,
 )
+from streamlift.mailbox import Mailbox
 from streamlift.upscalers.base import Upscaler
 
 __all__ = ["EngineLane"]
@@ -70,11 +71,8 @@ class EngineLane:
         self._ladder = Ladder(clock, best=Rung.FULL if steady else Rung.UNSTEADIED)
         self._drops_seen = 0
         # Event loop only.
-        self._out: deque[EncodedFrame] = deque()
-        self._error: StreamliftError | None = None
-        self._over = False
+        self._out: Mailbox[EncodedFrame] = Mailbox(_OUT_BOUND)
         self._closed = False
-        self._arrived = asyncio.Event()
         spec = upscaler.spec
         self._encode = EncodeThread(
             options.stream,
@@ -85,7 +83,7 @@ class EngineLane:
             clock=clock,
             deliver=lambda encoded: self._post(self._deliver, encoded),
             skip=self._count_skip,
-            done=lambda error: self._post(self._end, error),
+            done=lambda error: self._post(self._out.end, error),
         )
         engine.attach(self)
 
@@ -126,16 +124,8 @@ class EngineLane:
     def request_keyframe(self) -> None:
         self._encode.request_keyframe()
 
-    async def __aiter__(self) -> AsyncIterator[EncodedFrame]:
-        while True:
-            while self._out:
-                yield self._out.popleft()
-            if self._error is not None:
-                raise self._error
-            if self._over:
-                return
-            self._arrived.clear()
-            await self._arrived.wait()
+    def __aiter__(self) -> AsyncIterator[EncodedFrame]:
+        return self._out
 
     async def aclose(self) -> None:
         """Never waits for the model: a hung one is left behind with its thread."""
@@ -147,7 +137,7 @@ class EngineLane:
             self._inbox.clear()
         self._engine.detach(self)
         self._encode.abort()
-        self._end(None)
+        self._out.end()
         self._on_close()
 
     # ---- engine.Work, on the engine thread ----
@@ -239,7 +229,7 @@ class EngineLane:
     def _fail(self, error: StreamliftError) -> None:
         self._stop_working()
         self._encode.abort()
-        self._post(self._end, error)
+        self._post(self._out.end, error)
 
     def _post(self, call: Callable[..., None], *args: object) -> None:
         """Hand something to the event loop; after the loop is gone there is nobody to tell."""
@@ -250,13 +240,6 @@ class EngineLane:
     # ---- back on the event loop ----
 
     def _deliver(self, encoded: EncodedFrame) -> None:
-        if len(self._out) >= _OUT_BOUND:
-            self._out.popleft()
-            self._dropped["undelivered"] += 1
-        self._out.append(encoded)
-        self._arrived.set()
-
-    def _end(self, error: StreamliftError | None) -> None:
-        self._error = self._error or error
-        self._over = True
-        self._arrived.set()
+        if not self._out.put(encoded) and not self._closed:
+            with self._engine.changed:
+                self._dropped["undelivered"] += 1

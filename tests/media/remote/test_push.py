@@ -126,7 +126,7 @@ class Pushing:
 
     @contextmanager
     def _listen(self) -> Iterator[AudioFeed]:
-        yield AudioFeed()
+        yield AudioFeed(1)
 
 
 async def pushed_until(server: Scripted, requests: int) -> Pushing:

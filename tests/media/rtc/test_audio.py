@@ -50,8 +50,8 @@ async def test_every_listener_gets_every_packet() -> None:
     with relay.listen() as first, relay.listen() as second:
         await relay.run(source(*map(packet, range(5))))
         for feed in (first, second):
-            got = [await feed.get() for _ in range(5)]
-            assert [p and p.data for p in got] == [bytes([n]) for n in range(5)]
+            got = [await anext(feed) for _ in range(5)]
+            assert [p.data for p in got] == [bytes([n]) for n in range(5)]
 
 
 async def test_a_source_is_drained_while_nobody_listens() -> None:
@@ -72,11 +72,9 @@ async def test_a_listener_that_does_not_listen_has_a_bound_and_harms_nobody() ->
     with relay.listen() as asleep, relay.listen() as awake:
         for number in range(1000):
             await relay.run(source(packet(number)))
-            assert (await awake.get()) is not None
+            assert (await anext(awake)).data == bytes([number % 256])
         assert asleep.dropped == 1000 - 256
-        oldest = await asleep.get()
-        assert oldest is not None
-        assert oldest.data == bytes([(1000 - 256) % 256])
+        assert (await anext(asleep)).data == bytes([(1000 - 256) % 256])
         assert awake.dropped == 0
 
 
@@ -85,13 +83,13 @@ async def test_another_publisher_continues_the_timestamps_by_the_time_that_passe
     with relay.listen() as feed:
         await relay.run(source(packet(0), packet(1)))
         await relay.run(source(packet(7, pts=0, arrived_s=2.02), packet(8, pts=TICKS)))
-        got = [await feed.get() for _ in range(4)]
-    assert [p and p.pts for p in got] == [0, TICKS, TICKS + 96_000, 2 * TICKS + 96_000]
+        got = [await anext(feed) for _ in range(4)]
+    assert [p.pts for p in got] == [0, TICKS, TICKS + 96_000, 2 * TICKS + 96_000]
 
 
 async def test_an_end_wakes_the_listener() -> None:
     with AudioRelay().listen() as feed:
-        waiting = asyncio.create_task(feed.get())
+        waiting = asyncio.ensure_future(anext(feed, None))
         await asyncio.sleep(0)
     assert await waiting is None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
@@ -13,6 +13,7 @@ from streamlift.clock import Clock
 from streamlift.codec import is_keyframe
 from streamlift.codec.decoder import CodedPicture, DecodeThread
 from streamlift.frames import Codec, CodedVideo, Frame, IngestCounts
+from streamlift.mailbox import Mailbox
 from streamlift.media.incoming.assembler import AssembledPicture, PictureAssembler, VideoPacket
 from streamlift.media.incoming.nack import NackSchedule
 from streamlift.media.rtc.connection import ReceiverTap
@@ -66,13 +67,11 @@ class VideoReceiver:
             clock=clock,
             deliver=lambda frame: self._post(self._deliver, frame),
             refuse=lambda reason, detail: self._post(self._refuse, reason, detail),
-            done=lambda: self._post(self._finish),
+            done=lambda: self._post(self._frames.end),
         )
         self._ssrc = 0
-        self._frames: deque[Frame] = deque()
-        self._arrived = asyncio.Event()
+        self._frames: Mailbox[Frame] = Mailbox(_QUEUED)
         self._ending = False
-        self._ended = False
         self._received = 0
         self._decoded = 0
         self._dropped: Counter[str] = Counter()
@@ -86,14 +85,8 @@ class VideoReceiver:
     def counts(self) -> IngestCounts:
         return IngestCounts(self._received, self._decoded, dict(self._dropped))
 
-    async def __aiter__(self) -> AsyncIterator[Frame]:
-        while True:
-            while self._frames:
-                yield self._frames.popleft()
-            if self._ended:
-                return
-            self._arrived.clear()
-            await self._arrived.wait()
+    def __aiter__(self) -> AsyncIterator[Frame]:
+        return self._frames
 
     def request_keyframe(self) -> None:
         """Ask the sender for a keyframe; at most one request in half a second goes out."""
@@ -190,15 +183,8 @@ class VideoReceiver:
 
     def _deliver(self, frame: Frame) -> None:
         self._decoded += 1
-        if len(self._frames) >= _QUEUED:
-            self._frames.popleft()
+        if not self._frames.put(frame):
             self._count_drop("stale", "the stream does not keep up")
-        self._frames.append(frame)
-        self._arrived.set()
-
-    def _finish(self) -> None:
-        self._ended = True
-        self._arrived.set()
 
     def _refuse(self, reason: str, detail: str) -> None:
         self._count_drop(reason, detail)

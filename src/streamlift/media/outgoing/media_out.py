@@ -90,9 +90,12 @@ class OutgoingMedia:
     async def _next_sound(self) -> Packetized:
         """The next Opus packet, when the picture that arrived with it has gone out."""
         await self._begun.wait()
-        packet = await self._sound.get() if self._sound is not None else None
-        if packet is None:
+        if self._sound is None:
             raise MediaStreamError
+        try:
+            packet = await anext(self._sound)
+        except StopAsyncIteration:
+            raise MediaStreamError from None
         early_s = packet.arrived_s + self._lag.seconds - self._clock.now_s()
         if early_s > 0:
             await asyncio.sleep(early_s)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -15,6 +14,7 @@ from streamlift.codec import H264Encoder
 from streamlift.config import IceConfig
 from streamlift.errors import MediaError
 from streamlift.frames import Codec, EncodedFrame, Planes, Rendition, Size
+from streamlift.mailbox import Mailbox
 from streamlift.media.incoming.video_in import VideoReceiver
 from streamlift.media.outgoing.whep_viewer import Packetized, Packetizer
 from streamlift.media.remote.http import Signalling
@@ -46,10 +46,8 @@ class WhipClient:
         self._clock = clock
         self._rendition = Rendition(Codec.H264, bitrate_bps, "Baseline")
         self._packetizer = Packetizer()
-        self._ready: deque[Packetized] = deque()
-        self._arrived = asyncio.Event()
+        self._ready: Mailbox[Packetized] = Mailbox(_QUEUED)
         self._keyframe_wanted = False
-        self._ended = False
         self.sent = 0
 
     async def run(
@@ -66,8 +64,7 @@ class WhipClient:
         whatever the pictures or their encoder raise.
         """
         peer = Peer(IceConfig())
-        self._ended = False  # of an attempt before
-        self._ready.clear()
+        self._ready = Mailbox(_QUEUED)  # one to an attempt
         try:
             track = PayloadTrack("video", self._next)
             transceiver = peer.add("video", "sendonly", track)
@@ -79,8 +76,7 @@ class WhipClient:
                 on_live()
                 return await self._send(peer, pictures)
         finally:
-            self._ended = True
-            self._arrived.set()
+            self._ready.end()
             await peer.close()
 
     async def _send(self, peer: Peer, pictures: AsyncIterator[TimedPicture]) -> str:
@@ -114,21 +110,17 @@ class WhipClient:
                 frame = EncodedFrame(
                     pts, self._size, self._rendition, keyframe, data, self._clock.now_s()
                 )
-                if len(self._ready) >= _QUEUED:
-                    self._ready.popleft()
-                self._ready.append(self._packetizer.packetize(frame))
-                self._arrived.set()
+                self._ready.put(self._packetizer.packetize(frame))
         finally:
             encoder.close()
 
     async def _next(self) -> Packetized:
-        while not self._ready:
-            if self._ended:
-                raise MediaStreamError
-            self._arrived.clear()
-            await self._arrived.wait()
+        try:
+            packetized = await anext(self._ready)
+        except StopAsyncIteration:
+            raise MediaStreamError from None
         self.sent += 1
-        return self._ready.popleft()
+        return packetized
 
     def _want_keyframe(self) -> None:
         self._keyframe_wanted = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -16,6 +16,7 @@ from streamlift.clock import VIDEO_CLOCK_HZ, Clock
 from streamlift.config import IceConfig
 from streamlift.errors import ConfigError, MediaError, StreamliftError
 from streamlift.frames import Codec, CodedAudio, Frame, IngestCounts
+from streamlift.mailbox import Mailbox
 from streamlift.media.incoming.assembler import VideoPacket
 from streamlift.media.incoming.video_in import VideoReceiver
 from streamlift.media.rtc.connection import Peer, ReceiverTap
@@ -197,9 +198,7 @@ class PullPublisher:
         self._line = _Line()
         self._current: Pulled | None = None
         self._past = IngestCounts()
-        self._frames: deque[Frame] = deque()
-        self._stale = 0
-        self._arrived = asyncio.Event()
+        self._frames: Mailbox[Frame] = Mailbox(_QUEUED)
         self._ended = asyncio.Event()
 
     # ---- routing.ports.Publisher ----
@@ -213,17 +212,12 @@ class PullPublisher:
         counts = self._past
         if self._current is not None:
             counts = _sum(counts, self._current.video.counts)
-        return _sum(counts, IngestCounts(dropped={"stale": self._stale} if self._stale else {}))
+        stale = self._frames.dropped
+        return _sum(counts, IngestCounts(dropped={"stale": stale} if stale else {}))
 
-    async def __aiter__(self) -> AsyncIterator[Frame]:
+    def __aiter__(self) -> AsyncIterator[Frame]:
         self.seated.set()
-        while True:
-            while self._frames:
-                yield self._frames.popleft()
-            if self._ended.is_set():
-                return
-            self._arrived.clear()
-            await self._arrived.wait()
+        return self._frames
 
     def request_keyframe(self) -> None:
         if self._current is not None:
@@ -309,14 +303,7 @@ class PullPublisher:
             if self._state is not PullState.LIVE:
                 self._retries.worked()
                 self._set(PullState.LIVE, "")
-            self._put(replace(frame, pts=self._line.place(frame.pts, frame.arrived_s)))
-
-    def _put(self, frame: Frame) -> None:
-        if len(self._frames) >= _QUEUED:
-            self._frames.popleft()
-            self._stale += 1
-        self._frames.append(frame)
-        self._arrived.set()
+            self._frames.put(replace(frame, pts=self._line.place(frame.pts, frame.arrived_s)))
 
     def _set(self, state: PullState, reason: str) -> None:
         if (state, reason) != (self._state, self._reason):
@@ -328,7 +315,7 @@ class PullPublisher:
 
     def _end(self) -> None:
         self._ended.set()
-        self._arrived.set()
+        self._frames.end()
 
 
 def usable_answer(answer: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 from streamlift.clock import Clock
 from streamlift.frames import CodedAudio
+from streamlift.mailbox import Mailbox
 from streamlift.media.incoming.assembler import VideoPacket
 from streamlift.media.rtc.connection import ReceiverTap
 
@@ -21,6 +21,9 @@ AUDIO_CLOCK_HZ = 48_000
 _QUEUED = 256
 """Packets kept for one reader: 5 s of the usual 20 ms, more than any upscaler delays."""
 _LAG_FRAMES = 64
+
+AudioFeed = Mailbox[CodedAudio]
+"""One viewer's queue; full means that the oldest packet goes."""
 
 
 class AudioReceiver:
@@ -33,28 +36,22 @@ class AudioReceiver:
     def __init__(self, receiver: Any, *, clock: Clock) -> None:
         self._clock = clock
         self._tap = ReceiverTap(receiver, self._take_packet)
-        self._packets: deque[CodedAudio] = deque(maxlen=_QUEUED)
-        self._arrived = asyncio.Event()
+        self._packets: Mailbox[CodedAudio] = Mailbox(_QUEUED)
         self._ended = False
         self._last_timestamp: int | None = None
         self._pts = 0
         self.dropped: Counter[str] = Counter()
 
     def __aiter__(self) -> AsyncIterator[CodedAudio]:
-        return self
+        return self._packets
 
     async def __anext__(self) -> CodedAudio:
-        while not self._packets:
-            if self._ended:
-                raise StopAsyncIteration
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._packets.popleft()
+        return await anext(self._packets)
 
     def end(self) -> None:
         """End the iteration after what has arrived; never waits."""
         self._ended = True
-        self._arrived.set()
+        self._packets.end()
 
     def _take_packet(self, packet: VideoPacket, /) -> None:
         if self._ended or not packet._data or not self._tap.is_opus(packet.payload_type):
@@ -66,10 +63,8 @@ class AudioReceiver:
                 return
             self._pts += step
         self._last_timestamp = packet.timestamp
-        if len(self._packets) == _QUEUED:
+        if not self._packets.put(CodedAudio(self._pts, packet._data, self._clock.now_s())):
             self.dropped["stale"] += 1
-        self._packets.append(CodedAudio(self._pts, packet._data, self._clock.now_s()))
-        self._arrived.set()
 
 
 class AudioRelay:
@@ -78,10 +73,6 @@ class AudioRelay:
     def __init__(self) -> None:
         self._feeds: set[AudioFeed] = set()
         self._last: CodedAudio | None = None
-
-    @property
-    def listeners(self) -> int:
-        return len(self._feeds)
 
     async def run(self, source: AsyncIterator[CodedAudio]) -> None:
         """Pass on what `source` gives until it ends; another source continues its timestamps."""
@@ -99,7 +90,7 @@ class AudioRelay:
     @contextmanager
     def listen(self) -> Iterator[AudioFeed]:
         """One viewer's place, from now on."""
-        feed = AudioFeed()
+        feed = AudioFeed(_QUEUED)
         self._feeds.add(feed)
         try:
             yield feed
@@ -113,34 +104,6 @@ class AudioRelay:
             return 0
         passed_s = packet.arrived_s - self._last.arrived_s
         return self._last.pts + max(1, round(passed_s * AUDIO_CLOCK_HZ))
-
-
-class AudioFeed:
-    """One viewer's queue; full means that the oldest packet goes."""
-
-    def __init__(self) -> None:
-        self._packets: deque[CodedAudio] = deque(maxlen=_QUEUED)
-        self._arrived = asyncio.Event()
-        self._ended = False
-        self.dropped = 0
-
-    def put(self, packet: CodedAudio) -> None:
-        self.dropped += len(self._packets) == _QUEUED
-        self._packets.append(packet)
-        self._arrived.set()
-
-    async def get(self) -> CodedAudio | None:
-        """The next packet; None at the end."""
-        while not self._packets:
-            if self._ended:
-                return None
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._packets.popleft()
-
-    def end(self) -> None:
-        self._ended = True
-        self._arrived.set()
 
 
 class AudioRelays:
