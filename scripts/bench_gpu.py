@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from streamlift.frames import LaneStart, Size
+from streamlift.frames import Size
 from streamlift.upscalers.flashvsr.attention import (
     Attend,
     AttentionKind,
@@ -56,7 +56,7 @@ from streamlift.upscalers.flashvsr.resize import enlarge
 from streamlift.upscalers.flashvsr.rope import SpatialRope
 from streamlift.upscalers.flashvsr.selection import topk_from_area
 from streamlift.upscalers.flashvsr.session import FlashVsrSession
-from streamlift.upscalers.flashvsr.settings import Settings
+from streamlift.upscalers.flashvsr.settings import Settings, Start
 from streamlift.upscalers.flashvsr.tiny import random_model
 from streamlift.upscalers.flashvsr.upscaler import FlashVsr
 from streamlift.upscalers.flashvsr.windows import local_mask, windows_per_unit
@@ -459,7 +459,7 @@ def stream(bench: Bench, model: Model, kind: AttentionKind) -> Tensor:
 
 def open_session(bench: Bench, model: Model, kind: AttentionKind) -> FlashVsrSession:
     settings = Settings(
-        attention=kind, sparse_ratio=bench.sparse_ratio, start=LaneStart.PRIMED, kv_units=KV_UNITS
+        attention=kind, sparse_ratio=bench.sparse_ratio, start=Start.PRIMED, kv_units=KV_UNITS
     )
     return FlashVsr("bench", model, settings).open(bench.size, seed=SEED)
 

@@ -134,6 +134,9 @@ class Lane:
     def request_keyframe(self) -> None:
         self._keyframe = True
 
+    def park(self) -> None:
+        return
+
     async def aclose(self) -> None:
         return
 
@@ -145,6 +148,15 @@ class Lane:
 
 class Backend:
     """Fits `routing.ports.Backend`."""
+
+    async def start(self) -> None:
+        return
+
+    async def aclose(self) -> None:
+        return
+
+    def lane_hung(self, lane: object) -> None:
+        raise RuntimeError("a lane that answers each frame at once was called hung")
 
     def info(self) -> BackendInfo:
         slots = Slots(total=1000, used=0)

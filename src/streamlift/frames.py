@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -22,7 +22,6 @@ __all__ = [
     "Frame",
     "IngestCounts",
     "LaneOptions",
-    "LaneStart",
     "Plane",
     "Planes",
     "Rendition",
@@ -48,13 +47,6 @@ class Stabilise(StrEnum):
     OFF = "off"
     LITE = "lite"
     STRONG = "strong"
-
-
-class LaneStart(StrEnum):
-    """How a look-ahead model starts: wait for its first chunk, or prime it with the first frame."""
-
-    FULL = "full"
-    PRIMED = "primed"
 
 
 class BackendState(StrEnum):
@@ -198,18 +190,23 @@ class IngestCounts:
     dropped: Mapping[str, int] = field(default_factory=dict)
 
 
+def _ask_nobody() -> None:
+    """For lanes whose frames come from no publisher."""
+
+
 @dataclass(frozen=True, slots=True)
 class LaneOptions:
     """What a stream asks of a lane when it opens one.
 
     `stabilise` None means the backend's own default; `fps` is the publisher's rate, if known.
+    `ask_source` asks the publisher for a keyframe, merged to one in half a second; never waits.
     """
 
     renditions: frozenset[Rendition]
     stabilise: Stabilise | None = None
-    start: LaneStart = LaneStart.PRIMED
     stream: str = ""
     fps: float | None = None
+    ask_source: Callable[[], None] = field(default=_ask_nobody, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

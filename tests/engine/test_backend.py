@@ -13,8 +13,7 @@ from tests.engine.frames import frame, options
 from tests.serving import until
 
 from streamlift.clock import MonotonicClock
-from streamlift.engine import EngineBackend
-from streamlift.engine.engine import Engine
+from streamlift.engine import EngineBackend, left_behind
 from streamlift.engine.lane import EngineLane
 from streamlift.errors import NoCapacity, NotReady
 from streamlift.frames import BackendState, Slots
@@ -118,14 +117,53 @@ async def test_a_hung_model_is_left_behind_and_the_next_lane_works(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend, toy, stuck = await _hanging(make, monkeypatch)
-    hung: Engine = backend._engine
+    backend.lane_hung(stuck)
+    await stuck.aclose()
+    assert left_behind()
+    lane = await backend.open_lane(frame(0).size, options())
+    lane.offer(frame(0, arrived_s=MonotonicClock().now_s()))
+    assert (await anext(aiter(lane))).pts == 0
+    await lane.aclose()
+    assert backend._engine.busy_s < 1, "the new thread is not stuck"
+    toy.released.set()
+    await until(lambda: _threads() == 1, "the hung thread to end")
+
+
+async def test_the_other_lanes_of_a_hung_model_go_on(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, toy, stuck = await _hanging(make, monkeypatch)
+    other = await backend.open_lane(frame(0).size, options())
+    other.offer(frame(0, arrived_s=MonotonicClock().now_s()))
+    backend.lane_hung(stuck)
+    assert (await anext(aiter(other))).pts == 0
+    for lane in (stuck, other):
+        await lane.aclose()
+    toy.released.set()
+
+
+async def test_a_lane_that_waits_behind_a_slow_one_costs_no_thread(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, toy, slow = await _hanging(make, monkeypatch)
+    other = await backend.open_lane(frame(0).size, options())
+    backend.lane_hung(other)
+    assert _threads() == 1
+    toy.released.set()
+    for lane in (slow, other):
+        await lane.aclose()
+
+
+async def test_a_hang_whose_stream_has_gone_is_noticed_too(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, toy, stuck = await _hanging(make, monkeypatch)
     await stuck.aclose()
     lane = await backend.open_lane(frame(0).size, options())
     lane.offer(frame(0, arrived_s=MonotonicClock().now_s()))
     assert (await anext(aiter(lane))).pts == 0
     await lane.aclose()
     toy.released.set()
-    await until(lambda: hung.stop(timeout_s=0), "the hung thread to end")
 
 
 async def test_closing_while_it_measures_a_slow_model_ends_the_measurement(make: Make) -> None:
@@ -176,6 +214,10 @@ async def test_a_lane_that_cannot_be_opened_costs_no_slot(
     with pytest.raises(RuntimeError):
         await backend.open_lane(frame(0).size, options())
     assert backend.info().slots == Slots(2, 0)
+
+
+def _threads() -> int:
+    return sum(thread.name == "engine-test" for thread in threading.enumerate())
 
 
 async def _hanging(

@@ -143,6 +143,7 @@ class FakeLane:
         self.delivered = 0
         self.keyframes_made = 0
         self.closed = False
+        self.parked = 0
         self.degraded = False
         self.can_spend_less = False
         self.dropped: Counter[str] = Counter()
@@ -160,6 +161,9 @@ class FakeLane:
 
     def request_keyframe(self) -> None:
         self._keyframe |= self.wanted
+
+    def park(self) -> None:
+        self.parked += 1
 
     async def aclose(self) -> None:
         if not self.closed:
@@ -239,6 +243,17 @@ class FakeBackend:
         self.fps: float | None = None
         self.knobs = Knobs()
         self.lanes: list[FakeLane] = []
+        self.hung: list[object] = []
+        self.started = self.closed = False
+
+    async def start(self) -> None:
+        self.started = True
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+    def lane_hung(self, lane: object) -> None:
+        self.hung.append(lane)
 
     def info(self) -> BackendInfo:
         slots = Slots(self.total, self.used)

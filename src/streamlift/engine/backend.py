@@ -125,8 +125,6 @@ class EngineBackend:
                 expected=f"fewer than {self._total_slots()}",
             )
         self._must_fit(size)
-        if self._engine.busy_s > _STUCK_S and self._engine.abandoned:
-            self._replace_engine()
         spec = self._upscaler.spec
         lane = EngineLane(
             self._engine,
@@ -141,6 +139,11 @@ class EngineBackend:
         )
         self._lanes += 1  # not before: a thread that cannot be started must not cost a slot
         return lane
+
+    def lane_hung(self, lane: object) -> None:
+        """Nothing to do where only its encoder is slow, or the model works for another lane."""
+        if self._engine.steps(lane) or self._engine.abandoned:
+            self._leave_thread()
 
     async def aclose(self) -> None:
         if not await asyncio.to_thread(self._engine.stop):
@@ -164,6 +167,13 @@ class EngineBackend:
 
     def _lane_closed(self) -> None:
         self._lanes -= 1
+        if self._engine.abandoned:
+            # Most often it is only slow: it may finish its step. Nobody would notice a hang now.
+            asyncio.get_running_loop().call_later(_STUCK_S, self._look_for_hang)
+
+    def _look_for_hang(self) -> None:
+        if self._engine.abandoned and self._engine.busy_s >= _STUCK_S:
+            self._leave_thread()
 
     def _total_slots(self) -> int:
         if self._fixed_slots is not None:
@@ -172,14 +182,13 @@ class EngineBackend:
             return 0
         return min(_MAX_SLOTS, max(1, int(_HEADROOM * self._fps / _REALTIME_FPS)))
 
-    def _replace_engine(self) -> None:
-        """The thread hangs in the model: leave it behind, it ends when the model returns."""
+    def _leave_thread(self) -> None:
         logger.warning(
-            "backend %s: engine hangs for %.1f s; starting another", self.name, self._engine.busy_s
+            "backend %s: the model hangs for %.1f s; its thread is left behind",
+            self.name,
+            self._engine.busy_s,
         )
-        self._engine.stop(timeout_s=0)
-        self._engine = Engine(self.name, self._clock)
-        self._engine.start()
+        self._engine.leave_behind()
 
     def _load(self) -> tuple[Upscaler, float]:
         upscaler = create_upscaler(

@@ -17,7 +17,7 @@ from streamlift.engine.padding import crop_planes, pad_planes, padded_size
 from streamlift.engine.stabilise import Stabiliser
 from streamlift.errors import UpscaleError
 from streamlift.frames import Frame, Planes, Size, Stabilise
-from streamlift.upscalers.base import Pixels, Upscaler, UpscaleSession
+from streamlift.upscalers.base import Parkable, Pixels, Upscaler, UpscaleSession
 
 __all__ = ["UpscaleChain", "Upscaled"]
 
@@ -46,6 +46,7 @@ class UpscaleChain:
         self._owed: deque[tuple[Frame, Planes, float]] = deque()
         self._strength = stabilise
         self._rung: Rung | None = None
+        self._parked: Parkable | None = None
 
     @property
     def adjustable(self) -> bool:
@@ -66,6 +67,7 @@ class UpscaleChain:
             yield from self.finish()
         spec = self._upscaler.spec
         padded = padded_size(frame.size, spec.multiple)
+        self._resume()
         if self._session is None:
             self._session = self._upscaler.open(padded)
             self._size = frame.size
@@ -78,11 +80,19 @@ class UpscaleChain:
         else:
             yield from self._match(self._to_planes(self._session.push(self._to_rgb(lr, frame))))
 
+    def park(self) -> None:
+        """Move the session's device memory to the host; the next push or finish brings it back."""
+        session: object = self._session
+        if self._parked is None and isinstance(session, Parkable):
+            session.park()
+            self._parked = session
+
     def finish(self) -> Iterator[Upscaled]:
         """Yield every frame owed, then forget the session and what the stabiliser remembers."""
         session, self._session = self._session, None
         if session is None:
             return
+        self._resume()
         outputs: Iterable[Planes] = session.finish()
         if self._upscaler.spec.pixels is Pixels.RGB:
             outputs = self._to_planes(outputs)
@@ -91,6 +101,11 @@ class UpscaleChain:
             raise UpscaleError("upscaler ended owing frames", found=len(self._owed), expected=0)
         if self._stabiliser is not None:
             self._stabiliser.reset()
+
+    def _resume(self) -> None:
+        parked, self._parked = self._parked, None
+        if parked is not None:
+            parked.resume()
 
     def _match(self, outputs: Iterable[Planes]) -> Iterator[Upscaled]:
         scale = self._upscaler.spec.scale

@@ -38,8 +38,8 @@ class Work(Protocol):
 class Engine:
     """Runs jobs (loading, measuring) and lanes' steps, the lane with the oldest frame first.
 
-    A model that hangs takes its thread with it; `busy_s` and `abandoned` tell, and whoever owns
-    the engine starts another one.
+    A model that hangs takes its thread with it; `steps` and `abandoned` tell, and whoever owns
+    the engine calls `leave_behind`: the other lanes go on with another thread.
     """
 
     def __init__(self, name: str, clock: Clock) -> None:
@@ -55,7 +55,7 @@ class Engine:
         # For the whole process: OpenCV's own threads shorten a step of one stream at a third more
         # processor time, taken from the encoders and the other streams.
         cv2.setNumThreads(1)
-        self._thread = threading.Thread(target=self._run, name=_THREAD + name, daemon=True)
+        self._thread = self._new_thread()
 
     def start(self) -> None:
         self._thread.start()
@@ -88,6 +88,25 @@ class Engine:
         with self.changed:
             return self._stepping is not None and self._stepping not in self._lanes
 
+    def steps(self, lane: object) -> bool:
+        """Whether the thread works for this lane just now."""
+        with self.changed:
+            return self._stepping is lane
+
+    def leave_behind(self) -> None:
+        """The thread hangs in a model: the lanes get another one, without the lane it works for.
+
+        The old thread ends when the model returns, if ever.
+        """
+        with self.changed:
+            if self._stopping:
+                return
+            if self._stepping in self._lanes:
+                self._lanes.remove(self._stepping)
+            self._stepping = self._busy_since_s = None
+            self._thread = self._new_thread()
+            self._thread.start()
+
     def run(self, job: Callable[[], T]) -> Future[T]:
         """Run `job` on the engine thread, before any lane's next step."""
         future: Future[T] = Future()
@@ -114,22 +133,27 @@ class Engine:
             if lane in self._lanes:
                 self._lanes.remove(lane)
 
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._run, name=_THREAD + self.name, daemon=True)
+
     def _run(self) -> None:
-        while True:
-            with self.changed:
-                work = self._next()
-                while work is None and not self._stopping:
-                    self.changed.wait()
-                    work = self._next()
-                if self._stopping:
-                    return
-            assert work is not None
-            self._busy_since_s = self._clock.now_s()
+        while (work := self._await_work()) is not None:
             work()
-            self._busy_since_s = None
+
+    def _await_work(self) -> Callable[[], None] | None:
+        """What to do next; None when this thread is to end."""
+        with self.changed:
+            while self._thread is threading.current_thread():
+                self._stepping = self._busy_since_s = None
+                if self._stopping:
+                    return None
+                if (work := self._next()) is not None:
+                    self._busy_since_s = self._clock.now_s()
+                    return work
+                self.changed.wait()
+        return None
 
     def _next(self) -> Callable[[], None] | None:
-        self._stepping = None
         if self._jobs:
             return self._jobs.popleft()
         waiting = [

@@ -62,6 +62,7 @@ class EngineLane:
         # Shared with the engine thread, guarded by engine.changed.
         self._inbox: deque[Frame] = deque()
         self._finishing_since_s: float | None = None
+        self._park_since_s: float | None = None
         self._ended = False
         self._dropped: Counter[str] = Counter()
         # Engine thread only.
@@ -108,6 +109,7 @@ class EngineLane:
             if self._finishing_since_s is not None or self._ended:
                 return False
             self._inbox.append(frame)
+            self._park_since_s = None
             self._drop_stale()
             self._engine.changed.notify_all()
         return True
@@ -116,6 +118,11 @@ class EngineLane:
         with self._engine.changed:
             if self._finishing_since_s is None:
                 self._finishing_since_s = self._clock.now_s()
+            self._engine.changed.notify_all()
+
+    def park(self) -> None:
+        with self._engine.changed:
+            self._park_since_s = self._clock.now_s()
             self._engine.changed.notify_all()
 
     def set_renditions(self, wanted: frozenset[Rendition]) -> None:
@@ -149,13 +156,17 @@ class EngineLane:
         if self._inbox:
             return self._inbox[0].arrived_s
         # From then on, not now: else it would never have its turn beside lanes that are behind.
-        return self._finishing_since_s
+        if self._finishing_since_s is not None:
+            return self._finishing_since_s
+        return self._park_since_s
 
     def step(self) -> None:
         with self._engine.changed:
             self._drop_stale()
             frame = self._inbox.popleft() if self._inbox else None
             finishing = self._finishing_since_s is not None and frame is None
+            parking = self._park_since_s is not None and frame is None
+            self._park_since_s = None
         try:
             if frame is not None:
                 self._take(frame)
@@ -163,6 +174,8 @@ class EngineLane:
                 self._encode_all(self._chain.finish())
                 self._stop_working()
                 self._encode.finish()
+            elif parking:
+                self._chain.park()
         except StreamliftError as error:
             self._fail(error)
         except Exception as error:  # a model may raise anything; it ends this lane only

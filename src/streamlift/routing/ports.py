@@ -80,6 +80,13 @@ class Lane(Protocol):
         """The next frame of every rendition becomes a keyframe."""
         ...
 
+    def park(self) -> None:
+        """No frame will come for a while: move the stream's device memory to the host.
+
+        The next `offer` brings it back by itself. Never waits; what is queued is done before.
+        """
+        ...
+
     async def aclose(self) -> None:
         """Drop everything now and free the slot."""
         ...
@@ -88,11 +95,27 @@ class Lane(Protocol):
 class Backend(Protocol):
     """A named upscaler on a place it can run: what users switch between."""
 
+    async def start(self) -> None:
+        """Load, or find the workers. A failure is a state with a reason, never an exception."""
+        ...
+
+    async def aclose(self) -> None:
+        """End what runs for it; its lanes are closed before."""
+        ...
+
     def info(self) -> BackendInfo: ...
 
     async def open_lane(self, size: Size, options: LaneOptions) -> Lane:
         """Open a lane for one stream at a low-resolution size.
 
         Raises NoCapacity when all slots are taken, NotReady when the backend cannot run now.
+        """
+        ...
+
+    def lane_hung(self, lane: Lane) -> None:
+        """This lane of it was found hung; call it before closing the lane. Never waits.
+
+        What hangs is the backend's own duty: one in this process gives its other lanes another
+        thread, one in another process ends its worker.
         """
         ...

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from streamlift.errors import ConfigError, OutOfMemory, UpscaleError
-from streamlift.frames import LaneStart, Size
+from streamlift.frames import Size
 from streamlift.stamp import draw_stamp, read_stamp
 from streamlift.upscalers import Parkable, create_upscaler
 from streamlift.upscalers.flashvsr.chunks import Chunks
@@ -30,7 +30,7 @@ from streamlift.upscalers.flashvsr.config import (
 from streamlift.upscalers.flashvsr.model import Model
 from streamlift.upscalers.flashvsr.rope import Rotation, SpatialRope
 from streamlift.upscalers.flashvsr.session import FlashVsrSession
-from streamlift.upscalers.flashvsr.settings import Settings
+from streamlift.upscalers.flashvsr.settings import Settings, Start
 from streamlift.upscalers.flashvsr.tiny import create_tiny_random, random_model
 from streamlift.upscalers.flashvsr.upscaler import FlashVsr
 
@@ -234,7 +234,7 @@ def test_the_published_sizes_fit_together_from_512_to_1024(config: ModelConfig) 
     meta = torch.device("meta")
     with meta:
         model = Model.build(config, context_rows=512).prepare(meta, torch.bfloat16)
-    session = FlashVsr("meta", model, Settings(start=LaneStart.FULL)).open(Size(512, 512))
+    session = FlashVsr("meta", model, Settings(start=Start.FULL)).open(Size(512, 512))
     chunks = session._chunks
     options = replace(chunks.options, attend=lambda q, k, v, blocks: torch.empty_like(q))
     chunks = Chunks(model, chunks.memory, chunks.noise, options)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from streamlift.errors import OutOfMemory, UpscaleError
-from streamlift.frames import LaneStart, Size
+from streamlift.frames import Size
 from streamlift.upscalers.flashvsr.chunks import FIRST_FRAMES, Chunks
 from streamlift.upscalers.flashvsr.config import CLIP_FRAMES
 from streamlift.upscalers.flashvsr.resize import Resize, enlarge
+from streamlift.upscalers.flashvsr.settings import Start
 
 __all__ = ["FlashVsrSession"]
 
@@ -28,11 +29,11 @@ class FlashVsrSession:
     """
 
     def __init__(
-        self, chunks: Chunks, size: Size, *, scale: int, start: LaneStart, resize: Resize
+        self, chunks: Chunks, size: Size, *, scale: int, start: Start, resize: Resize
     ) -> None:
         self._chunks, self._scale, self._resize = chunks, scale, resize
         self._shape = (1, 3, size.height, size.width)
-        self._primed = start is LaneStart.PRIMED
+        self._primed = start is Start.PRIMED
         self._last: Tensor | None = None
         self._taken = 0
         self._given = 0

@@ -8,13 +8,12 @@ from enum import StrEnum
 from typing import Any
 
 from streamlift.errors import ConfigError
-from streamlift.frames import LaneStart
 from streamlift.upscalers.flashvsr.attention import AttentionKind
 from streamlift.upscalers.flashvsr.colour import WAVELET_LEVELS, ColourFix
 from streamlift.upscalers.flashvsr.noise import NoisePolicy
 from streamlift.upscalers.flashvsr.resize import Resize
 
-__all__ = ["Precision", "Settings", "settings_from"]
+__all__ = ["Precision", "Settings", "Start", "settings_from"]
 
 
 class Precision(StrEnum):
@@ -23,6 +22,13 @@ class Precision(StrEnum):
     AUTO = "auto"
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
+
+
+class Start(StrEnum):
+    """FULL waits for the first chunk; PRIMED makes it of copies of the first frame."""
+
+    FULL = "full"
+    PRIMED = "primed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,7 @@ class Settings:
     """
 
     scale: int = 2
-    start: LaneStart = LaneStart.PRIMED
+    start: Start = Start.PRIMED
     sparse_ratio: float = 2.0
     local_range: int = 11
     kv_units: int = 3

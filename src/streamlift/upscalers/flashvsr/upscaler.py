@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from streamlift.errors import UpscaleError
-from streamlift.frames import LaneStart, Size
+from streamlift.frames import Size
 from streamlift.upscalers.base import OnCut, Pixels, UpscalerSpec
 from streamlift.upscalers.flashvsr.attention import attention
 from streamlift.upscalers.flashvsr.chunks import FIRST_FRAMES, STEP_FRAMES, ChunkOptions, Chunks
@@ -16,7 +16,7 @@ from streamlift.upscalers.flashvsr.model import Model
 from streamlift.upscalers.flashvsr.noise import noise_source
 from streamlift.upscalers.flashvsr.selection import topk_from_area
 from streamlift.upscalers.flashvsr.session import FlashVsrSession
-from streamlift.upscalers.flashvsr.settings import Precision, Settings
+from streamlift.upscalers.flashvsr.settings import Precision, Settings, Start
 
 __all__ = ["FlashVsr", "dtype_for"]
 
@@ -33,7 +33,7 @@ class FlashVsr:
         self.spec = UpscalerSpec(
             name=name,
             scale=settings.scale,
-            first=1 if settings.start is LaneStart.PRIMED else FIRST_FRAMES,
+            first=1 if settings.start is Start.PRIMED else FIRST_FRAMES,
             step=STEP_FRAMES,
             lag=CLIP_FRAMES,
             multiple=BLOCK_PIXELS // settings.scale,
@@ -82,7 +82,7 @@ class FlashVsr:
                 expected=f"multiples of {self.spec.multiple}",
             )
         grid = (large.height // 8, large.width // 8)
-        primed = self.settings.start is LaneStart.PRIMED
+        primed = self.settings.start is Start.PRIMED
         return StreamMemory.allocate(
             self.model.config,
             large.height,
