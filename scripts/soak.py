@@ -247,10 +247,12 @@ def make_certificate(folder: Path) -> dict[str, str]:
 
 
 def write_config(folder: Path, arguments: argparse.Namespace) -> Path:
-    settings = dict(arguments.settings)
-    if arguments.stabilise:
-        settings["stabilise"] = arguments.stabilise
-    backend = {"name": "measured", "upscaler": arguments.backend, "settings": settings}
+    backend = {
+        "name": "measured",
+        "upscaler": arguments.backend,
+        "stabilise": arguments.stabilise or "off",
+        "settings": dict(arguments.settings),
+    }
     config = {
         "server": {"port": arguments.port},
         "encode": {"bitrate_bps": arguments.bitrate},

@@ -172,3 +172,29 @@ def test_a_file_that_is_no_yaml_is_told_by_the_place_not_the_text(tmp_path: Path
     with pytest.raises(ConfigError, match="line 4") as raised:
         load_config(path, {})
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "understood"), [("off", "off"), ('"off"', "off"), ("lite", "lite")]
+)
+def test_a_backend_says_how_much_it_stabilises(
+    tmp_path: Path, written: str, understood: str
+) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text(f"backends: [{{name: compact, upscaler: compact, stabilise: {written}}}]")
+    assert load_config(path, {}).backends[0].stabilise == understood
+
+
+@pytest.mark.parametrize("level", ["on", "much", "1", "[lite]"])
+def test_another_strength_than_the_three_is_named(tmp_path: Path, level: str) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text(f"backends: [{{name: compact, upscaler: compact, stabilise: {level}}}]")
+    with pytest.raises(ConfigError, match=r"backends\[0\].stabilise: found .* off \| lite"):
+        load_config(path, {})
+
+
+def test_stabilise_among_the_settings_is_told_where_it_belongs(tmp_path: Path) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text("backends: [{name: compact, upscaler: compact, settings: {stabilise: lite}}]\n")
+    with pytest.raises(ConfigError, match=r"is now backends\.compact\.stabilise"):
+        load_config(path, {})

@@ -18,7 +18,6 @@ from streamlift.api.outputs import attend_outputs
 from streamlift.clock import Clock, MonotonicClock
 from streamlift.config import POLICIES, BackendConfig, Config
 from streamlift.engine import Accelerator, EngineBackend, accelerators
-from streamlift.errors import ConfigError
 from streamlift.frames import Codec, Rendition, Stabilise
 from streamlift.media.files.slate import slate
 from streamlift.media.outgoing.packetizer import Packetizer
@@ -59,7 +58,7 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        backends = _build_backends(config, time, accelerators())
+        backends = _build_backends(config, time, _accelerators_for(config))
         default, policy = _default_of(config, backends)
         async with asyncio.TaskGroup() as tasks:
             metrics, events = Metrics(), EventLog()
@@ -113,6 +112,14 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
     return create_api(config, lifespan)
 
 
+def _accelerators_for(config: Config) -> tuple[Accelerator, ...]:
+    """The CUDA devices, if a backend may run on one: to look costs torch and memory on each."""
+    untouched = config.backends == Config().backends
+    if untouched or any(backend.device != "cpu" for backend in config.backends):
+        return accelerators()
+    return ()
+
+
 def _build_backends(
     config: Config, clock: Clock, present: tuple[Accelerator, ...]
 ) -> dict[str, EngineBackend]:
@@ -129,9 +136,7 @@ def _gpu_backends(gpu: Accelerator) -> tuple[BackendConfig, ...]:
     """What a GPU adds when no backends are configured; without weights they say so and wait."""
     return (
         BackendConfig("flashvsr", "flashvsr", device=gpu.device),
-        BackendConfig(
-            "realesrgan-x2", "realesrgan-x2", device=gpu.device, settings={"stabilise": "strong"}
-        ),
+        BackendConfig("realesrgan-x2", "realesrgan-x2", device=gpu.device, stabilise="strong"),
     )
 
 
@@ -151,34 +156,19 @@ def _default_of(config: Config, backends: Mapping[str, EngineBackend]) -> tuple[
 def _build_backend(
     backend: BackendConfig, config: Config, clock: Clock, present: tuple[Accelerator, ...]
 ) -> EngineBackend:
-    settings = dict(backend.settings)
-    stabilise = _stabilise_setting(backend.name, settings.pop("stabilise", None))
     return EngineBackend(
         backend.name,
         backend.upscaler,
         device=backend.device,
         slots=backend.slots,
-        settings=settings,
-        default_stabilise=stabilise,
+        settings=backend.settings,
+        default_stabilise=Stabilise(backend.stabilise),
         preset=config.encode.preset,
         # The fallback is handed what a failed lane still owed, which may be old already.
         max_age_s=FALLBACK_AGE_S if backend.name == FALLBACK else config.ingest.max_age_ms / 1000,
         clock=clock,
         present=present,
     )
-
-
-def _stabilise_setting(backend: str, value: object) -> Stabilise | None:
-    value = "off" if value is False else value  # YAML 1.1 reads a bare `off` as false
-    if value is None:
-        return None
-    if value not in list(Stabilise):
-        raise ConfigError(
-            f"backends.{backend}.settings.stabilise: found {value!r}",
-            found=value,
-            expected=list(Stabilise),
-        )
-    return Stabilise(str(value))
 
 
 def _stream_settings(config: Config) -> StreamSettings:

@@ -15,7 +15,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 
@@ -150,12 +150,16 @@ class OutputsConfig:
 
 @dataclass(frozen=True, slots=True)
 class BackendConfig:
-    """A named upscaler and where it runs. `device`: cpu, cuda:0, or a pattern such as H100|H200."""
+    """A named upscaler and where it runs. `device`: cpu, cuda:0, or a pattern such as H100|H200.
+
+    `stabilise`: strength of the temporal stabiliser for streams that ask for none of their own.
+    """
 
     name: str
     upscaler: str
     device: str = "cpu"
     slots: int | None = None
+    stabilise: Literal["off", "lite", "strong"] = "off"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -172,7 +176,7 @@ class Config:
     outputs: OutputsConfig = OutputsConfig()
     default_backend: str = "compact"
     backends: tuple[BackendConfig, ...] = (
-        BackendConfig("compact", "compact", settings={"stabilise": "lite"}),
+        BackendConfig("compact", "compact", stabilise="lite"),
         BackendConfig("bicubic", "bicubic"),
     )
 
@@ -298,10 +302,15 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list):
             raise _wrong(where, value, "a list")
         return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-    if origin is not None and issubclass(origin, Mapping):
+    if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, dict):
             raise _wrong(where, value, "a mapping")
         return types.MappingProxyType(dict(value))
+    if origin is Literal:
+        value = "off" if value is False and "off" in args else value  # YAML 1.1 reads off as false
+        if value not in args:
+            raise _wrong(where, value, " | ".join(args))
+        return value
     if dataclasses.is_dataclass(hint):
         return _build(typing.cast(type[Any], hint), value, where)
     if isinstance(value, bool) != (hint is bool) or not isinstance(value, hint):
@@ -346,6 +355,14 @@ def _check(config: Config) -> None:
     names = [check_name("backend", b.name) for b in config.backends]
     if len(set(names)) != len(names):
         raise ConfigError("two backends have the same name", found=names)
+    for backend in config.backends:
+        if "stabilise" in backend.settings:
+            raise ConfigError(
+                f"backends.{backend.name}.settings.stabilise is now backends.{backend.name}"
+                ".stabilise: move it up beside `settings`",
+                found=f"settings.stabilise: {backend.settings['stabilise']}",
+                expected="stabilise: off | lite | strong",
+            )
     if reserved := set(names) & set(POLICIES):
         raise ConfigError("a backend is named like a policy", found=sorted(reserved))
     if config.default_backend not in (*names, *POLICIES):

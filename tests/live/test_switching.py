@@ -140,7 +140,7 @@ async def test_to_a_chunked_backend_and_back_there_is_no_freeze() -> None:
 async def test_through_every_cpu_backend_the_viewer_stays_and_numbers_only_rise() -> None:
     backends = [
         BackendConfig("bicubic", "bicubic", slots=4),
-        BackendConfig("compact", "compact", slots=4, settings={"stabilise": "lite"}),
+        BackendConfig("compact", "compact", slots=4, stabilise="lite"),
     ]
     if importlib.util.find_spec("torch") is not None:
         backends.append(BackendConfig("flashvsr", "flashvsr-tiny-random", slots=4))

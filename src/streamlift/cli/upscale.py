@@ -38,7 +38,7 @@ def _upscale(arguments: argparse.Namespace) -> int:
 
     backends = {b.name: b for b in load_config(arguments.config, os.environ).backends}
     backend = backends.get(arguments.backend)
-    settings = {k: v for k, v in (backend.settings if backend else {}).items() if k != "stabilise"}
+    settings = dict(backend.settings if backend else {})
     if arguments.scale != 2:
         settings["scale"] = arguments.scale
     wanted = arguments.device or (backend.device if backend else "cpu")
