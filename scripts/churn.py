@@ -22,7 +22,8 @@ from scripts.soak import Sample, processor, read, sample, service, streamlift, w
 from streamlift.config import IceConfig
 from streamlift.frames import Codec
 from streamlift.media.remote.http import Signalling
-from streamlift.media.rtc.connection import Peer, ReceiverTap
+from streamlift.media.rtc.connection import Peer
+from streamlift.media.rtc.receiver import ReceiverTap
 
 AT_ONCE = 10
 WARM_UP = 50

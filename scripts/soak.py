@@ -169,7 +169,8 @@ async def be_crowd(url: str, viewers: int) -> None:
     from streamlift.config import IceConfig
     from streamlift.frames import Codec
     from streamlift.media.remote.http import Signalling
-    from streamlift.media.rtc.connection import Peer, ReceiverTap
+    from streamlift.media.rtc.connection import Peer
+    from streamlift.media.rtc.receiver import ReceiverTap
 
     me = asyncio.current_task()
     assert me is not None

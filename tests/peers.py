@@ -22,9 +22,11 @@ from tests.serving import until
 
 from streamlift.config import IceConfig
 from streamlift.frames import Codec, EncodedFrame, Rendition
-from streamlift.media.incoming.assembler import VideoPacket
 from streamlift.media.outgoing.whep_viewer import Packetized, Packetizer
-from streamlift.media.rtc.connection import PayloadTrack, Peer, ReceiverTap, SenderTap
+from streamlift.media.rtc.connection import Peer
+from streamlift.media.rtc.packet import MediaPacket
+from streamlift.media.rtc.receiver import ReceiverTap
+from streamlift.media.rtc.sender import PayloadTrack, SenderTap
 
 __all__ = [
     "ClipPublisher",
@@ -131,7 +133,7 @@ class PacketViewer:
     peer: Peer
     tap: ReceiverTap
     units: list[tuple[int, bytes]] = field(default_factory=list)
-    packets: list[VideoPacket] = field(default_factory=list)
+    packets: list[MediaPacket] = field(default_factory=list)
     codec: Codec | None = None
 
     async def wait_units(self, count: int, timeout_s: float = 10.0) -> None:
@@ -144,12 +146,12 @@ class PacketViewer:
     async def request_keyframe(self) -> None:
         await self.tap.send_pli(self.packets[-1].ssrc)
 
-    def take(self, packet: VideoPacket) -> None:
+    def take(self, packet: MediaPacket) -> None:
         """Loopback neither loses nor reorders, so the marker bit is all that is needed."""
         self.codec = self.tap.codec_of(packet.payload_type)
         self.packets.append(packet)
         if packet.marker:
-            data = b"".join(p._data for p in self.packets if p.timestamp == packet.timestamp)
+            data = b"".join(p.data for p in self.packets if p.timestamp == packet.timestamp)
             self.units.append((packet.timestamp, data))
             del self.packets[:-1]
 
@@ -166,8 +168,8 @@ async def watching(
     peer = Peer(IceConfig())
     transceiver = peer.add("video", "recvonly")
     peer.prefer(transceiver, codecs)
-    early: list[VideoPacket] = []
-    sink: list[Callable[[VideoPacket], None]] = [early.append]
+    early: list[MediaPacket] = []
+    sink: list[Callable[[MediaPacket], None]] = [early.append]
     tap = ReceiverTap(transceiver.receiver, lambda packet: sink[0](packet))
     try:
         async with _session(url, peer, token, delete=delete) as resource:

@@ -146,7 +146,7 @@ async def test_handshakes_that_never_connect_are_capped_and_freed(
 ) -> None:
     # As many offers as are really allowed would take a busy machine longer than their deadline.
     monkeypatch.setattr("streamlift.service.sessions.MAX_PENDING", 8)
-    monkeypatch.setattr("streamlift.media.incoming.whip_publisher.CONNECT_S", 8.0)
+    monkeypatch.setattr("streamlift.media.rtc.connection.CONNECT_S", 8.0)
     offer = await make_offer("send")
     before = _descriptors()
     async with service.http() as http:

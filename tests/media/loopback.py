@@ -7,21 +7,21 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.serving import until
+
 from streamlift.config import IceConfig
 from streamlift.frames import Codec
-from streamlift.media.incoming.assembler import VideoPacket
-from streamlift.media.rtc.connection import (
-    PayloadTrack,
-    Peer,
-    ReceiverReport,
-    ReceiverTap,
-    SenderTap,
-)
+from streamlift.media.rtc.connection import Peer
+from streamlift.media.rtc.packet import MediaPacket
+from streamlift.media.rtc.receiver import ReceiverTap
 from streamlift.media.rtc.sdp import Role, read_offer
+from streamlift.media.rtc.sender import PayloadTrack, ReceiverReport, SenderTap
 
-__all__ = ["Link", "Sent", "linked"]
+__all__ = ["SLICE", "Link", "Sent", "linked", "offer_of", "send"]
 
 CONNECT_S = 10.0
+# One whole NAL unit a packet (RFC 6184 section 5.6): a non-IDR slice.
+SLICE = b"\x41" + bytes(80)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Link:
     offer: str
     answer: str
     to_send: asyncio.Queue[Sent] = field(default_factory=asyncio.Queue)
-    received: list[VideoPacket] = field(default_factory=list)
+    received: list[MediaPacket] = field(default_factory=list)
     keyframes_asked: int = 0
     reports: list[ReceiverReport] = field(default_factory=list)
     sender_tap: SenderTap = field(init=False)
@@ -77,3 +77,20 @@ async def linked(
     finally:
         await link.sender.close()
         await link.receiver.close()
+
+
+async def offer_of(*kinds: str, direction: str = "sendonly") -> str:
+    peer = Peer(IceConfig())
+    try:
+        for kind in kinds:
+            peer.add(kind, direction)
+        return await peer.offer()
+    finally:
+        await peer.close()
+
+
+async def send(link: Link, count: int, *, start: int = 0, payloads: int = 1) -> None:
+    for number in range(start, start + count):
+        link.to_send.put_nowait(Sent(3600 * number, [SLICE] * payloads))
+    wanted = len(link.received) + count * payloads
+    await until(lambda: len(link.received) >= wanted, f"{wanted} packets")

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from streamlift.media.rtc.packet import MediaPacket
 
-__all__ = ["Packet", "packets_of"]
+__all__ = ["packets_of", "rtp_packet"]
 
 
-@dataclass
-class Packet:
-    """Fits `assembler.VideoPacket`."""
-
-    sequence_number: int
-    timestamp: int
-    marker: int
-    _data: bytes
-    payload_type: int = 96
-    ssrc: int = 1
+def rtp_packet(
+    sequence: int, timestamp: int, marker: int, data: bytes, *, ssrc: int = 1
+) -> MediaPacket:
+    return MediaPacket(sequence, timestamp, marker, 96, ssrc, data)
 
 
 def packets_of(
     counts: list[int], *, sequence: int = 0, timestamp: int = 0, marker: bool = True
-) -> list[Packet]:
+) -> list[MediaPacket]:
     """`counts[i]` packets for picture i, 3,600 ticks apart; their bytes tell picture and part."""
-    packets: list[Packet] = []
+    packets: list[MediaPacket] = []
     for number, count in enumerate(counts):
         for part in range(count):
             packets.append(
-                Packet(
+                rtp_packet(
                     (sequence + len(packets)) & 0xFFFF,
                     (timestamp + 3600 * number) & 0xFFFFFFFF,
                     int(marker and part == count - 1),

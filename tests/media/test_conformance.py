@@ -221,9 +221,7 @@ async def test_whep_is_answered_sendonly_of_one_media_stream(plain: Served) -> N
 async def test_too_many_handshakes_are_503_with_retry_after(
     plain: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "streamlift.media.incoming.whip_publisher.CONNECT_S", 60.0
-    )  # none may end meanwhile
+    monkeypatch.setattr("streamlift.media.rtc.connection.CONNECT_S", 60.0)  # none may end meanwhile
     offer = await whip_offer()
     last = None
     async with plain.http() as http:

@@ -182,7 +182,7 @@ async def _generation(
         response = await http.post("/api/v1/webrtc/offer", json=offer)
         response.raise_for_status()
         await pulled.peer.accept(response.json()["sdp"])
-        await pulled.connected()
+        await pulled.peer.connected()
 
         async def take() -> None:
             async for frame in pulled.video:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.media.rtp import Packet, packets_of
+from tests.media.rtp import packets_of, rtp_packet
 
 from streamlift.media.incoming.assembler import GIVE_UP_S, AssembledPicture, PictureAssembler
+from streamlift.media.rtc.packet import MediaPacket
 
 
 def whole(number: int, count: int) -> bytes:
@@ -17,7 +19,11 @@ def whole(number: int, count: int) -> bytes:
 
 
 def feed(
-    assembler: PictureAssembler, packets: Iterable[Packet], *, start_s: float = 0.0, step_s: float
+    assembler: PictureAssembler,
+    packets: Iterable[MediaPacket],
+    *,
+    start_s: float = 0.0,
+    step_s: float,
 ) -> list[AssembledPicture]:
     pictures: list[AssembledPicture] = []
     for turn, packet in enumerate(packets):
@@ -25,7 +31,7 @@ def feed(
     return pictures
 
 
-def lose(packets: list[Packet], lost: Iterable[int]) -> list[Packet]:
+def lose(packets: list[MediaPacket], lost: Iterable[int]) -> list[MediaPacket]:
     gone = set(lost)
     return [packet for index, packet in enumerate(packets) if index not in gone]
 
@@ -130,8 +136,8 @@ def test_the_rest_of_a_torn_picture_is_no_picture() -> None:
 def test_padding_makes_no_picture_and_hides_no_loss() -> None:
     assembler = PictureAssembler()
     first, _, third = packets_of([1, 1, 1])
-    third.sequence_number = 5
-    padding = [Packet(n, first.timestamp, 0, b"") for n in (2, 3, 4)]
+    third = dataclasses.replace(third, sequence_number=5)
+    padding = [rtp_packet(n, first.timestamp, 0, b"") for n in (2, 3, 4)]
     pictures = feed(assembler, [first, *padding, third], step_s=0.1)
     assert [p.data for p in pictures] == [whole(0, 1), whole(2, 1)]
     assert pictures[1].after_loss

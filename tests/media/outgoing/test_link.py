@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamlift.media.outgoing.link import HOLD_S, SLOW_AFTER_S, KeyframeAllowance, LinkWatch
-from streamlift.media.rtc.connection import ReceiverReport
+from streamlift.media.rtc.sender import ReceiverReport
 
 SENT = 6_000_000.0
 

@@ -23,8 +23,9 @@ from tests.serving import until
 from streamlift.config import IceConfig
 from streamlift.frames import EncodedFrame, Rendition
 from streamlift.media.outgoing.whep_viewer import Packetized, Packetizer
-from streamlift.media.rtc.connection import PayloadTrack, Peer, SenderTap
+from streamlift.media.rtc.connection import Peer
 from streamlift.media.rtc.sdp import Role, read_offer
+from streamlift.media.rtc.sender import PayloadTrack, SenderTap
 
 
 @dataclass(slots=True)

@@ -22,7 +22,8 @@ from tests.media.remote.gateway import listening
 from streamlift.config import IceConfig
 from streamlift.frames import Codec, EncodedFrame, Rendition
 from streamlift.media.outgoing.whep_viewer import Packetized, Packetizer
-from streamlift.media.rtc.connection import PayloadTrack, Peer, SenderTap
+from streamlift.media.rtc.connection import Peer
+from streamlift.media.rtc.sender import PayloadTrack, SenderTap
 
 FPS = 16
 PTS_STEP = 90_000 // FPS

@@ -16,38 +16,11 @@ from streamlift.media.remote.pull import (
     Pulled,
     PullPublisher,
     PullState,
-    Retries,
     SourceBusy,
-    SourceLost,
     SourceRefused,
     _Line,
     usable_answer,
 )
-
-
-def test_a_busy_source_is_asked_as_often_as_it_says_for_thirty_seconds_then_less_and_less() -> None:
-    retries, now_s, waits = Retries(), 0.0, []
-    for _ in range(68):
-        state, wait_s = retries.failed(SourceBusy("nothing yet", retry_s=0.5), now_s)
-        waits.append((state, wait_s))
-        now_s += wait_s
-    assert waits[:60] == [(PullState.CONNECTING, 0.5)] * 60
-    assert [w for _, w in waits[60:]] == [1, 2, 4, 8, 16, 30, 30, 30]
-    assert {state for state, _ in waits[60:]} == {PullState.WAITING}
-
-
-def test_a_lost_source_is_tried_again_after_one_two_four_to_thirty_seconds() -> None:
-    retries = Retries()
-    waits = [retries.failed(SourceLost("gone"), 0.0)[1] for _ in range(7)]
-    assert waits == [1, 2, 4, 8, 16, 30, 30]
-
-
-def test_a_connection_that_gave_pictures_begins_the_waits_anew() -> None:
-    retries = Retries()
-    for _ in range(5):
-        retries.failed(SourceLost("gone"), 0.0)
-    retries.worked()
-    assert retries.failed(SourceLost("gone"), 0.0) == (PullState.WAITING, 1.0)
 
 
 def test_pts_keep_their_spacing_and_a_jump_of_over_a_second_goes_on_by_arrival() -> None:

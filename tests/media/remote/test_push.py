@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.clips import coded_clip
 from tests.media.scripted import Answer, Scripted, scripted
 from tests.peers import publishing, watching
@@ -31,11 +29,8 @@ from streamlift.frames import Codec, EncodedFrame
 from streamlift.media.outgoing.packetizer import Packetizer
 from streamlift.media.remote.fetch import Fetcher
 from streamlift.media.remote.push import (
-    LONGEST_ASKED_S,
-    LONGEST_WAIT_S,
     PushRefused,
     PushState,
-    Retry,
     WhipPush,
 )
 from streamlift.media.remote.url_safety import HostRules
@@ -47,27 +42,6 @@ Serve = Callable[..., Awaitable[Served]]
 PLAIN = Config(backends=(BackendConfig("bicubic", "bicubic"),), default_backend="bicubic")
 HERE = OutputsConfig(allowed_hosts=("127.0.0.1",))
 TOKENS = AuthConfig(publish=("in",), view=("view",), control=("control",))
-
-
-# ---- waiting ----
-
-
-def test_waits_double_up_to_half_a_minute_and_begin_anew_after_a_reset() -> None:
-    retry = Retry(chance=lambda: 0.5)
-    assert [retry.wait_s() for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
-    retry.reset()
-    assert retry.wait_s() == 1
-
-
-@given(chance=st.floats(0, 1), asked=st.none() | st.floats(0, 1e9), tries=st.integers(1, 12))
-def test_a_wait_is_near_its_step_and_what_the_server_asks_counts(
-    chance: float, asked: float | None, tries: int
-) -> None:
-    retry = Retry(chance=lambda: chance)
-    for _ in range(tries):
-        wait_s = retry.wait_s(asked)
-        assert wait_s >= min(asked or 0, LONGEST_ASKED_S)
-        assert 0.8 <= wait_s <= max(1.2 * LONGEST_WAIT_S, LONGEST_ASKED_S)
 
 
 # ---- servers that misbehave ----

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from tests.clips import coded_clip
 from tests.media.loopback import Sent
-from tests.media.rtp import Packet
+from tests.media.rtp import rtp_packet
 from tests.peers import ClipPublisher, publishing
 from tests.serving import Served, until
 from tests.staged import twice
@@ -28,7 +28,9 @@ from streamlift.media.rtc.audio import (
     AudioRelays,
     VideoLag,
 )
-from streamlift.media.rtc.connection import PayloadTrack, Peer, ReceiverTap, SenderTap
+from streamlift.media.rtc.connection import Peer
+from streamlift.media.rtc.receiver import ReceiverTap
+from streamlift.media.rtc.sender import PayloadTrack, SenderTap
 
 PACKET_S = 0.02
 TICKS = round(PACKET_S * AUDIO_CLOCK_HZ)
@@ -119,7 +121,7 @@ async def test_what_steps_back_is_dropped(monkeypatch: pytest.MonkeyPatch) -> No
     audio = AudioReceiver(receiver, clock=ManualClock())
     monkeypatch.setattr(audio._tap, "is_opus", lambda payload_type: True)
     for timestamp in (0xFFFFFF00, 0x10, 0xFFFFFF80, 0x10, 0x30):
-        audio._take_packet(Packet(0, timestamp, 0, b"x"))
+        audio._take_packet(rtp_packet(0, timestamp, 0, b"x"))
     audio.end()
     assert [p.pts async for p in audio] == [0, 0x110, 0x130]
     assert audio.dropped["late"] == 2
@@ -179,7 +181,7 @@ async def hearing(served: Served) -> AsyncIterator[Heard]:
         video.receiver,
         lambda p: heard.pictures.append((loop.time(), p.timestamp)) if p.marker else None,
     )
-    ReceiverTap(audio.receiver, lambda p: heard.sound.append((loop.time(), p._data)))
+    ReceiverTap(audio.receiver, lambda p: heard.sound.append((loop.time(), p.data)))
     try:
         async with served.http() as http:
             heard.answer = await _connect(http, "/whep/live", peer)

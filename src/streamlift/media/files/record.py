@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +19,6 @@ from streamlift.clock import VIDEO_CLOCK_HZ
 from streamlift.config import check_name
 from streamlift.errors import ConfigError, MediaError
 from streamlift.frames import Codec, EncodedFrame, Size
-from streamlift.media.outgoing.media_out import Frames
 from streamlift.tasks import to_its_end
 
 __all__ = ["Recorder", "recording_directory"]
@@ -61,7 +60,9 @@ class Recorder:
         self._wall_clock = wall_clock
         self._file: _RecordingFile | None = None
 
-    async def run(self, watch: Callable[[], AbstractContextManager[Frames]]) -> None:
+    async def run(
+        self, watch: Callable[[], AbstractContextManager[AsyncIterator[EncodedFrame]]]
+    ) -> None:
         """Returns when the stream ends. Raises MediaError when a file cannot be written."""
         batch: list[EncodedFrame] = []
         try:

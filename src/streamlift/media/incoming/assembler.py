@@ -9,24 +9,14 @@ never set the marker.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
-__all__ = ["AssembledPicture", "Assembly", "PictureAssembler", "VideoPacket"]
+from streamlift.media.rtc.packet import MediaPacket
+
+__all__ = ["AssembledPicture", "Assembly", "PictureAssembler"]
 
 GIVE_UP_S = 0.15
 _CAPACITY = 512
 _HALF = 1 << 15
-
-
-class VideoPacket(Protocol):
-    """What is needed of an RTP packet; `_data` is its payload without the codec's descriptor."""
-
-    sequence_number: int
-    timestamp: int
-    marker: int
-    payload_type: int
-    ssrc: int
-    _data: bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +41,7 @@ class PictureAssembler:
     """Reorders within a window; a hole is waited for `GIVE_UP_S`, then skipped."""
 
     def __init__(self) -> None:
-        self._packets: dict[int, VideoPacket] = {}
+        self._packets: dict[int, MediaPacket] = {}
         self._arrived_s: dict[int, float] = {}
         self._expected: int | None = None
         self._torn: int | None = None
@@ -59,7 +49,7 @@ class PictureAssembler:
         self._last_timestamp: int | None = None
         self._pts = 0
 
-    def add(self, packet: VideoPacket, now_s: float) -> Assembly:
+    def add(self, packet: MediaPacket, now_s: float) -> Assembly:
         """Take a packet; sequence numbers and timestamps may wrap around."""
         sequence = packet.sequence_number
         if self._expected is None:
@@ -114,7 +104,7 @@ class PictureAssembler:
     def _release(self) -> list[AssembledPicture]:
         assert self._expected is not None
         pictures = []
-        run: list[VideoPacket] = []
+        run: list[MediaPacket] = []
         at = self._expected
         while (packet := self._packets.get(at)) is not None:
             if run and packet.timestamp != run[0].timestamp:
@@ -127,13 +117,13 @@ class PictureAssembler:
                 run = []
         return pictures
 
-    def _finish(self, run: list[VideoPacket]) -> list[AssembledPicture]:
+    def _finish(self, run: list[MediaPacket]) -> list[AssembledPicture]:
         """Take a whole run out; no picture comes of padding or of the rest of a torn one."""
         for packet in run:
             self._forget(packet.sequence_number)
         self._expected = (run[-1].sequence_number + 1) & 0xFFFF
         timestamp = run[0].timestamp
-        data = b"".join(p._data for p in run)
+        data = b"".join(p.data for p in run)
         if timestamp == self._torn or not data:
             return []
         self._torn = None

@@ -14,9 +14,10 @@ from streamlift.codec import is_keyframe
 from streamlift.codec.decoder import CodedPicture, DecodeThread
 from streamlift.frames import Codec, CodedVideo, Frame, IngestCounts
 from streamlift.mailbox import Mailbox
-from streamlift.media.incoming.assembler import AssembledPicture, PictureAssembler, VideoPacket
+from streamlift.media.incoming.assembler import AssembledPicture, PictureAssembler
 from streamlift.media.incoming.nack import NackSchedule
-from streamlift.media.rtc.connection import ReceiverTap
+from streamlift.media.rtc.packet import MediaPacket
+from streamlift.media.rtc.receiver import ReceiverTap
 from streamlift.media.rtc.transport_cc import TransportFeedback
 from streamlift.metrics import Metrics
 
@@ -135,12 +136,12 @@ class VideoReceiver:
     def _note_arrival(self, transport_sequence: int) -> None:
         self._feedback.add(transport_sequence, self._clock.now_s())
 
-    def _take_packet(self, packet: VideoPacket) -> None:
+    def _take_packet(self, packet: MediaPacket) -> None:
         if self._ending:
             return
         now_s = self._clock.now_s()
         self._ssrc = packet.ssrc
-        self.media_bytes += len(packet._data)
+        self.media_bytes += len(packet.data)
         if self._first_packet_s is None:
             self._first_packet_s = now_s
         self._nack.arrived(packet.sequence_number, now_s)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 from streamlift.clock import Clock
 from streamlift.config import IceConfig
+from streamlift.errors import MediaError
 from streamlift.frames import Codec, CodedAudio, Frame, IngestCounts
-from streamlift.media.incoming.assembler import VideoPacket
 from streamlift.media.incoming.video_in import VideoReceiver
 from streamlift.media.rtc.audio import AudioReceiver
-from streamlift.media.rtc.connection import Peer, ReceiverTap
+from streamlift.media.rtc.connection import Peer
+from streamlift.media.rtc.packet import MediaPacket
+from streamlift.media.rtc.receiver import ReceiverTap
 from streamlift.media.rtc.sdp import Offer, OfferedMedia, with_start_bitrate
 from streamlift.metrics import Metrics
 
@@ -20,7 +23,6 @@ __all__ = ["WhipPublisher"]
 
 logger = logging.getLogger(__name__)
 
-CONNECT_S = 10.0
 FIRST_MEDIA_S = 5.0
 START_KBIT_S = 2_000
 _INGEST_ORDER = (Codec.H264, Codec.VP8)
@@ -60,7 +62,12 @@ class WhipPublisher:
 
     @property
     def counts(self) -> IngestCounts:
-        return self._video.counts
+        """Of the pictures; packets of sound that were dropped are `audio_late`, `audio_stale`."""
+        counts = self._video.counts
+        if self._audio is None or not self._audio.dropped:
+            return counts
+        sound = {f"audio_{reason}": count for reason, count in self._audio.dropped.items()}
+        return replace(counts, dropped={**counts.dropped, **sound})
 
     def __aiter__(self) -> AsyncIterator[Frame]:
         return aiter(self._video)
@@ -155,13 +162,9 @@ class WhipPublisher:
 
     async def _watch(self) -> None:
         try:
-            async with asyncio.timeout(CONNECT_S):
-                connected = await self._peer.wait_connected()
-        except TimeoutError:
-            await self.aclose(f"not connected within {CONNECT_S:g} s")
-            return
-        if not connected:
-            await self.aclose("connection failed")
+            await self._peer.connected()
+        except MediaError as error:
+            await self.aclose(str(error))
             return
         try:
             async with asyncio.timeout(FIRST_MEDIA_S):
@@ -173,5 +176,5 @@ class WhipPublisher:
         await self.aclose("publisher disconnected")
 
 
-def _drain(packet: VideoPacket, /) -> None:
+def _drain(packet: MediaPacket, /) -> None:
     """Audio that cannot be relayed is accepted all the same: half a session is worse than none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamlift.media.rtc.connection import ReceiverReport
+from streamlift.media.rtc.sender import ReceiverReport
 
 __all__ = ["KeyframeAllowance", "LinkWatch"]
 

@@ -12,7 +12,7 @@ from streamlift.clock import Clock
 from streamlift.frames import EncodedFrame
 from streamlift.media.outgoing.packetizer import Packetized, Packetizer
 from streamlift.media.rtc.audio import AudioFeed, VideoLag
-from streamlift.media.rtc.connection import PayloadTrack
+from streamlift.media.rtc.sender import PayloadTrack
 
 __all__ = ["Frames", "OutgoingMedia"]
 

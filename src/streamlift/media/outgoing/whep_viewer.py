@@ -10,21 +10,22 @@ from contextlib import AbstractContextManager
 
 from streamlift.clock import Clock
 from streamlift.config import IceConfig
-from streamlift.errors import StreamError, UnsupportedOffer
+from streamlift.errors import MediaError, StreamError, UnsupportedOffer
 from streamlift.frames import Codec, EncodedFrame
 from streamlift.media.outgoing.link import KeyframeAllowance, LinkWatch
 from streamlift.media.outgoing.media_out import Frames, OutgoingMedia
 from streamlift.media.outgoing.packetizer import Packetized, Packetizer
 from streamlift.media.rtc.audio import AudioFeed
-from streamlift.media.rtc.connection import Peer, ReceiverReport, SenderTap, negotiated_codec
+from streamlift.media.rtc.codecs import negotiated_codec
+from streamlift.media.rtc.connection import Peer
 from streamlift.media.rtc.sdp import Offer, OfferedMedia
+from streamlift.media.rtc.sender import ReceiverReport, SenderTap
 from streamlift.metrics import Metrics
 
 __all__ = ["Packetized", "Packetizer", "WhepViewer"]
 
 logger = logging.getLogger(__name__)
 
-CONNECT_S = 10.0
 Watch = Callable[[bool], AbstractContextManager[Frames]]
 """Opens the frames for a viewer; True asks for those of a thin link."""
 
@@ -149,13 +150,9 @@ class WhepViewer:
 
     async def _watch(self, watch: Watch, sound: AudioFeed | None) -> None:
         try:
-            async with asyncio.timeout(CONNECT_S):
-                connected = await self._peer.wait_connected()
-        except TimeoutError:
-            await self.aclose(f"not connected within {CONNECT_S:g} s")
-            return
-        if not connected:
-            await self.aclose("connection failed")
+            await self._peer.connected()
+        except MediaError as error:
+            await self.aclose(str(error))
             return
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(self._send(watch, sound))

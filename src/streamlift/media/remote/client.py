@@ -12,20 +12,19 @@ from aiortc.mediastreams import MediaStreamError
 from streamlift.clock import Clock
 from streamlift.codec import H264Encoder
 from streamlift.config import IceConfig
-from streamlift.errors import MediaError
 from streamlift.frames import Codec, EncodedFrame, Planes, Rendition, Size
 from streamlift.mailbox import Mailbox
 from streamlift.media.incoming.video_in import VideoReceiver
 from streamlift.media.outgoing.whep_viewer import Packetized, Packetizer
 from streamlift.media.remote.http import Signalling
-from streamlift.media.rtc.connection import PayloadTrack, Peer, SenderTap
+from streamlift.media.rtc.connection import Peer
+from streamlift.media.rtc.sender import PayloadTrack, SenderTap
 from streamlift.tasks import to_its_end
 
 __all__ = ["TimedPicture", "WhipClient", "watch_whep"]
 
 logger = logging.getLogger(__name__)
 
-CONNECT_S = 10.0
 VIEW_MAX_SIDE = 5120
 _QUEUED = 64
 _KEYFRAME_EVERY_S = 2.0
@@ -72,7 +71,7 @@ class WhipClient:
             SenderTap(transceiver.sender, self._want_keyframe)
             async with Signalling(url, token) as signalling:
                 await peer.accept(await signalling.post(await peer.offer()))
-                await _connect(peer, url)
+                await peer.connected()
                 on_live()
                 return await self._send(peer, pictures)
         finally:
@@ -141,7 +140,7 @@ async def watch_whep(
     try:
         async with Signalling(url, token) as signalling:
             await peer.accept(await signalling.post(await peer.offer()))
-            await _connect(peer, url)
+            await peer.connected()
             async with asyncio.TaskGroup() as tasks:
                 feedback = tasks.create_task(video.run_feedback())
                 gone = tasks.create_task(_end_with(peer, video))
@@ -156,16 +155,3 @@ async def watch_whep(
 async def _end_with(peer: Peer, video: VideoReceiver) -> None:
     await peer.wait_gone()
     video.end()
-
-
-async def _connect(peer: Peer, url: str) -> None:
-    try:
-        async with asyncio.timeout(CONNECT_S):
-            connected = await peer.wait_connected()
-    except TimeoutError:
-        connected = False
-    if not connected:
-        raise MediaError(
-            f"{url} answered, but no media connection came about within {CONNECT_S:g} s; "
-            "is UDP blocked?"
-        )

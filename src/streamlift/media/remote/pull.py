@@ -14,12 +14,14 @@ from typing import Any, Protocol
 
 from streamlift.clock import VIDEO_CLOCK_HZ, Clock
 from streamlift.config import IceConfig
-from streamlift.errors import ConfigError, MediaError, StreamliftError
+from streamlift.errors import ConfigError, StreamliftError
 from streamlift.frames import Codec, CodedAudio, Frame, IngestCounts
 from streamlift.mailbox import Mailbox
-from streamlift.media.incoming.assembler import VideoPacket
 from streamlift.media.incoming.video_in import VideoReceiver
-from streamlift.media.rtc.connection import Peer, ReceiverTap
+from streamlift.media.remote.backoff import LONGEST_WAIT_S, Retries
+from streamlift.media.rtc.connection import Peer
+from streamlift.media.rtc.packet import MediaPacket
+from streamlift.media.rtc.receiver import ReceiverTap
 from streamlift.media.rtc.sdp import MAX_CANDIDATES
 
 __all__ = [
@@ -27,7 +29,6 @@ __all__ = [
     "PullState",
     "PullStatus",
     "Pulled",
-    "Retries",
     "Source",
     "SourceBusy",
     "SourceLost",
@@ -37,9 +38,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-CONNECT_S = 10.0
-PATIENCE_S = 30.0
-LONGEST_WAIT_S = 30.0
 MAX_JUMP_S = 1.0
 _QUEUED = 32
 
@@ -134,50 +132,9 @@ class Pulled:
         """
         await self.peer.accept(usable_answer(answer))
 
-    async def connected(self) -> None:
-        """Wait until media can flow. Raises MediaError."""
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                connected = await self.peer.wait_connected()
-        except TimeoutError:
-            connected = False
-        if not connected:
-            raise MediaError(
-                f"the source answered, but no media connection came about within {CONNECT_S:g} s; "
-                "is UDP blocked?"
-            )
-
     async def aclose(self) -> None:
         self.video.end()
         await self.peer.close()
-
-
-class Retries:
-    """When to try again. Pure.
-
-    A busy source is asked as often as it says for 30 s; after that, and after anything else, the
-    waits are 1, 2, 4 ... 30 s. A connection that gave pictures begins all this anew.
-    """
-
-    def __init__(self) -> None:
-        self._busy_since_s: float | None = None
-        self._wait_s = 1.0
-
-    def worked(self) -> None:
-        self._busy_since_s = None
-        self._wait_s = 1.0
-
-    def failed(self, error: StreamliftError, now_s: float) -> tuple[PullState, float]:
-        """The state to show, and how long to wait before the next try."""
-        if isinstance(error, SourceBusy):
-            if self._busy_since_s is None:
-                self._busy_since_s = now_s
-            if now_s - self._busy_since_s < PATIENCE_S:
-                return PullState.CONNECTING, error.retry_s
-        else:
-            self._busy_since_s = None
-        wait_s, self._wait_s = self._wait_s, min(2 * self._wait_s, LONGEST_WAIT_S)
-        return PullState.WAITING, wait_s
 
 
 class PullPublisher:
@@ -258,8 +215,9 @@ class PullPublisher:
                 self._end()
                 return
             except StreamliftError as error:
-                state, wait_s = self._retries.failed(error, self._clock.now_s())
-                self._set(state, str(error))
+                busy_s = error.retry_s if isinstance(error, SourceBusy) else None
+                patient, wait_s = self._retries.failed(busy_s, self._clock.now_s())
+                self._set(PullState.CONNECTING if patient else PullState.WAITING, str(error))
                 await self._sleep(wait_s)
             except Exception:
                 # Broad on purpose: whatever one connection may raise, the next one may do better.
@@ -385,5 +343,5 @@ def _sum(one: IngestCounts, other: IngestCounts) -> IngestCounts:
     return IngestCounts(one.received + other.received, one.decoded + other.decoded, dict(dropped))
 
 
-def _drain(packet: VideoPacket) -> None:
+def _drain(packet: MediaPacket) -> None:
     """Audio is read, so that nothing piles up, but not used."""

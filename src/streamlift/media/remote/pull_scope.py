@@ -177,7 +177,7 @@ class ScopeSource:
         if not isinstance(sdp, str) or not isinstance(session, str):
             raise MediaError("Scope's answer lacks sdp or sessionId", found=sorted(answer))
         await pulled.accept(sdp)
-        await pulled.connected()
+        await pulled.peer.connected()
         return session
 
     def _notified(self, pulled: Pulled, text: str | bytes) -> None:

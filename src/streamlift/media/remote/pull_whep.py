@@ -125,7 +125,7 @@ async def open_whep(
             resource = _resource(reply)
         note_servers(reply.headers.get("link", ""))
         await pulled.accept(reply.text)
-        await pulled.connected()
+        await pulled.peer.connected()
         yield pulled
     finally:
         await to_its_end(_finish(http, pulled, resource, url, token))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
 from enum import StrEnum
 
 from streamlift.clock import Clock
@@ -16,21 +14,18 @@ from streamlift.errors import MediaError, Overloaded, StreamError, StreamliftErr
 from streamlift.frames import Codec
 from streamlift.media.outgoing.media_out import Frames, OutgoingMedia
 from streamlift.media.outgoing.packetizer import Packetizer
+from streamlift.media.remote.backoff import Retry
 from streamlift.media.remote.fetch import Fetcher, Reply
 from streamlift.media.remote.url_safety import same_origin
 from streamlift.media.rtc.audio import AudioFeed
-from streamlift.media.rtc.connection import Peer, SenderTap
+from streamlift.media.rtc.connection import Peer
+from streamlift.media.rtc.sender import SenderTap
 from streamlift.tasks import to_its_end
 
-__all__ = ["PushRefused", "PushState", "Retry", "WhipPush"]
+__all__ = ["PushRefused", "PushState", "WhipPush"]
 
 logger = logging.getLogger(__name__)
 
-CONNECT_S = 10.0
-FIRST_WAIT_S = 1.0
-LONGEST_WAIT_S = 30.0
-LONGEST_ASKED_S = 300.0
-"""Of a server's Retry-After; a mistake there must not end an output for good."""
 STEADY_S = 10.0
 """A connection that held this long was a good one: after it, waits begin anew."""
 _SDP = "application/sdp"
@@ -64,24 +59,6 @@ class _Later(StreamliftError):
     def __init__(self, message: str, retry_s: float) -> None:
         super().__init__(message)
         self.retry_s = retry_s
-
-
-@dataclass(slots=True)
-class Retry:
-    """Waits of 1, 2, 4 .. 30 s, each longer or shorter by up to a fifth, so that many do not
-    come back at the same moment. Pure; `chance` gives numbers from 0 to 1."""
-
-    chance: Callable[[], float] = random.random
-    _next_s: float = FIRST_WAIT_S
-
-    def wait_s(self, asked_s: float | None = None) -> float:
-        """How long to wait now; at least what the server asked for."""
-        wait_s = self._next_s * (0.8 + 0.4 * self.chance())
-        self._next_s = min(2 * self._next_s, LONGEST_WAIT_S)
-        return max(wait_s, min(asked_s or 0.0, LONGEST_ASKED_S))
-
-    def reset(self) -> None:
-        self._next_s = FIRST_WAIT_S
 
 
 class WhipPush:
@@ -216,7 +193,7 @@ class WhipPush:
                 if location := reply.headers.get("location"):
                     resource = str(reply.url.join(location))
                 await peer.accept(reply.text)
-                await _connected(peer, reply)
+                await peer.connected()
                 yield peer
             finally:
                 self._sent_before, self._tap, self._frames = self.bytes_sent, None, None
@@ -255,18 +232,6 @@ class WhipPush:
         if (state, reason) != (self.state, self.reason):
             logger.info("stream %s: output %s: %s", self.stream, state, reason)
         self.state, self.reason = state, reason
-
-
-async def _connected(peer: Peer, reply: Reply) -> None:
-    connected = False
-    with suppress(TimeoutError):
-        async with asyncio.timeout(CONNECT_S):
-            connected = await peer.wait_connected()
-    if not connected:
-        raise MediaError(
-            f"{reply.url.host} answered, but no media connection came about within "
-            f"{CONNECT_S:g} s; is UDP blocked?"
-        )
 
 
 async def _first_of(*waits: Awaitable[object]) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 from streamlift.clock import Clock
 from streamlift.frames import CodedAudio
 from streamlift.mailbox import Mailbox
-from streamlift.media.incoming.assembler import VideoPacket
-from streamlift.media.rtc.connection import ReceiverTap
+from streamlift.media.rtc.packet import MediaPacket
+from streamlift.media.rtc.receiver import ReceiverTap
 
 __all__ = ["AUDIO_CLOCK_HZ", "AudioFeed", "AudioReceiver", "AudioRelay", "AudioRelays", "VideoLag"]
 
@@ -41,6 +41,7 @@ class AudioReceiver:
         self._last_timestamp: int | None = None
         self._pts = 0
         self.dropped: Counter[str] = Counter()
+        """Packets by reason: `late` came after its successor, `stale` was not fetched in time."""
 
     def __aiter__(self) -> AsyncIterator[CodedAudio]:
         return self._packets
@@ -53,8 +54,8 @@ class AudioReceiver:
         self._ended = True
         self._packets.end()
 
-    def _take_packet(self, packet: VideoPacket, /) -> None:
-        if self._ended or not packet._data or not self._tap.is_opus(packet.payload_type):
+    def _take_packet(self, packet: MediaPacket, /) -> None:
+        if self._ended or not packet.data or not self._tap.is_opus(packet.payload_type):
             return
         if self._last_timestamp is not None:
             step = (packet.timestamp - self._last_timestamp) & 0xFFFFFFFF
@@ -63,7 +64,7 @@ class AudioReceiver:
                 return
             self._pts += step
         self._last_timestamp = packet.timestamp
-        if not self._packets.put(CodedAudio(self._pts, packet._data, self._clock.now_s())):
+        if not self._packets.put(CodedAudio(self._pts, packet.data, self._clock.now_s())):
             self.dropped["stale"] += 1
 
 

@@ -1,0 +1,138 @@
+"""The ICE agent of one connection: where its sockets are bound, and when it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from aioice import Candidate
+from aioice import ice as aioice_ice
+from aioice.candidate import candidate_foundation, candidate_priority
+from aioice.ice import StunProtocol, server_reflexive_candidate
+from aioice.stun import TransactionError
+
+__all__ = ["enlarge_receive_buffers", "prepare_gathering", "query_consent", "take_media_as_consent"]
+
+logger = logging.getLogger(__name__)
+
+GATHER_S = 1.0
+RECEIVE_BUFFER = 2 * 1024 * 1024
+
+
+def prepare_gathering(ice: Any, ports: tuple[int, ...]) -> None:
+    """A STUN or TURN server that does not answer must not hold up the answer for 5 s.
+
+    `ports`: the lowest and the highest UDP port to bind to; empty for any.
+    https://github.com/aiortc/aioice/blob/0.10.1/src/aioice/ice.py (get_component_candidates)
+    """
+    ice.get_component_candidates = partial(ice.get_component_candidates, timeout=GATHER_S)
+    if ports:
+        _PortRange(ice, range(ports[0], ports[1] + 1))
+
+
+def enlarge_receive_buffers(ice: Any) -> None:
+    """Room for a whole keyframe burst: the usual 208 KiB overflow at about 90 packets.
+
+    A 1024x1024 keyframe is that large, and arrives at once; on a busy machine the loss was
+    thousands of packets (counted by the kernel as UdpRcvbufErrors). The kernel caps the size.
+    https://github.com/aiortc/aioice/blob/0.13.0/src/aioice/ice.py (Connection._protocols)
+    """
+    for protocol in ice._protocols:
+        bound = protocol.transport.get_extra_info("socket")
+        if bound is not None:  # a TURN allocation has none of its own
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+
+
+def take_media_as_consent(dtls: Any) -> None:
+    """Let what a sender sends count as its consent, beside its answers to our consent checks.
+
+    FFmpeg's WHIP muxer (8.1) sends checks of its own but never answers ours once media flows, and
+    would be ended after 30 s. To a peer that only sends we send nothing but feedback.
+    https://github.com/aiortc/aioice/blob/0.13.0/src/aioice/ice.py (query_consent)
+    """
+    ice = dtls.transport._connection
+    ice.query_consent = lambda: query_consent(ice, lambda: dtls._RTCDtlsTransport__rx_packets)
+
+
+async def query_consent(ice: Any, packets: Callable[[], int]) -> None:
+    """Check consent (RFC 7675) until it is lost, then close `ice`; new `packets` are consent."""
+    failures, seen = 0, packets()
+    while failures < aioice_ice.CONSENT_FAILURES:
+        await asyncio.sleep(aioice_ice.CONSENT_INTERVAL * (0.8 + 0.4 * random.random()))
+        for pair in ice._nominated.values():
+            try:
+                await pair.protocol.request(
+                    ice.build_request(pair, nominate=False),
+                    pair.remote_addr,
+                    integrity_key=ice.remote_password.encode("utf8"),
+                    retransmissions=0,
+                )
+                failures = 0
+            except TransactionError:
+                failures += 1
+        if packets() > seen:
+            failures, seen = 0, packets()
+    ice._query_consent_task = None
+    await ice.close()
+
+
+class _PortRange:
+    """Makes one ICE connection take its host candidates from a range of UDP ports.
+
+    aioice binds to port 0 and has no setting for it, so the step that binds is replaced on the
+    connection; the rest, TURN, is left to it.
+    https://github.com/aiortc/aioice/blob/0.10.1/src/aioice/ice.py (get_component_candidates)
+    """
+
+    def __init__(self, connection: Any, ports: range) -> None:
+        self._connection = connection
+        self._ports = ports
+        self._stock = connection.get_component_candidates
+        connection.get_component_candidates = self._gather
+
+    async def _gather(
+        self, component: int, addresses: list[str], timeout: float = GATHER_S
+    ) -> list[Candidate]:
+        bound = [p for a in addresses if (p := await self._bind(component, a)) is not None]
+        self._connection._protocols += bound
+        candidates = [protocol.local_candidate for protocol in bound]
+        if (stun := self._connection.stun_server) is not None:
+            mapped = (server_reflexive_candidate(p, stun) for p in bound if _is_ipv4(p))
+            found = await asyncio.gather(*mapped, return_exceptions=True)
+            candidates += [f[0] for f in found if isinstance(f, tuple)]  # others timed out
+        relayed: list[Candidate] = await self._stock(component, [], timeout=timeout)
+        return candidates + relayed
+
+    async def _bind(self, component: int, address: str) -> StunProtocol | None:
+        loop = asyncio.get_running_loop()
+        # From a random place: a port just closed may still get packets of its last peer.
+        start = secrets.randbelow(len(self._ports))
+        for port in (*self._ports[start:], *self._ports[:start]):
+            try:
+                _, protocol = await loop.create_datagram_endpoint(
+                    lambda: StunProtocol(self._connection), local_addr=(address, port)
+                )
+            except OSError:
+                continue  # taken
+            protocol.local_candidate = Candidate(
+                foundation=candidate_foundation("host", "udp", address),
+                component=component,
+                transport="udp",
+                priority=candidate_priority(component, "host"),
+                host=address,
+                port=port,
+                type="host",
+            )
+            return protocol
+        logger.warning("no free UDP port at %s in %s", address, self._ports)
+        return None
+
+
+def _is_ipv4(protocol: StunProtocol) -> bool:
+    return ":" not in protocol.local_candidate.host
