@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import av
 import numpy as np
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
 
 from streamlift.codec import open_encoder
 from streamlift.frames import Codec, Colour, Plane, Planes, Rendition, Size
 from streamlift.stamp import draw_stamp
 
-__all__ = ["SMALL", "TICKS", "CodedClip", "coded_clip", "picture"]
+__all__ = ["SMALL", "TICKS", "CodedClip", "coded_clip", "decode", "picture"]
 
 SMALL = Size(256, 256)
 TICKS = 3600
@@ -55,6 +59,15 @@ def coded_clip(
         units.append(data)
     encoder.close()
     return CodedClip(codec, size, tuple(units))
+
+
+def decode(units: Sequence[bytes], codec: Codec) -> list[VideoFrame]:
+    """The pictures of a run of access units that begins with a keyframe."""
+    context = av.CodecContext.create({Codec.H264: "h264", Codec.VP8: "vp8"}[codec], "r")
+    assert isinstance(context, VideoCodecContext)
+    context.thread_count = 1
+    pictures = [p for unit in units for p in context.decode(av.Packet(unit))]
+    return [*pictures, *context.decode(None)]
 
 
 @lru_cache

@@ -12,11 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import av
 import httpx
 from aiortc.mediastreams import MediaStreamError
-from av.video.codeccontext import VideoCodecContext
-from av.video.frame import VideoFrame
 from tests.clips import TICKS, CodedClip
 from tests.serving import until
 
@@ -32,7 +29,6 @@ __all__ = [
     "ClipPublisher",
     "Muxer",
     "PacketViewer",
-    "decode",
     "ffmpeg_whip",
     "make_offer",
     "publishing",
@@ -191,15 +187,6 @@ async def make_offer(kind: str = "view", codecs: Sequence[Codec] = (Codec.H264,)
         return await peer.offer()
     finally:
         await peer.close()
-
-
-def decode(units: Sequence[bytes], codec: Codec) -> list[VideoFrame]:
-    """The pictures of a run of access units that begins with a keyframe."""
-    context = av.CodecContext.create({Codec.H264: "h264", Codec.VP8: "vp8"}[codec], "r")
-    assert isinstance(context, VideoCodecContext)
-    context.thread_count = 1
-    pictures = [p for unit in units for p in context.decode(av.Packet(unit))]
-    return [*pictures, *context.decode(None)]
 
 
 @asynccontextmanager

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import inspect
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +13,13 @@ from typing import Any
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from tests.waiting import until
 
 from streamlift.app import create_app
 from streamlift.config import BackendConfig, Config
 from streamlift.service import Service
 
 __all__ = ["Served", "light", "serving", "until"]
-
-POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,22 +100,3 @@ async def serving(config: Config | None = None, *, tls: bool = False) -> AsyncIt
                 web.should_exit = True
                 async with asyncio.timeout(15):
                     await asyncio.wait([running])
-
-
-async def until(
-    check: Callable[[], bool | Awaitable[bool]],
-    what: str,
-    *,
-    timeout_s: float = 10.0,
-    show: Callable[[], object] = lambda: "",
-) -> None:
-    """Look again and again until `check` holds; fail with `what` was waited for, and `show()`."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            while True:
-                held = check()
-                if await held if inspect.isawaitable(held) else held:
-                    return
-                await asyncio.sleep(POLL_S)
-    except TimeoutError:
-        raise AssertionError(f"waited {timeout_s:g} s in vain for {what} {show()}") from None

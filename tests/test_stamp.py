@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.clips import coded_clip, picture
-from tests.peers import decode
+from tests.clips import coded_clip, decode, picture
 
 from streamlift.codec.decoder import picture_of
 from streamlift.errors import MediaError

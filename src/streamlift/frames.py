@@ -117,11 +117,17 @@ class Planes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CodedVideo:
-    """The publisher's own access unit: Annex B for H.264, a frame for VP8."""
+    """The publisher's own access unit: Annex B for H.264, a frame for VP8.
+
+    `number` counts a publisher's units in decode order, as they enter the decoder: where the one
+    before is missing, what follows cannot be decoded until the next keyframe. Pictures that are
+    shown in another order than they are coded (B-frames) carry numbers out of order.
+    """
 
     codec: Codec
     data: bytes
     keyframe: bool
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

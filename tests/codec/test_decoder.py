@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
+import av
 import numpy as np
+import numpy.typing as npt
 import pytest
+from av.video.codeccontext import VideoCodecContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.clips import SMALL, TICKS, coded_clip, picture
@@ -15,7 +23,7 @@ from tests.clips import SMALL, TICKS, coded_clip, picture
 from streamlift.clock import MonotonicClock
 from streamlift.codec import is_keyframe, nal_types
 from streamlift.codec.decoder import CodedPicture, DecodeThread
-from streamlift.frames import Codec, CodedVideo, Frame, Size
+from streamlift.frames import Codec, CodedVideo, Frame, Planes, Size
 
 CODECS = pytest.mark.parametrize("codec", list(Codec))
 
@@ -29,6 +37,14 @@ class Decoded:
 
 
 def decode(units: list[bytes], codec: Codec, *, max_side: int = 1280) -> Decoded:
+    timed = [(number * TICKS, unit) for number, unit in enumerate(units)]
+    return decode_timed(timed, codec, max_side=max_side)
+
+
+def decode_timed(
+    units: Sequence[tuple[int, bytes]], codec: Codec = Codec.H264, *, max_side: int = 1280
+) -> Decoded:
+    """Decode units with their pts; unit n arrived at n seconds."""
     result, done = Decoded(), threading.Event()
     thread = DecodeThread(
         "test",
@@ -38,9 +54,9 @@ def decode(units: list[bytes], codec: Codec, *, max_side: int = 1280) -> Decoded
         refuse=lambda reason, _: result.refused.append(reason),
         done=done.set,
     )
-    for number, unit in enumerate(units):
+    for number, (pts, unit) in enumerate(units):
         coded = CodedVideo(codec, unit, is_keyframe(codec, unit))
-        assert thread.offer(CodedPicture(number * TICKS, coded, 0.0))
+        assert thread.offer(CodedPicture(pts, coded, float(number)))
     thread.stop()
     assert done.wait(20), "the decode thread did not end"
     return result
@@ -64,6 +80,72 @@ def test_a_frame_carries_its_access_unit() -> None:
     units = list(coded_clip(frames=2).units)
     result = decode(units, Codec.H264)
     assert [f.coded and f.coded.data for f in result.frames] == units
+
+
+def test_pictures_shown_in_another_order_carry_their_own_units() -> None:
+    clip = _with_b_frames(40)
+    result = decode_timed(clip)
+    assert [f.pts for f in result.frames] == [n * TICKS for n in range(38)]
+    own = {pts: unit for pts, unit in clip}
+    assert [f.coded and f.coded.data for f in result.frames] == [own[f.pts] for f in result.frames]
+    numbers = [f.coded.number for f in result.frames if f.coded]
+    assert len(set(numbers)) == 38
+    assert numbers != sorted(numbers), "the clip was to be reordered"
+
+
+def test_each_picture_arrived_with_its_own_unit() -> None:
+    clip = _with_b_frames(20)
+    result = decode_timed(clip)
+    arrived_s = {pts: float(place) for place, (pts, _) in enumerate(clip)}
+    assert [f.arrived_s for f in result.frames] == [arrived_s[f.pts] for f in result.frames]
+
+
+def test_where_two_units_have_one_time_no_unit_is_better_than_a_wrong_one() -> None:
+    units = coded_clip(frames=3).units
+    result = decode_timed([(0, units[0]), (TICKS, units[1]), (TICKS, units[2])])
+    assert result.frames[0].coded
+    assert result.frames[0].coded.data == units[0]
+    for shown, unit in zip(result.frames, units, strict=True):
+        assert shown.coded is None or shown.coded.data == unit
+
+
+def test_units_are_numbered_so_that_a_missing_one_shows() -> None:
+    units = list(coded_clip(frames=6, gop=3).units)
+    units[2] = b"\0\0\0\1\x41damaged"
+    numbers = [f.coded.number for f in decode(units, Codec.H264).frames if f.coded]
+    assert numbers == [0, 1, 3, 4, 5]
+
+
+def test_units_that_give_no_picture_are_forgotten() -> None:
+    headers = coded_clip(frames=1).units[0]
+    headers = headers[: headers.index(b"\0\0\1\x65")]
+    done = threading.Event()
+    thread = DecodeThread(
+        "test",
+        max_side=1280,
+        clock=MonotonicClock(),
+        deliver=lambda _: None,
+        refuse=lambda *_: None,
+        done=done.set,
+    )
+    for number in range(100):
+        coded = CodedVideo(Codec.H264, headers, False)
+        assert thread.offer(CodedPicture(number * TICKS, coded, 0.0))
+    thread.stop()
+    assert done.wait(20)
+    assert len(thread._awaited) <= 64
+
+
+def test_decoding_and_lanes_need_no_webrtc() -> None:
+    """A GPU worker and `streamlift upscale` decode on machines that have no aiortc."""
+    blocked = (
+        "import sys\n"
+        "for name in ('aiortc', 'aioice', 'fastapi', 'torch'): sys.modules[name] = None\n"
+        "import streamlift.codec.decoder, streamlift.codec.still, streamlift.offline.upscale\n"
+        "import tests.engine.test_lane, tests.codec.test_decoder\n"
+        "assert not [name for name in sys.modules if name.startswith('streamlift.media')]\n"
+    )
+    subprocess.run([sys.executable, "-c", blocked], check=True, timeout=60, env=dict(os.environ))
 
 
 @CODECS
@@ -148,6 +230,27 @@ def test_a_full_queue_refuses_the_picture() -> None:
     may_go_on.set()
     assert done.wait(20)
     assert 256 <= taken <= 258
+
+
+def _with_b_frames(count: int) -> list[tuple[int, bytes]]:
+    """Units with their pts in the order in which they are sent: two B-frames between others."""
+    context = av.CodecContext.create("libx264", "w")
+    assert isinstance(context, VideoCodecContext)
+    context.width, context.height, context.pix_fmt = SMALL.width, SMALL.height, "yuv420p"
+    context.time_base, context.framerate = Fraction(1, 90_000), Fraction(25)
+    context.options = {"bf": "2", "b_strategy": "0", "g": "20", "preset": "veryfast"}
+    packets = []
+    for number in range(count):
+        shown = av.VideoFrame.from_ndarray(_stacked(picture(SMALL, number)), format="yuv420p")
+        shown.pts, shown.time_base = number * TICKS, Fraction(1, 90_000)
+        packets += context.encode(shown)
+    packets += context.encode(None)
+    return [(packet.pts or 0, bytes(packet)) for packet in packets]
+
+
+def _stacked(planes: Planes) -> npt.NDArray[np.uint8]:
+    rows = [plane.reshape(-1, planes.size.width) for plane in planes.each()]
+    return np.concatenate(rows)
 
 
 def void(_: object) -> None:

@@ -8,8 +8,7 @@ import av
 import numpy as np
 import pytest
 from av.video.codeccontext import VideoCodecContext
-from tests.clips import TICKS, picture
-from tests.peers import decode
+from tests.clips import TICKS, decode, picture
 
 from streamlift.codec import H264Encoder, VideoEncoder, is_keyframe, nal_types, open_encoder
 from streamlift.codec.decoder import picture_of

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.engine.frames import frame, options
-from tests.serving import until
+from tests.waiting import until
 
 from streamlift.clock import MonotonicClock
 from streamlift.engine import EngineBackend, left_behind

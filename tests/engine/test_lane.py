@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.clips import TICKS
+from tests.clips import TICKS, decode
 from tests.engine.frames import H264, SMALL, VP8, frame, options
-from tests.peers import decode
-from tests.serving import until
+from tests.waiting import until
 
 from streamlift.clock import Clock, ManualClock, MonotonicClock
 from streamlift.codec import open_encoder

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.clips import coded_clip
-from tests.peers import PacketViewer, decode, publishing, watching
+from tests.clips import coded_clip, decode
+from tests.peers import PacketViewer, publishing, watching
 from tests.serving import Served, until
 
 from streamlift.clock import ManualClock

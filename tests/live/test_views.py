@@ -6,8 +6,8 @@ import re
 from itertools import pairwise
 
 import pytest
-from tests.clips import coded_clip
-from tests.peers import SDP, PacketViewer, decode, make_offer, publishing, watching
+from tests.clips import coded_clip, decode
+from tests.peers import SDP, PacketViewer, make_offer, publishing, watching
 from tests.serving import Served, until
 from tests.staged import twice
 

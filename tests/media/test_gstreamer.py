@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from tests.peers import decode, watching
+from tests.clips import decode
+from tests.peers import watching
 from tests.serving import Served, until
 
 from streamlift.config import BackendConfig, Config

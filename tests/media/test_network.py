@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from aiortc.rtp import RTCP_PSFB_APP, RtcpPsfbPacket, pack_remb_fci
-from tests.clips import TICKS, coded_clip
+from tests.clips import TICKS, coded_clip, decode
 from tests.media.lossy import BadNetwork
-from tests.peers import decode, publishing, watching
+from tests.peers import publishing, watching
 from tests.serving import Served, until
 from tests.staged import twice
 

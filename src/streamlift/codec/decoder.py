@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import av
 import numpy as np
@@ -29,6 +29,8 @@ _MATRICES = {1: "bt709"}
 _FULL_RANGE = 2
 _NAL_IDR, _NAL_SPS = 5, 7
 _DEPTH = 256
+_AWAITED = 64
+"""Access units whose pictures are looked for; H.264 holds back at most 16."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +44,10 @@ class CodedPicture:
 
 class DecodeThread:
     """Decodes everything it is given, in order: a predicted picture is never skipped before it.
+
+    A picture carries its own access unit, also where pictures come in another order than units;
+    it carries none where that cannot be told. Units are numbered in the order of `offer`, those
+    that are refused included.
 
     `deliver(frame)` and `refuse(reason, detail)` are called on this thread, and `done()` when all
     that was queued before `stop` is decoded.
@@ -63,7 +69,10 @@ class DecodeThread:
         self._refuse = refuse
         self._done = done
         self._coded: queue.Queue[CodedPicture | None] = queue.Queue(maxsize=_DEPTH)
+        self._number = 0
         self._context: VideoCodecContext | None = None
+        self._awaited: dict[int, CodedPicture | None] = {}
+        """Units given to the decoder, by pts; None where two had the same."""
         self._codec: Codec | None = None
         self._held = False
         """Whether the decoder has taken an access unit and given neither picture nor error."""
@@ -73,8 +82,10 @@ class DecodeThread:
 
     def offer(self, picture: CodedPicture) -> bool:
         """Queue a picture; False when ten seconds of them are waiting already."""
+        numbered = replace(picture, coded=replace(picture.coded, number=self._number))
+        self._number += 1
         try:
-            self._coded.put_nowait(picture)
+            self._coded.put_nowait(numbered)
         except queue.Full:
             return False
         return True
@@ -106,52 +117,66 @@ class DecodeThread:
         if self._context is None or picture.coded.codec is not self._codec:
             self._codec = picture.coded.codec
             self._context = _open_decoder(self._codec, self._max_side)
+            self._awaited.clear()
             self._held = False
         if not picture.coded.data:
             # To FFmpeg an empty packet means the end: it would decode nothing ever after.
             self._refuse("decode_error", "empty picture")
             return
         if self._held and self._may_renew and _begins_anew(picture.coded):
-            self._context = self._renewed(self._context)
+            self._context = self._renewed(self._context, picture)
+        self._await_picture_of(picture)
         packet = av.Packet(picture.coded.data)
         packet.pts = picture.pts
         pictures = self._context.decode(packet)
         self._held = self._held or not pictures
         for decoded in pictures:
-            if decoded.is_corrupt:
-                self._may_renew = True
-                self._refuse("decode_error", "damaged picture")
-                continue
-            size = Size(decoded.width, decoded.height)
-            if problem := _size_problem(size, self._max_side):
-                self._refuse("unsupported_size", problem)
-                continue
-            yuv = decoded
-            if decoded.format.name not in ("yuv420p", "yuvj420p"):
-                yuv = decoded.reformat(format="yuv420p")
-            self._deliver(
-                Frame(
-                    pts=picture.pts if decoded.pts is None else decoded.pts,
-                    size=size,
-                    planes=picture_of(yuv),
-                    colour=colour_of(decoded),
-                    arrived_s=picture.arrived_s,
-                    coded=picture.coded,
-                    decode_s=self._clock.now_s() - picture.arrived_s,
-                )
-            )
+            self._give(decoded, picture)
 
-    def _renewed(self, context: VideoCodecContext) -> VideoCodecContext:
+    def _give(self, decoded: av.VideoFrame, pushed: CodedPicture) -> None:
+        if decoded.is_corrupt:
+            self._may_renew = True
+            self._refuse("decode_error", "damaged picture")
+            return
+        size = Size(decoded.width, decoded.height)
+        if problem := _size_problem(size, self._max_side):
+            self._refuse("unsupported_size", problem)
+            return
+        own = None if decoded.pts is None else self._awaited.pop(decoded.pts, None)
+        arrived_s = pushed.arrived_s if own is None else own.arrived_s
+        yuv = decoded
+        if decoded.format.name not in ("yuv420p", "yuvj420p"):
+            yuv = decoded.reformat(format="yuv420p")
+        self._deliver(
+            Frame(
+                pts=pushed.pts if decoded.pts is None else decoded.pts,
+                size=size,
+                planes=picture_of(yuv),
+                colour=colour_of(decoded),
+                arrived_s=arrived_s,
+                coded=None if own is None else own.coded,
+                decode_s=self._clock.now_s() - arrived_s,
+            )
+        )
+
+    def _await_picture_of(self, unit: CodedPicture) -> None:
+        self._awaited[unit.pts] = None if unit.pts in self._awaited else unit
+        if len(self._awaited) > _AWAITED:
+            del self._awaited[next(iter(self._awaited))]  # no picture came of it
+
+    def _renewed(self, context: VideoCodecContext, keyframe: CodedPicture) -> VideoCodecContext:
         """A new decoder in place of one that holds pictures back.
 
         When a keyframe is lost but its parameter sets are not, FFmpeg takes the order of what
         follows for reordering, and from then on every picture comes one later; a flush does not
-        undo that. Once only until the next damage: a stream may be reordered in truth.
+        undo that. Once only until the next damage: a stream may be reordered in truth. So what
+        the old one still holds is given, unless it is damaged.
         """
-        self._held = self._may_renew = False
         with suppress(av.FFmpegError):
-            for _ in context.decode(None):
-                self._refuse("decode_error", "held back since the damage")
+            for held in context.decode(None):
+                self._give(held, keyframe)
+        self._held = self._may_renew = False
+        self._awaited.clear()
         assert self._codec is not None
         return _open_decoder(self._codec, self._max_side)
 
