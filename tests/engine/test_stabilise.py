@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from typing import Any, cast
 
 import cv2
@@ -160,17 +161,31 @@ def test_an_output_that_is_no_multiple_of_the_input_is_refused(picture: Plane) -
         Stabiliser(Stabilise.LITE).apply(picture[:100, :100], luma_planes(picture[:150, :150]))
 
 
-def test_it_costs_no_more_than_a_wide_bound(picture: Plane) -> None:
-    """The target at 512 to 1024 is 12 CPU ms; runners vary, so only four times it is asserted."""
+def test_it_costs_at_most_six_times_a_flow_search_and_a_warp(picture: Plane) -> None:
+    """Both in turns, so that they meet the same machine; ms are a row of the benchmark.
+
+    It is three times them, on a machine whose memory is busy as well.
+    """
     large = np.ascontiguousarray(np.tile(picture, (4, 4)))
     pairs = [_pair(np.ascontiguousarray(np.roll(large, t, 1))) for t in range(8)]
     stabiliser = Stabiliser(Stabilise.LITE)
-    times = []
-    for lr, hr in pairs:
-        began = time.thread_time()
-        stabiliser.apply(lr, hr)
-        times.append((time.thread_time() - began) * 1000)
-    assert float(np.median(times[1:])) < 4 * 12
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    y, x = np.mgrid[0 : large.shape[0], 0 : large.shape[1]].astype(np.float32)
+    ours, control = [], []
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # what another thread computes would not be counted
+    try:
+        for (before, old), (lr, hr) in pairwise(pairs):
+            began = time.thread_time()
+            stabiliser.apply(lr, hr)
+            between = time.thread_time()
+            search.calc(lr, before, None)  # type: ignore[call-overload]
+            cv2.remap(old.y.astype(np.float32), x + 1.3, y, cv2.INTER_LINEAR)
+            ours.append(between - began)
+            control.append(time.thread_time() - between)
+    finally:
+        cv2.setNumThreads(threads)
+    assert float(np.median(ours[1:])) < 6 * float(np.median(control[1:]))
 
 
 def _pair(hr: Plane) -> tuple[Plane, Planes]:

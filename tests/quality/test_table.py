@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -161,10 +163,25 @@ def test_there_are_nine_synthetic_clips_and_they_do_not_change() -> None:
 
 
 def test_time_is_of_the_calling_thread() -> None:
-    def idle(lr: Planes) -> Planes:
+    def spin() -> None:
+        end_s = time.thread_time() + 0.005
+        while time.thread_time() < end_s:
+            pass
+
+    def itself(lr: Planes) -> Planes:
+        spin()
         return lr
 
-    assert cpu_ms(Method("idle", lambda: idle), frames=5) < 1
+    def elsewhere(lr: Planes) -> Planes:
+        other = threading.Thread(target=spin)
+        other.start()
+        other.join()
+        return lr
+
+    own = cpu_ms(Method("itself", lambda: itself), frames=5)
+    others = cpu_ms(Method("elsewhere", lambda: elsewhere), frames=5)
+    assert own >= 5
+    assert others < own / 2
 
 
 def _video(path: Path, *, width: int, height: int) -> Path:
