@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from streamlift import app
+from streamlift.clock import ManualClock
 from streamlift.config import BackendConfig, Config
 from streamlift.engine import Accelerator
+from streamlift.routing import decision_matrix
 
 GPU = Accelerator("cuda:0", "NVIDIA H100", 80 << 30)
 
@@ -25,3 +27,10 @@ def test_the_gpus_are_looked_at_only_for_backends_that_may_run_there(
 ) -> None:
     monkeypatch.setattr(app, "accelerators", lambda: (GPU,))
     assert app._accelerators_for(config) == ((GPU,) if looks else ())
+
+
+def test_the_decision_matrix_lists_the_backends_of_a_service_without_a_configuration() -> None:
+    order = {row.device: row.order for row in decision_matrix()}
+    for present, device in (((), "CPU"), ((GPU,), "NVIDIA GPU")):
+        built = app._build_backends(Config(), ManualClock(), present)
+        assert {b.info().upscaler for b in built.values()} == set(order[device])

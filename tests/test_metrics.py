@@ -1,4 +1,4 @@
-"""Counters, gauges, histograms and quantiles."""
+"""Counters, histograms and quantiles."""
 
 from __future__ import annotations
 
@@ -17,14 +17,6 @@ def test_a_counter_adds_up_per_label_set_whatever_their_order() -> None:
     metrics.count("frames_total", backend="b", stage="encoded")
     assert metrics.value("frames_total", stage="encoded", backend="a") == 3
     assert metrics.value("frames_total", stage="encoded", backend="b") == 1
-
-
-def test_a_gauge_keeps_the_last_value() -> None:
-    metrics = Metrics()
-    metrics.gauge("queue_depth", 5)
-    metrics.gauge("queue_depth", 2)
-    assert metrics.value("queue_depth") == 2
-    assert list(metrics.gauges()) == [("queue_depth", (), 2)]
 
 
 def test_what_was_never_counted_is_zero() -> None:

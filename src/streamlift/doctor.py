@@ -79,7 +79,7 @@ def _gpu() -> Check:
 def _matrix() -> tuple[Check, ...]:
     """What the policy `auto` picks, by device."""
     return tuple(
-        Check("auto", True, f"{row.device}: {row.first} {row.condition}, else {row.otherwise}")
+        Check("auto", True, f"{row.device}: the first of {', '.join(row.order)} {row.condition}")
         for row in decision_matrix()
     )
 

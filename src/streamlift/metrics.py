@@ -1,4 +1,4 @@
-"""Plain counters, gauges and histograms; `api` renders them for Prometheus."""
+"""Plain counters and histograms; `api` renders them for Prometheus."""
 
 from __future__ import annotations
 
@@ -63,17 +63,12 @@ class Metrics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counters: dict[tuple[str, Labels], float] = {}
-        self._gauges: dict[tuple[str, Labels], float] = {}
         self._histograms: dict[tuple[str, Labels], Histogram] = {}
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         key = (name, _labels(labels))
         with self._lock:
             self._counters[key] = self._counters.get(key, 0) + amount
-
-    def gauge(self, name: str, value: float, **labels: str) -> None:
-        with self._lock:
-            self._gauges[(name, _labels(labels))] = value
 
     def observe(self, name: str, seconds: float, **labels: str) -> None:
         key = (name, _labels(labels))
@@ -84,19 +79,14 @@ class Metrics:
             histogram.observe(seconds)
 
     def value(self, name: str, **labels: str) -> float:
-        """One counter's or gauge's value; 0 if it was never touched."""
+        """One counter's value; 0 if it was never touched."""
         key = (name, _labels(labels))
         with self._lock:
-            return self._counters.get(key, self._gauges.get(key, 0.0))
+            return self._counters.get(key, 0.0)
 
     def counters(self) -> Iterator[tuple[str, Labels, float]]:
         with self._lock:
             series = [(n, labels, v) for (n, labels), v in self._counters.items()]
-        yield from series
-
-    def gauges(self) -> Iterator[tuple[str, Labels, float]]:
-        with self._lock:
-            series = [(n, labels, v) for (n, labels), v in self._gauges.items()]
         yield from series
 
     def histograms(self) -> Iterator[tuple[str, Labels, Histogram]]:

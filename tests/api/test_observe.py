@@ -45,7 +45,6 @@ async def test_metrics_are_prometheus_text_with_one_prefix(call: Callable[..., A
     http = await call()
     service = http._transport.app.state.service
     service.metrics.count("frames_total", stage="encoded")
-    service.metrics.gauge("queue_depth", 3, queue="decode")
     service.metrics.observe("stage_duration_seconds", 0.003, stage="encode")
     answer = await http.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
@@ -53,7 +52,6 @@ async def test_metrics_are_prometheus_text_with_one_prefix(call: Callable[..., A
     assert all(name.startswith("streamlift_") for name in families)
     assert {
         "streamlift_frames",
-        "streamlift_queue_depth",
         "streamlift_stage_duration_seconds",
         "streamlift_sessions_active",
         "streamlift_handshakes_pending",

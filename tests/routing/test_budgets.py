@@ -25,6 +25,17 @@ def test_the_third_fault_in_a_minute_quarantines() -> None:
     assert (budget.may_try(79.0), budget.may_try(80.0)) == (False, True)
 
 
+def test_a_crash_with_several_streams_is_one_fault() -> None:
+    budget = ErrorBudget()
+    for stream in range(5):
+        budget.fault(10.0 + stream * 0.1, "the worker died")
+    assert not budget.quarantined
+    assert (budget.may_try(10.9), budget.may_try(11.0)) == (False, True)
+    budget.fault(10.5, "x")  # half a second after the first: another one
+    budget.fault(11.1, "x")
+    assert budget.quarantined
+
+
 def test_faults_further_apart_do_not_quarantine() -> None:
     budget = ErrorBudget()
     for now_s in (0.0, 40.0, 80.0, 120.0):
@@ -33,9 +44,7 @@ def test_faults_further_apart_do_not_quarantine() -> None:
 
 
 def test_quarantine_doubles_up_to_five_minutes() -> None:
-    budget, now_s, lengths = ErrorBudget(), 0.0, list[float]()
-    for _ in range(3):
-        budget.fault(now_s, "x")
+    budget, now_s, lengths = quarantined(), 0.0, list[float]()
     for _ in range(6):
         start_s = now_s
         while not budget.may_try(now_s):
@@ -46,9 +55,7 @@ def test_quarantine_doubles_up_to_five_minutes() -> None:
 
 
 def test_a_shown_picture_after_quarantine_ends_it() -> None:
-    budget = ErrorBudget()
-    for _ in range(3):
-        budget.fault(0.0, "x")
+    budget = quarantined()
     budget.works(10.0)  # of another stream's older lane: too early to tell
     assert budget.quarantined
     budget.works(31.0)
@@ -62,12 +69,18 @@ def test_being_full_or_loading_or_given_what_cannot_be_served_is_no_fault() -> N
 
 
 def test_quarantine_is_over_when_its_time_is_though_nobody_has_tried() -> None:
-    budget = ErrorBudget()
-    for _ in range(3):
-        budget.fault(0.0, "x")
+    budget = quarantined()
     info = BackendInfo("ai", "toy", "cpu", BackendState.READY, "", 100.0, Slots(2, 0))
     states = [info_within(info, budget, now_s).state for now_s in (1.0, 29.0, 30.0, 3600.0)]
     assert states == 2 * [BackendState.QUARANTINED] + 2 * [BackendState.READY]
     budget.fault(31.0, "x")  # the first try failed: longer now
     states = [info_within(info, budget, now_s).state for now_s in (90.0, 91.0)]
     assert states == [BackendState.QUARANTINED, BackendState.READY]
+
+
+def quarantined() -> ErrorBudget:
+    """A budget that is in quarantine since 0."""
+    budget = ErrorBudget()
+    for now_s in (-2.0, -1.0, 0.0):
+        budget.fault(now_s, "x")
+    return budget

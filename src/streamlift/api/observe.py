@@ -90,13 +90,6 @@ class _ServiceCollector(Collector):
                 name, CounterMetricFamily(PREFIX + name, _words(name), labels=keys)
             )
             family.add_metric(values, value)
-        gauges: dict[str, GaugeMetricFamily] = {}
-        for name, labels, value in sorted(metrics.gauges()):
-            keys, values = _split(labels)
-            gauge = gauges.setdefault(
-                name, GaugeMetricFamily(PREFIX + name, _words(name), labels=keys)
-            )
-            gauge.add_metric(values, value)
         histograms: dict[str, HistogramMetricFamily] = {}
         for name, labels, histogram in sorted(metrics.histograms(), key=lambda row: row[:2]):
             keys, values = _split(labels)
@@ -105,7 +98,6 @@ class _ServiceCollector(Collector):
             )
             rendered.add_metric(values, _buckets(histogram), histogram.total)
         yield from counters.values()
-        yield from gauges.values()
         yield from histograms.values()
 
     def _sessions(self) -> Iterator[Metric]:

@@ -114,11 +114,6 @@ class Download:
     _size: Size
     _done: torch.cuda.Event | None
 
-    @property
-    def ready(self) -> bool:
-        """True when `wait` would not block."""
-        return self._done is None or bool(self._done.query())  # type: ignore[no-untyped-call]
-
     def wait(self) -> list[Planes]:
         """Return the n pictures; they own their (pinned) memory."""
         if self._done is not None:

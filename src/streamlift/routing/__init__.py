@@ -9,7 +9,6 @@ from streamlift.routing.policy import (
     Policy,
     choose,
     decision_matrix,
-    device_class,
 )
 from streamlift.routing.ports import Backend, IngestCounts, Lane, Publisher
 from streamlift.routing.router import Router
@@ -54,6 +53,5 @@ __all__ = [
     "View",
     "choose",
     "decision_matrix",
-    "device_class",
     "supervise",
 ]

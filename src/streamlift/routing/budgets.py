@@ -13,6 +13,7 @@ __all__ = ["ErrorBudget", "FaultKind", "fault_kind", "info_within"]
 
 BUDGET = 3
 WINDOW_S = 60.0
+INCIDENT_S = 0.5
 BACK_OFF_S = 1.0
 QUARANTINE_S = 30.0
 LONGEST_QUARANTINE_S = 300.0
@@ -39,21 +40,33 @@ class FaultKind(StrEnum):
 class ErrorBudget:
     """Three faults in a minute put a backend in quarantine; pure, the caller brings the time.
 
-    Before that it may be tried again after 1 s, then 2 s. Quarantine starts at 30 s and doubles,
-    up to 5 minutes, with every further fault; a minute without one ends the series.
+    Lanes that fail within half a second are one fault: one crash ends all lanes of a backend.
+    Before quarantine the backend may be tried again after 1 s, then 2 s. Quarantine starts at
+    30 s and doubles, up to 5 minutes, with every further fault; a minute without one ends the
+    series.
     """
 
-    __slots__ = ("_closed_until_s", "_faults_s", "_quarantine_s", "quarantined", "reason")
+    __slots__ = (
+        "_closed_until_s",
+        "_faults_s",
+        "_incident_s",
+        "_quarantine_s",
+        "quarantined",
+        "reason",
+    )
 
     def __init__(self) -> None:
         self._faults_s: deque[float] = deque(maxlen=BUDGET)
-        self._closed_until_s = float("-inf")
+        self._closed_until_s = self._incident_s = float("-inf")
         self._quarantine_s = QUARANTINE_S
         self.quarantined = False
         self.reason = ""
 
     def fault(self, now_s: float, reason: str) -> None:
         """A lane of the backend failed."""
+        if now_s - self._incident_s < INCIDENT_S:
+            return  # the incident is counted already
+        self._incident_s = now_s
         self.reason = reason
         if now_s - self._closed_until_s > WINDOW_S:
             self._quarantine_s = QUARANTINE_S

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from streamlift.frames import BackendInfo, BackendState
+from streamlift.frames import BackendInfo, BackendState, Slots
 
 __all__ = [
     "QUALITY",
@@ -16,7 +16,6 @@ __all__ = [
     "Stepper",
     "choose",
     "decision_matrix",
-    "device_class",
 ]
 
 QUALITY = (
@@ -32,6 +31,11 @@ QUALITY = (
 """Upscalers, best picture first. One that is not listed ranks as `compact` does."""
 PLAIN = ("bicubic", "toy")
 """Upscalers that add no detail: what is left when no other holds the rate."""
+UNCONFIGURED = (
+    ("NVIDIA GPU", ("flashvsr", "realesrgan-x2", "compact", "bicubic")),
+    ("CPU", ("compact", "bicubic")),
+)
+"""The upscalers of a service whose configuration names none, by what the machine has."""
 HEADROOM = 1.2
 """A backend holds a rate comfortably if it measured a fifth more than that."""
 ASSUMED_FPS = 25.0
@@ -57,12 +61,14 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class MatrixRow:
-    """One row of the decision matrix: what `auto` picks on a class of device."""
+    """One row of the decision matrix: the upscalers that `auto` takes on a kind of device.
+
+    `order`: the first that holds the rate, `condition`, is taken.
+    """
 
     device: str
-    first: str
+    order: tuple[str, ...]
     condition: str
-    otherwise: str
 
 
 def choose(
@@ -95,24 +101,24 @@ def choose(
 
 
 def decision_matrix() -> tuple[MatrixRow, ...]:
-    """What `auto` comes to on the usual devices, for `streamlift doctor`."""
-    holds = f"if it measures {HEADROOM:g} x the publisher's rate"
-    return (
-        MatrixRow("H100, H200", "flashvsr", holds, "realesrgan-x2"),
-        MatrixRow("RTX 5090", "flashvsr", holds, "realesrgan-x2"),
-        MatrixRow("other GPU", "realesrgan-x2", holds, "compact"),
-        MatrixRow("CPU", "compact", holds, "bicubic"),
-    )
+    """What `auto` comes to where no backends are configured, found by asking it."""
+    holds = f"that measures {HEADROOM:g} x the publisher's rate"
+    return tuple(MatrixRow(kind, _order(upscalers), holds) for kind, upscalers in UNCONFIGURED)
 
 
-def device_class(device: str) -> str:
-    """The matrix row that a device's name (as drivers tell it) belongs to."""
-    name = device.upper()
-    if "H100" in name or "H200" in name:
-        return "H100, H200"
-    if "5090" in name:
-        return "RTX 5090"
-    return "CPU" if not name or "CPU" in name else "other GPU"
+def _order(upscalers: Iterable[str]) -> tuple[str, ...]:
+    """As `choose` takes them, each when those before it are gone."""
+    left = {name: _ample(name) for name in upscalers}
+    order = []
+    while choice := choose(Policy.AUTO, left.values(), None):
+        order.append(choice.backend)
+        del left[choice.backend]
+    return tuple(order)
+
+
+def _ample(upscaler: str) -> BackendInfo:
+    slots = Slots(total=1, used=0)
+    return BackendInfo(upscaler, upscaler, "", BackendState.READY, "", float("inf"), slots)
 
 
 class Stepper:

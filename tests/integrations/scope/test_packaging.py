@@ -29,7 +29,6 @@ SCOPE_ASKS = [
         "aiohttp>=3.13.3,<4",
         "huggingface-hub>=0.36,<1",
         "transformers>=4.57.5,<5",
-        "einops>=0.8.1,<1",
         "safetensors>=0.7,<1",
         "protobuf>=6.33.5,<7",
         "click>=8.3.1,<9",
@@ -40,7 +39,6 @@ SCOPE_HAS = {
     "numpy": "2.4.1",
     "torch": "2.9.1",
     "safetensors": "0.7.0",
-    "einops": "0.8.1",
 }
 SCOPE_LEAVES_OPEN = {"pyyaml"}
 
