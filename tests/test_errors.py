@@ -36,8 +36,3 @@ def test_kinds_can_be_caught_by_their_family(
 ) -> None:
     with pytest.raises(parent):
         raise kind("message")
-
-
-def test_an_overload_knows_when_to_retry() -> None:
-    assert errors.Overloaded("full").retry_after_s > 0
-    assert errors.Overloaded("full", retry_after_s=9).retry_after_s == 9

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 
 from streamlift.api import create_api
-from streamlift.api.outputs import attend_outputs
 from streamlift.clock import Clock, MonotonicClock
 from streamlift.config import POLICIES, BackendConfig, Config
 from streamlift.engine import Accelerator, EngineBackend, accelerators
@@ -23,9 +22,7 @@ from streamlift.media.files.slate import slate
 from streamlift.media.outgoing.packetizer import Packetizer
 from streamlift.metrics import Metrics
 from streamlift.routing import EventLog, Policy, Router, StreamSettings, supervise
-from streamlift.service import Service, Sessions
-from streamlift.service.outputs import Outputs
-from streamlift.service.pulls import Pulls
+from streamlift.service import Outputs, Pulls, Service, Sessions, Snapshots
 
 __all__ = ["Demo", "create_app"]
 
@@ -62,26 +59,28 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
         default, policy = _default_of(config, backends)
         async with asyncio.TaskGroup() as tasks:
             metrics, events = Metrics(), EventLog()
+            router = Router(
+                backends,
+                default,
+                clock=time,
+                metrics=metrics,
+                tasks=tasks,
+                settings=_stream_settings(config),
+                fallback=FALLBACK,
+                policy=policy,
+                events=events,
+                slate=slate,
+            )
             service = Service(
                 config=config,
                 clock=time,
                 metrics=metrics,
-                router=Router(
-                    backends,
-                    default,
-                    clock=time,
-                    metrics=metrics,
-                    tasks=tasks,
-                    settings=_stream_settings(config),
-                    fallback=FALLBACK,
-                    policy=policy,
-                    events=events,
-                    slate=slate,
-                ),
+                router=router,
                 events=events,
                 pulls=pulls,
                 outputs=outputs,
                 sessions=Sessions(time),
+                snapshots=Snapshots(router, tasks),
                 packetizer=packetizer,
                 tasks=tasks,
             )
@@ -93,7 +92,7 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
                 for name, backend in backends.items()
                 if name != default
             ]
-            attending = tasks.create_task(supervise("outputs", attend_outputs(service)))
+            attending = tasks.create_task(supervise("outputs", service.attend_outputs()))
             show = tasks.create_task(supervise("demo", _run_demo(config, demo))) if demo else None
             yield
             service.drain()

@@ -5,11 +5,16 @@ StreamliftError                what was found, what was expected, what to do
 ├── MediaError                 a peer sent media or SDP that cannot be used
 │   ├── MalformedSdp           not SDP at all, or not complete
 │   ├── UnsupportedOffer       well-formed SDP that asks for something we do not do
+│   │   └── IceRestart          a running session cannot be given another ICE session
 │   └── UnsupportedSize        picture size outside the accepted range
 ├── StreamError                a named stream cannot do what was asked
 │   ├── UnknownStream          no such stream, or nothing is published there yet
 │   ├── UnknownSession         no such WebRTC session
 │   ├── UnknownOutput          the stream has no such output
+│   ├── NothingPublished       nobody publishes there now, so there is nothing to watch
+│   ├── NoSource               the publisher's own picture cannot be relayed now
+│   ├── NoPicture              no picture came in time
+│   ├── NoParameters           what is pulled takes no parameters
 │   └── StreamTaken            another publisher holds the name
 ├── BackendError               a backend cannot do what was asked
 │   ├── UnknownBackend
@@ -27,11 +32,16 @@ from __future__ import annotations
 __all__ = [
     "BackendError",
     "ConfigError",
+    "IceRestart",
     "InvalidOutput",
     "MalformedSdp",
     "MediaError",
     "NoCapacity",
+    "NoParameters",
+    "NoPicture",
+    "NoSource",
     "NotReady",
+    "NothingPublished",
     "OutOfMemory",
     "Overloaded",
     "StreamError",
@@ -75,6 +85,10 @@ class UnsupportedOffer(MediaError):
     """Well-formed SDP that asks for something streamlift does not do."""
 
 
+class IceRestart(UnsupportedOffer):
+    """A running session cannot be given another ICE session."""
+
+
 class UnsupportedSize(MediaError):
     """Picture size outside the accepted range."""
 
@@ -93,6 +107,22 @@ class UnknownSession(StreamError):
 
 class UnknownOutput(StreamError):
     """The stream has no output of that name."""
+
+
+class NothingPublished(StreamError):
+    """Nobody publishes there now, so there is nothing to watch."""
+
+
+class NoSource(StreamError):
+    """The publisher's own picture cannot be relayed now."""
+
+
+class NoPicture(StreamError):
+    """No picture came in time."""
+
+
+class NoParameters(StreamError):
+    """What is pulled takes no parameters."""
 
 
 class StreamTaken(StreamError):
@@ -132,15 +162,4 @@ class WeightsError(StreamliftError):
 
 
 class Overloaded(StreamliftError):
-    """The service is full; retry after `retry_after_s` seconds."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        retry_after_s: int = 5,
-        found: object | None = None,
-        expected: object | None = None,
-    ) -> None:
-        super().__init__(message, found=found, expected=expected)
-        self.retry_after_s = retry_after_s
+    """The service is full; retry later."""

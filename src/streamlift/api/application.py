@@ -11,14 +11,14 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 from streamlift import __version__
-from streamlift.api.control import control
 from streamlift.api.events import events
 from streamlift.api.gate import Gate
-from streamlift.api.observe import observe
+from streamlift.api.health import health
 from streamlift.api.outputs import outputs
 from streamlift.api.problems import install_problems
-from streamlift.api.signalling import signalling
-from streamlift.api.sources import sources
+from streamlift.api.pulls import pulls
+from streamlift.api.streams import streams
+from streamlift.api.whip_whep import whip_whep, whip_whep_open
 from streamlift.config import Config
 
 __all__ = ["create_api"]
@@ -43,7 +43,7 @@ def create_api(
         redoc_url=None,
     )
     install_problems(app)
-    for router in (signalling, control, events, observe, sources, outputs):
+    for router in (whip_whep, whip_whep_open, streams, events, health, pulls, outputs):
         app.include_router(router)
     web = resources.files("streamlift") / "web"
     with resources.as_file(web) as folder:

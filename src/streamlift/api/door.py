@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import Request
+from typing import Annotated
+
+from fastapi import Depends, Request
 
 from streamlift.service import Service
 
-__all__ = ["service_of"]
+__all__ = ["TheService", "service_of"]
 
 
 async def service_of(request: Request) -> Service:
@@ -14,3 +16,6 @@ async def service_of(request: Request) -> Service:
     service = request.app.state.service
     assert isinstance(service, Service)
     return service
+
+
+TheService = Annotated[Service, Depends(service_of)]

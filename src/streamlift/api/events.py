@@ -7,31 +7,32 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Header, Query
 from fastapi.responses import StreamingResponse
 
-from streamlift.api.auth import Scope, authorise
-from streamlift.api.door import service_of
+from streamlift.api.door import TheService
+from streamlift.api.rights import GuardedRoute, Scope, needs
 from streamlift.config import NAME_PATTERN
 from streamlift.routing import Event, EventLog
-from streamlift.service import Service
 
 __all__ = ["events"]
 
 ALIVE_S = 15.0
 
-events = APIRouter(prefix="/api/v1", tags=["control"])
+events = APIRouter(prefix="/api/v1", tags=["control"], route_class=GuardedRoute)
 
 
-@events.get("/events", response_class=StreamingResponse)
+@events.get(
+    "/events",
+    response_class=StreamingResponse,
+    dependencies=[needs(Scope.VIEW, Scope.CONTROL)],
+)
 async def follow(
-    request: Request,
-    service: Annotated[Service, Depends(service_of)],
+    service: TheService,
     stream: Annotated[str | None, Query(pattern=f"^{NAME_PATTERN}$")] = None,
     last_event_id: Annotated[int | None, Header(ge=0)] = None,
 ) -> StreamingResponse:
     """Events from now on, or after `Last-Event-ID`; a comment each 15 s keeps it open."""
-    authorise(request, service.config.auth, Scope.VIEW, Scope.CONTROL)
     return StreamingResponse(
         _feed(service.events, stream, last_event_id),
         media_type="text/event-stream",

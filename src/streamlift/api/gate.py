@@ -6,7 +6,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from streamlift.api.auth import host_allowed, origin_allowed
+from streamlift.api.exposure import host_allowed, origin_allowed
 from streamlift.api.problems import BodyTooLarge, Problem, problem_response
 from streamlift.config import Config
 
@@ -28,7 +28,7 @@ _PAGE_POLICY = (
 )
 _POSTED_SDP = ("/whip/", "/whep/")
 MAX_BODY_BYTES = 64 * 1024
-"""Of any request; an SDP may be half as long. JSON is read before its token is looked at."""
+"""Of any request; an SDP may be half as long."""
 
 
 class Gate:

@@ -21,22 +21,26 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
-# The first type that fits, from special to general.
-_STATUS: tuple[tuple[type[errors.StreamliftError], int, str], ...] = (
-    (errors.MalformedSdp, 400, "Malformed SDP"),
-    (errors.MediaError, 422, "Media not supported"),
-    (errors.UnknownStream, 404, "No such stream"),
-    (errors.UnknownSession, 404, "No such session"),
-    (errors.UnknownOutput, 404, "No such output"),
-    (errors.StreamTaken, 409, "Stream already has a publisher"),
-    (errors.UnknownBackend, 422, "No such backend"),
-    (errors.NotReady, 409, "Backend not ready"),
-    (errors.NoCapacity, 503, "No capacity"),
-    (errors.Overloaded, 503, "Overloaded"),
-    (errors.ConfigError, 422, "Not allowed"),
-    (errors.StreamliftError, 500, "Failed"),
+# The first type that fits, from special to general: status, title, and when to come back.
+_STATUS: tuple[tuple[type[errors.StreamliftError], int, str, str | None], ...] = (
+    (errors.MalformedSdp, 400, "Malformed SDP", None),
+    (errors.IceRestart, 422, "ICE restart not supported", None),
+    (errors.MediaError, 422, "Media not supported", None),
+    (errors.UnknownStream, 404, "No such stream", None),
+    (errors.UnknownSession, 404, "No such session", None),
+    (errors.UnknownOutput, 404, "No such output", None),
+    (errors.NothingPublished, 409, "Nothing is published", "1"),
+    (errors.NoSource, 409, "No source picture", "1"),
+    (errors.NoPicture, 503, "No picture", "2"),
+    (errors.NoParameters, 409, "No parameters", None),
+    (errors.StreamTaken, 409, "Stream already has a publisher", None),
+    (errors.UnknownBackend, 422, "No such backend", None),
+    (errors.NotReady, 409, "Backend not ready", None),
+    (errors.NoCapacity, 503, "No capacity", "5"),
+    (errors.Overloaded, 503, "Overloaded", "5"),
+    (errors.ConfigError, 422, "Not allowed", None),
+    (errors.StreamliftError, 500, "Failed", None),
 )
-_RETRY_AFTER_S = "5"
 _MOST_CHARACTERS = 1000
 _DEEPEST = 8
 """Of what is shown as found: a caller needs to recognise it, not to get it all back."""
@@ -109,9 +113,8 @@ async def _on_problem(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.StreamliftError)
-    status, title = next((s, t) for kind, s, t in _STATUS if isinstance(error, kind))
-    retry = getattr(error, "retry_after_s", _RETRY_AFTER_S)
-    headers = {"Retry-After": str(retry)} if status == 503 else {}
+    status, title, retry_s = next(row[1:] for row in _STATUS if isinstance(error, row[0]))
+    headers = {} if retry_s is None else {"Retry-After": retry_s}
     return problem_response(
         Problem(
             status,

@@ -1,26 +1,35 @@
-"""The table of outputs: which stream is pushed where, and which is recorded."""
+"""Pushes and recordings: the table of outputs, and their lives."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from streamlift.clock import Clock
 from streamlift.config import IceConfig, OutputsConfig
-from streamlift.errors import Overloaded, UnknownOutput
+from streamlift.errors import Overloaded, StreamliftError, UnknownOutput
+from streamlift.frames import Codec
 from streamlift.media.files.record import Recorder, recording_directory
 from streamlift.media.outgoing.packetizer import Packetizer
 from streamlift.media.remote.fetch import Fetcher
 from streamlift.media.remote.push import WhipPush
 from streamlift.media.remote.url_safety import HostRules, Resolve, resolve_name
+from streamlift.routing import Cursor, EventKind
+from streamlift.service.parts import Parts
 
-__all__ = ["Output", "Outputs"]
+__all__ = ["FAILED_SHOWN_S", "Output", "Outputs", "Recorder", "WhipPush", "run_output"]
+
+logger = logging.getLogger(__name__)
 
 MAX_OUTPUTS = 8
 """Of one stream: each costs what a viewer costs, and a connection that is tried for ever."""
+FAILED_SHOWN_S = 300.0
+"""How long an output that failed can still be read, with its reason."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,7 +41,8 @@ class Output:
     id: str = field(default_factory=lambda: secrets.token_urlsafe(6))
     error: str = ""
     """Why it ended before its stream did."""
-    ended: bool = False
+    ended_s: float | None = None
+    """When it ended; None while it runs."""
     task: asyncio.Task[None] | None = None
 
     @property
@@ -45,15 +55,18 @@ class Output:
         """Of a push its own states, of a recording live, failed or closed."""
         if isinstance(self.work, WhipPush):
             return self.work.state
-        return "failed" if self.error else "closed" if self.ended else "live"
+        return "failed" if self.error else "live" if self.ended_s is None else "closed"
 
     @property
     def over(self) -> bool:
-        return bool(self.error) or self.ended
+        return self.ended_s is not None
 
 
 class Outputs:
-    """Makes outputs and remembers them by stream; who runs them is the caller's business."""
+    """Makes outputs and remembers them by stream; `run_output` runs them.
+
+    An output that ended is forgotten, one that failed after `FAILED_SHOWN_S`.
+    """
 
     def __init__(
         self,
@@ -79,9 +92,19 @@ class Outputs:
         return self._directory is not None
 
     def __iter__(self) -> Iterator[Output]:
-        return iter([output for known in self._outputs.values() for output in known])
+        return iter([output for stream in tuple(self._outputs) for output in self.of(stream)])
 
     def of(self, stream: str) -> tuple[Output, ...]:
+        """The stream's outputs, oldest first; those whose time is over are forgotten here."""
+        long_ago_s = self._clock.now_s() - FAILED_SHOWN_S
+        self._keep(
+            stream,
+            [
+                output
+                for output in self._outputs.get(stream, ())
+                if output.ended_s is None or (output.error and output.ended_s > long_ago_s)
+            ],
+        )
         return tuple(self._outputs.get(stream, ()))
 
     def get(self, stream: str, output: str) -> Output:
@@ -106,7 +129,8 @@ class Outputs:
     ) -> Output:
         """A new push; `retried` is called when a connection failed.
 
-        Raises ConfigError when the URL is not allowed, Overloaded."""
+        Raises ConfigError when the URL is not allowed, Overloaded.
+        """
         self._rules.check(url)
         work = WhipPush(
             stream,
@@ -127,7 +151,7 @@ class Outputs:
 
     def end(self, output: Output) -> None:
         """Stop it; it is forgotten at once and closes what it has open."""
-        self.remove(output)
+        self._keep(output.stream, [o for o in self.of(output.stream) if o is not output])
         if output.task is not None:
             output.task.cancel()
 
@@ -137,12 +161,11 @@ class Outputs:
             if isinstance(output.work, WhipPush):
                 self.end(output)
 
-    def remove(self, output: Output) -> None:
-        kept = [known for known in self.of(output.stream) if known is not output]
-        if kept:
-            self._outputs[output.stream] = kept
-        else:
-            self._outputs.pop(output.stream, None)
+    def ended(self, output: Output, error: str = "") -> None:
+        """It has ended by itself, or failed with `error`."""
+        output.error, output.ended_s = error, self._clock.now_s()
+        for stream in tuple(self._outputs):
+            self.of(stream)  # no stream's failures wait for a reader to be forgotten
 
     def _add(self, output: Output) -> Output:
         # What failed stays to be read, but not in the way of another try.
@@ -154,5 +177,37 @@ class Outputs:
                 expected=f"fewer than {MAX_OUTPUTS}",
             )
         over = [former for former in self.of(output.stream) if former.over]
-        self._outputs[output.stream] = [*over[-MAX_OUTPUTS:], *known, output]
+        self._keep(output.stream, [*over[-MAX_OUTPUTS:], *known, output])
         return output
+
+    def _keep(self, stream: str, outputs: list[Output]) -> None:
+        if outputs:
+            self._outputs[stream] = outputs
+        else:
+            self._outputs.pop(stream, None)
+
+
+async def run_output(parts: Parts, outputs: Outputs, output: Output) -> None:
+    """The life of an output; how it ends is told in the table, in the events and in metrics."""
+    try:
+        await _work(parts, output)
+    except StreamliftError as error:
+        outputs.ended(output, str(error))
+        if isinstance(output.work, Recorder):
+            parts.metrics.count("recording_errors_total")
+        parts.events.add(EventKind.FAULT, stream=output.stream, reason=str(error))
+    finally:
+        if not output.over:
+            outputs.ended(output)
+
+
+async def _work(parts: Parts, output: Output) -> None:
+    stream, work = output.stream, output.work
+    if isinstance(work, Recorder):
+        await work.run(lambda: parts.router.watch(stream))
+        return
+
+    def watch() -> AbstractContextManager[Cursor]:
+        return parts.router.watch(stream, codec=Codec.H264)
+
+    await work.run(watch, lambda: parts.listening(stream), lambda: parts.has_sound(stream))

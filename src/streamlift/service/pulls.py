@@ -1,21 +1,29 @@
-"""The table of pulls: who pulls for which stream, and what the operator allows."""
+"""Pulled streams: the table of them, what the operator allows, and their lives."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from streamlift.clock import Clock
 from streamlift.config import IceConfig, SourcesConfig
-from streamlift.errors import ConfigError, Overloaded, UnknownStream
+from streamlift.errors import (
+    ConfigError,
+    NoParameters,
+    Overloaded,
+    StreamliftError,
+    UnknownStream,
+)
 from streamlift.media.remote.daydream import DaydreamSource
 from streamlift.media.remote.fetch import Fetcher
 from streamlift.media.remote.pull import PullPublisher, PullState, Source
 from streamlift.media.remote.pull_scope import ScopeSource
 from streamlift.media.remote.pull_whep import WhepSource, check_token
 from streamlift.media.remote.url_safety import HostRules, Resolve, resolve_name
+from streamlift.service.parts import Parts
 
-__all__ = ["Pulls"]
+__all__ = ["PullPublisher", "Pulls", "Source", "run_pull"]
 
 MAX_PULLS = 64
 
@@ -121,6 +129,21 @@ class Pulls:
                 expected=sorted(self._pulls),
             ) from None
 
+    def change(self, stream: str, parameters: Mapping[str, Any]) -> PullPublisher:
+        """Pass parameters on; they hold for later connections, too.
+
+        Raises UnknownStream, or NoParameters when the source takes none.
+        """
+        pull = self.get(stream)
+        if not isinstance(pull.source, ScopeSource):
+            raise NoParameters(
+                f"a source of kind {pull.source.kind} takes no parameters",
+                found=pull.source.kind,
+                expected="scope",
+            )
+        pull.source.set_parameters(parameters)
+        return pull
+
     def forget(self, stream: str, pull: PullPublisher) -> None:
         """The pull has ended; unless it failed, nothing is left to tell."""
         if self._pulls.get(stream) is pull and pull.status.state is not PullState.FAILED:
@@ -128,3 +151,20 @@ class Pulls:
 
     def _fetcher(self) -> Fetcher:
         return Fetcher(self._rules, resolve=self._resolve)
+
+
+async def run_pull(parts: Parts, pulls: Pulls, pull: PullPublisher) -> None:
+    """The life of a pull: its connections beside its place in the stream."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(pull.run())
+            try:
+                # A source may be away, or load its model, for longer than viewers are kept else.
+                await parts.router.publish(pull.stream, pull, lasting=True)
+            except StreamliftError as error:
+                pull.fail(str(error))
+            finally:
+                await pull.aclose("stream ended")
+    finally:
+        pull.seated.set()
+        pulls.forget(pull.stream, pull)

@@ -1,45 +1,232 @@
-"""What the HTTP handlers work on; `app` fills it when the service starts."""
+"""What the service does, without HTTP: publish, watch, pull, push, record, drain."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Awaitable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
-from streamlift.clock import Clock
-from streamlift.config import Config
-from streamlift.media.outgoing.packetizer import Packetizer
-from streamlift.media.rtc.audio import AudioRelays
-from streamlift.metrics import Metrics
-from streamlift.routing import EventLog, Router
-from streamlift.service.outputs import Outputs
-from streamlift.service.pulls import Pulls
-from streamlift.service.sessions import Sessions
+from streamlift.codec import THIN
+from streamlift.config import IceConfig
+from streamlift.errors import (
+    IceRestart,
+    NoSource,
+    NothingPublished,
+    NotReady,
+    StreamliftError,
+    UnknownStream,
+    UnsupportedOffer,
+)
+from streamlift.frames import Codec
+from streamlift.media.incoming.whip_publisher import WhipPublisher
+from streamlift.media.outgoing.whep_viewer import WhepViewer
+from streamlift.media.remote.pull import PullPublisher, PullState, Source
+from streamlift.media.rtc.sdp import MAX_CANDIDATES, Role, read_fragment, read_offer
+from streamlift.routing import Cursor, EventKind, StreamState, View, supervise
+from streamlift.service.outputs import Output, Outputs, Recorder, WhipPush, run_output
+from streamlift.service.parts import Parts
+from streamlift.service.pulls import Pulls, run_pull
+from streamlift.service.sessions import Session, Sessions, run_publisher, run_viewer
+from streamlift.service.snapshots import Snapshots
 
-__all__ = ["Service"]
+__all__ = ["Answered", "Service"]
+
+logger = logging.getLogger(__name__)
+
+_START_S = 5.0
+"""How long a pulled stream may take to get its place; that needs no network."""
 
 
-@dataclass(slots=True)
-class Service:
-    """The running parts. `tasks` owns every session's task; its children never raise."""
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a peer gets for its offer. `ice` holds the servers that it may use."""
 
-    config: Config
-    clock: Clock
-    metrics: Metrics
-    router: Router
+    session: Session
+    sdp: str
+    ice: IceConfig
+
+
+@dataclass(slots=True, kw_only=True)
+class Service(Parts):
+    """The parts, the tables of what lives here, and what can be asked of them."""
+
     sessions: Sessions
-    packetizer: Packetizer
-    tasks: asyncio.TaskGroup
-    events: EventLog
     pulls: Pulls
     outputs: Outputs
-    audio: AudioRelays = field(default_factory=AudioRelays)
-    unix_s: Callable[[], float] = time.time
-    """Wall time, for what other machines must agree on: the expiry of TURN credentials."""
+    snapshots: Snapshots
     draining: bool = False
+
+    async def publish(self, stream: str, sdp: str) -> Answered:
+        """Answer a publisher's offer; its session then runs by itself.
+
+        Raises NotReady, MediaError, StreamTaken, NoCapacity or Overloaded.
+        """
+        self._must_take_more()
+        offer = read_offer(sdp, Role.PUBLISH)
+        self.router.admit(stream)
+        ice = self.ice_now()
+        with self.sessions.answering():
+            publisher = WhipPublisher(
+                stream,
+                ice,
+                max_side=self.config.ingest.max_size,
+                clock=self.clock,
+                metrics=self.metrics,
+            )
+            answer = await publisher.answer(offer)
+        session = self.sessions.open(Role.PUBLISH, stream, publisher, offer.ice_ufrag)
+        self.metrics.count("sessions_total", role="publisher", result="answered")
+        life = run_publisher(self, self.sessions, session, publisher)
+        self._live(f"publisher of stream {stream}", life)
+        return Answered(session, answer, ice)
+
+    async def watch(self, stream: str, sdp: str, view: View = View.UPSCALED) -> Answered:
+        """Answer a viewer's offer; its session then runs by itself.
+
+        Raises NotReady, MediaError, NothingPublished, NoSource or Overloaded.
+        """
+        self._must_take_more()
+        offer = read_offer(sdp, Role.VIEW)
+        codecs = self._codecs_of(stream, view)
+        ice = self.ice_now()
+        with self.sessions.answering():
+            viewer = WhepViewer(
+                stream, ice, self.packetizer, clock=self.clock, metrics=self.metrics
+            )
+            answer = await viewer.answer(offer, codecs, sound=self.has_sound(stream))
+        session = self.sessions.open(Role.VIEW, stream, viewer, offer.ice_ufrag)
+        self.metrics.count("sessions_total", role="viewer", result="answered")
+
+        def open_frames(slow: bool) -> AbstractContextManager[Cursor]:
+            if view is View.SOURCE:
+                return self.router.watch(stream, view)  # as the publisher sends it, for every link
+            return self.router.watch(stream, view, viewer.codec, THIN if slow else None)
+
+        life = run_viewer(self, self.sessions, session, viewer, open_frames)
+        self._live(f"viewer of stream {stream}", life)
+        return Answered(session, answer, ice)
+
+    async def trickle(self, session: Session, fragment_sdp: str) -> None:
+        """Add the ICE candidates of a fragment (RFC 8840).
+
+        Raises MediaError; IceRestart when it is of another ICE session: this one goes on.
+        """
+        fragment = read_fragment(fragment_sdp)
+        if fragment.ice_ufrag is not None and fragment.ice_ufrag != session.ice_ufrag:
+            raise IceRestart(
+                "the session goes on as it is; to reconnect, delete it and post a new offer",
+                found="another ice-ufrag",
+                expected="the offer's ice-ufrag, or none",
+            )
+        session.candidates += len(fragment.candidates)
+        if session.candidates > MAX_CANDIDATES:
+            raise UnsupportedOffer(
+                "too many ICE candidates", found=session.candidates, expected=MAX_CANDIDATES
+            )
+        await session.peer.add_candidates(fragment.candidates)
+
+    async def end(self, session: Session, reason: str) -> None:
+        """End a session; its name is free at once."""
+        await session.peer.aclose(reason)
+        self.sessions.remove(session)
+
+    async def pull(self, stream: str, source: Source) -> PullPublisher:
+        """Fetch a stream from a source of `pulls`, until the stream or the source ends for good.
+
+        Raises NotReady, StreamTaken, NoCapacity or Overloaded.
+        """
+        self._must_take_more()
+        self.router.admit(stream)
+        pull = self.pulls.add(stream, source)
+        self._live(f"source of stream {stream}", run_pull(self, self.pulls, pull))
+        async with asyncio.timeout(_START_S):
+            await pull.seated.wait()
+        if pull.status.state is PullState.FAILED:
+            raise NotReady(f"stream {stream} cannot be pulled: {pull.status.reason}")
+        return pull
+
+    def push(self, stream: str, url: str, token: str | None = None) -> Output:
+        """Publish a stream to another WHIP server too, until the output or the stream ends.
+
+        Raises NotReady, UnknownStream, ConfigError when the URL is not allowed, or Overloaded.
+        """
+        self._must_take_more()
+        self.router.stream(stream)
+        output = self.outputs.push(
+            stream,
+            url,
+            token,
+            ice=self.ice_now(),
+            retried=lambda: self.metrics.count("outputs_retries_total", type="whip"),
+        )
+        return self._start(output)
+
+    def record(self, stream: str) -> Output:
+        """Record a stream until the output or the stream ends; only where `outputs.saves`.
+
+        Raises NotReady, UnknownStream or Overloaded.
+        """
+        self._must_take_more()
+        self.router.stream(stream)
+        return self._start(self.outputs.record(stream))
+
+    async def attend_outputs(self) -> None:
+        """Start the configured pushes and recordings of every stream that comes; never ends."""
+        with self.events.subscribe() as events:
+            async for event in events:
+                if event.kind is EventKind.STREAM_STATE and event.after == StreamState.LIVE:
+                    try:
+                        self._start_configured(event.stream)
+                    except StreamliftError as error:  # this stream has its fill; others have not
+                        logger.warning(
+                            "stream %s: an output was not started: %s", event.stream, error
+                        )
+                        self.events.add(EventKind.FAULT, stream=event.stream, reason=str(error))
 
     def drain(self) -> None:
         """Take nothing new, and let those who follow the events go; streams end later."""
         self.draining = True
         self.events.close()
+
+    def _must_take_more(self) -> None:
+        if self.draining:
+            raise NotReady("the service is shutting down", found="draining", expected="ready")
+
+    def _codecs_of(self, stream: str, view: View) -> tuple[Codec, ...]:
+        """The codecs this view can be sent in, preferred first."""
+        try:
+            snapshot = self.router.stream(stream).snapshot()
+        except UnknownStream as error:
+            raise NothingPublished(
+                f"nobody publishes to stream {stream!r} now; try again when somebody does",
+                found=error.expected,
+                expected=stream,
+            ) from error
+        if view is View.SOURCE:
+            if snapshot.publisher is None or snapshot.publisher.codec is None:
+                raise NoSource(
+                    f"stream {stream!r} has no publisher now whose pictures could be relayed"
+                )
+            return (snapshot.publisher.codec,)
+        default = Codec(self.config.encode.codec)
+        return (default, *(codec for codec in Codec if codec is not default))
+
+    def _start_configured(self, stream: str) -> None:
+        running = [output.work for output in self.outputs.of(stream) if not output.over]
+        pushed = {work.url for work in running if isinstance(work, WhipPush)}
+        for push in self.config.outputs.push:
+            if push.stream == stream and push.url not in pushed:
+                self.push(stream, push.url, push.token)
+        if self.outputs.saves and not any(isinstance(work, Recorder) for work in running):
+            self.record(stream)
+
+    def _start(self, output: Output) -> Output:
+        output.task = self._live(
+            f"output of stream {output.stream}", run_output(self, self.outputs, output)
+        )
+        return output
+
+    def _live(self, name: str, life: Awaitable[None]) -> asyncio.Task[None]:
+        return self.tasks.create_task(supervise(name, life))

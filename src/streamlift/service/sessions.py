@@ -1,7 +1,8 @@
-"""The table of WebRTC sessions: unguessable names, and a bound on pending handshakes."""
+"""Publishers and viewers: the table of their sessions, and their lives."""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,11 +10,22 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from streamlift.clock import Clock
-from streamlift.errors import Overloaded, UnknownSession
+from streamlift.errors import Overloaded, StreamliftError, UnknownSession
 from streamlift.frames import Codec
+from streamlift.media.incoming.whip_publisher import WhipPublisher
+from streamlift.media.outgoing.whep_viewer import Watch, WhepViewer
 from streamlift.media.rtc.sdp import Role
+from streamlift.service.parts import Parts
 
-__all__ = ["MAX_PENDING", "PeerSession", "Session", "Sessions"]
+__all__ = [
+    "MAX_PENDING",
+    "PeerSession",
+    "Role",
+    "Session",
+    "Sessions",
+    "run_publisher",
+    "run_viewer",
+]
 
 MAX_PENDING = 64
 _ID_BYTES = 24
@@ -123,3 +135,50 @@ class Sessions:
 
     def remove(self, session: Session) -> None:
         self._sessions.pop(session.id, None)
+
+
+async def run_publisher(
+    parts: Parts, sessions: Sessions, session: Session, publisher: WhipPublisher
+) -> None:
+    """The life of a publisher: its connection beside its place in the stream."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(publisher.run())
+            # Only a publisher that really sends takes a stream over.
+            if await publisher.wait_live():
+                with _relaying(parts, session.stream, publisher, tasks):
+                    try:
+                        await parts.router.publish(session.stream, publisher)
+                    except StreamliftError as error:
+                        await publisher.aclose(str(error))
+                    else:
+                        await publisher.aclose("stream ended")
+    finally:
+        sessions.remove(session)
+
+
+async def run_viewer(
+    parts: Parts, sessions: Sessions, session: Session, viewer: WhepViewer, watch: Watch
+) -> None:
+    """The life of a viewer: its connection, and the stream's sound beside what `watch` opens."""
+    try:
+        with parts.listening(session.stream) as sound:
+            await viewer.run(watch, sound)
+    finally:
+        sessions.remove(session)
+
+
+@contextmanager
+def _relaying(
+    parts: Parts, stream: str, publisher: WhipPublisher, tasks: asyncio.TaskGroup
+) -> Iterator[None]:
+    """Pass the publisher's sound on, or drain it, until the block ends."""
+    if publisher.audio is None:
+        yield
+        return
+    with parts.audio.use(stream) as relay:
+        relaying = tasks.create_task(relay.run(publisher.audio))
+        try:
+            yield
+        finally:
+            relaying.cancel()

@@ -1,4 +1,4 @@
-"""Time-limited TURN credentials, and ICE servers as `Link` header fields."""
+"""Time-limited TURN credentials."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import hmac
 
 from streamlift.config import IceConfig, IceServer
 
-__all__ = ["ice_link", "ice_servers"]
+__all__ = ["ice_servers"]
 
 
 def ice_servers(ice: IceConfig, unix_s: float) -> tuple[IceServer, ...]:
@@ -29,18 +29,3 @@ def ice_servers(ice: IceConfig, unix_s: float) -> tuple[IceServer, ...]:
         else server
         for server in ice.servers
     )
-
-
-def ice_link(server: IceServer) -> str:
-    """The value of a `Link` header field for this server (RFC 9725 section 4.6)."""
-    link = f'<{server.urls}>; rel="ice-server"'
-    if server.username is not None and server.credential is not None:
-        link += (
-            f'; username="{_quoted(server.username)}"; credential="{_quoted(server.credential)}"'
-            '; credential-type="password"'
-        )
-    return link
-
-
-def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')

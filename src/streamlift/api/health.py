@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -19,28 +19,25 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from streamlift import __version__
-from streamlift.api.door import service_of
+from streamlift.api.door import TheService
 from streamlift.frames import BackendState
-from streamlift.media.rtc.sdp import Role
 from streamlift.metrics import Histogram
-from streamlift.service import Service
+from streamlift.service import Role, Service
 
-__all__ = ["observe"]
+__all__ = ["health"]
 
 PREFIX = "streamlift_"
 
-observe = APIRouter(tags=["health"])
-
-TheService = Annotated[Service, Depends(service_of)]
+health = APIRouter(tags=["health"])
 
 
-@observe.get("/healthz")
+@health.get("/healthz")
 async def healthz() -> dict[str, str]:
     """The process and its event loop are alive."""
     return {"status": "ok", "version": __version__}
 
 
-@observe.get("/readyz")
+@health.get("/readyz")
 async def readyz(service: TheService) -> JSONResponse:
     """Ready for new streams? 503 with the reasons when not."""
     reasons: list[str] = []
@@ -58,7 +55,7 @@ async def readyz(service: TheService) -> JSONResponse:
     )
 
 
-@observe.get("/metrics", response_class=Response)
+@health.get("/metrics", response_class=Response)
 async def metrics(service: TheService) -> Response:
     """Prometheus text format."""
     registry = CollectorRegistry()

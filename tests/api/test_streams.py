@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from streamlift.api.control import backend_json, stream_json
+from streamlift.api.shapes import backend_json, stream_json
 from streamlift.frames import BackendInfo, BackendState, Slots
 
 STREAM_KEYS = {

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import APIRouter
 from tests.serving import light
 
 from streamlift.api import check_exposure
-from streamlift.api.auth import is_loopback
+from streamlift.api.exposure import is_loopback
+from streamlift.api.gate import MAX_BODY_BYTES
+from streamlift.api.rights import GuardedRoute, Right
+from streamlift.app import create_app
 from streamlift.config import AuthConfig, Config, ServerConfig
 from streamlift.errors import ConfigError
 
@@ -142,3 +146,80 @@ async def _ask(
         headers.append((b"Authorization", value))
     body = b"not sdp" if method == "POST" else None
     return await http.request(method, path, content=body, headers=headers)
+
+
+# What anybody may ask: the page, its parts, its documents, health, and what can be posted where.
+OPEN = {
+    ("GET", "/"),
+    ("GET", "/docs"),
+    ("GET", "/openapi.json"),
+    ("MOUNT", "/static"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/metrics"),
+    ("OPTIONS", "/whip/{stream}"),
+    ("OPTIONS", "/whep/{stream}"),
+    ("OPTIONS", "/sessions/{session_id}"),
+}
+
+
+def _routes(router: Any) -> Iterator[tuple[str, str, Any]]:
+    """Method, path and route of all that the application answers to, included routers too."""
+    for route in router.routes:
+        below = getattr(route, "original_router", None)
+        if below is not None:
+            yield from _routes(below)
+            continue
+        for method in getattr(route, "methods", None) or {"MOUNT"}:
+            if method != "HEAD":  # Starlette's own, beside a GET
+                yield method, route.path, route
+
+
+def test_every_route_declares_its_right_or_is_open_to_all_on_purpose() -> None:
+    app = create_app(light())
+    found = list(_routes(app))
+    documented = {
+        (method.upper(), path)
+        for path, operations in app.openapi()["paths"].items()
+        for method in operations
+    }
+    assert documented <= {(method, path) for method, path, _ in found}  # the walk sees them all
+    for method, path, route in found:
+        rights = [d for d in getattr(route, "dependencies", ()) if isinstance(d.dependency, Right)]
+        guarded = isinstance(route, GuardedRoute) and len(rights) == 1
+        assert guarded != ((method, path) in OPEN), (method, path)
+
+
+def test_a_guarded_route_without_a_right_cannot_be_built() -> None:
+    router = APIRouter(route_class=GuardedRoute)
+    with pytest.raises(TypeError, match="/open declares no right"):
+        router.add_api_route("/open", lambda: None)
+
+
+BODIES = (
+    b"",
+    b"{",
+    b"not json",
+    b'{"nested": ' + 5000 * b"[" + 5000 * b"]" + b"}",
+    b'{"name": "a b", "source": {"kind": "whep"}}',
+    b"\xff\xfe",
+    b"a" * (MAX_BODY_BYTES + 1),
+)
+
+
+@pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
+@pytest.mark.parametrize("content_type", ["application/json", "application/sdp", ""])
+@pytest.mark.parametrize("token", [None, "wrong"])
+async def test_without_a_token_nothing_is_read_of_any_body(
+    guarded: httpx.AsyncClient, body: bytes, content_type: str, token: str | None
+) -> None:
+    headers = {"Content-Type": content_type}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    for method, path, _ in _routes(guarded._transport.app):  # type: ignore[attr-defined]
+        if (method, path) in OPEN or "{session_id}" in path:
+            continue
+        # A name that is not allowed would be 422 to those who may ask.
+        address = path.replace("{stream}", "a b").replace("{output}", "x") + "?view=none&stream=a b"
+        answer = await guarded.request(method, address, content=body, headers=headers)
+        assert answer.status_code == 401, (method, path, answer.text)

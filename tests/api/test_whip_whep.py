@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.peers import SDP, make_offer
 
-from streamlift.api.signalling import MAX_SDP_BYTES
+from streamlift.api.whip_whep import MAX_SDP_BYTES, ice_link
+from streamlift.config import IceServer
 from streamlift.frames import Codec
 
 
@@ -110,6 +111,12 @@ async def test_a_pending_session_is_connecting(http: httpx.AsyncClient) -> None:
     read = (await http.get(f"/api/v1{place}")).json()
     assert (read["state"], read["role"], read["stream"]) == ("connecting", "publish", "live")
     assert (await http.delete(place)).status_code == 200
+
+
+def test_a_link_quotes_what_would_end_it() -> None:
+    link = ice_link(IceServer("turn:t", 'a"b', "c\\d"))
+    assert 'username="a\\"b"' in link
+    assert 'credential="c\\\\d"' in link
 
 
 @settings(

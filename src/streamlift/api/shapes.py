@@ -1,0 +1,255 @@
+"""The JSON of the control API: what bodies may hold, and how streams, sources and outputs look."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, Self
+
+from fastapi import Path
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from streamlift.codec import encoded_bitrate_bps
+from streamlift.config import NAME_PATTERN
+from streamlift.frames import BackendInfo, Size, Stabilise
+from streamlift.routing import Idle, StreamSnapshot, SwitchMode
+from streamlift.service import Output, PullPublisher, WhipPush
+
+__all__ = [
+    "DaydreamBody",
+    "NewOutput",
+    "NewStream",
+    "Prompt",
+    "ScopeBody",
+    "SourceChange",
+    "StreamChange",
+    "StreamName",
+    "Switch",
+    "WhepBody",
+    "backend_json",
+    "output_json",
+    "prompts_json",
+    "source_json",
+    "stream_json",
+]
+
+StreamName = Annotated[str, Path(pattern=f"^{NAME_PATTERN}$", description="Stream name")]
+
+_MOST_PARAMETERS = 100
+_DEEPEST = 32
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+# ---- streams ----
+
+
+class Switch(_Body):
+    """Exactly one of `backend` and `policy`."""
+
+    backend: str | None = Field(None, pattern=f"^{NAME_PATTERN}$")
+    policy: Literal["auto", "quality", "speed"] | None = None
+    mode: SwitchMode | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.backend is None) == (self.policy is None):
+            raise ValueError("give exactly one of backend and policy")
+        return self
+
+
+class StreamChange(_Body):
+    """What may be changed of a running stream; what is left out stays as it is."""
+
+    bitrate_bps: int | None = Field(None, ge=100_000, le=50_000_000)
+    stabilise: Stabilise | None = None
+    idle: Idle | None = None
+
+
+def stream_json(stream: StreamSnapshot) -> dict[str, Any]:
+    """The Stream object of the API."""
+    publisher, output = stream.publisher, stream.output
+    return {
+        "name": stream.name,
+        "state": stream.state,
+        "reason": stream.reason,
+        "degraded": stream.degraded,
+        "backend": stream.backend,
+        "policy": stream.policy,
+        "publisher": publisher
+        and {
+            "codec": publisher.codec,
+            "size": _size(publisher.size),
+            "fps": _rounded(publisher.fps),
+        },
+        "output": {
+            "size": _size(output.size),
+            "fps": _rounded(output.fps),
+            "bitrate_bps": None if output.bitrate_bps is None else int(output.bitrate_bps),
+            "renditions": [
+                {"codec": r.codec, "bitrate_bps": encoded_bitrate_bps(r), "profile": r.profile}
+                for r in output.renditions
+            ],
+        },
+        "latency_ms": {
+            stage: {"p50": _rounded(q.p50), "p95": _rounded(q.p95)}
+            for stage, q in stream.latency_ms.items()
+        },
+        "frames": {
+            "received": stream.frames.received,
+            "decoded": stream.frames.decoded,
+            "upscaled": stream.frames.upscaled,
+            "encoded": stream.frames.encoded,
+            "dropped": dict(stream.frames.dropped),
+        },
+        "viewers": stream.viewers,
+    }
+
+
+def backend_json(backend: BackendInfo) -> dict[str, Any]:
+    """The Backend object of the API."""
+    return {
+        "name": backend.name,
+        "upscaler": backend.upscaler,
+        "device": backend.device,
+        "state": backend.state,
+        "reason": backend.reason,
+        "fps": _rounded(backend.fps),
+        "slots": {"total": backend.slots.total, "used": backend.slots.used},
+    }
+
+
+# ---- pulls ----
+
+
+def _must_be_json(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Python reads more than JSON has: NaN, half surrogate pairs. It could not be passed on."""
+    _must_be_shallow(parameters, _DEEPEST)
+    json.dumps(parameters, allow_nan=False, ensure_ascii=False).encode()
+    return parameters
+
+
+def _must_be_shallow(value: object, room: int) -> None:
+    if room == 0:
+        raise ValueError(f"nested deeper than {_DEEPEST} levels")
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in below:
+        _must_be_shallow(part, room - 1)
+
+
+Parameters = Annotated[
+    dict[str, Any], Field(max_length=_MOST_PARAMETERS), AfterValidator(_must_be_json)
+]
+"""Scope's own, passed on as they are."""
+
+
+class Prompt(_Body):
+    """One of several prompts that are mixed by weight."""
+
+    text: str = Field(max_length=10_000)
+    weight: float = Field(default=1.0, allow_inf_nan=False)
+
+
+class WhepBody(_Body):
+    """Any WHEP server; the token goes to it as a bearer token."""
+
+    kind: Literal["whep"]
+    url: str
+    token: SecretStr | None = None
+
+
+class DaydreamBody(_Body):
+    """A stream of daydream.live; the key is the operator's, from the environment."""
+
+    kind: Literal["daydream"]
+    stream_id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")
+
+
+class ScopeBody(_Body):
+    """A Scope server; its pipeline is loaded and started anew."""
+
+    kind: Literal["scope"]
+    url: str = "http://localhost:8000"
+    pipeline: str = Field(default="longlive", pattern=r"^[A-Za-z0-9_.-]{1,128}$")
+    prompts: list[Prompt | str] = Field(default_factory=list, max_length=20)
+    load_params: Parameters = Field(default_factory=dict)
+    parameters: Parameters = Field(default_factory=dict)
+
+
+class NewStream(_Body):
+    """A stream and where it comes from."""
+
+    name: str = Field(pattern=f"^{NAME_PATTERN}$")
+    source: Annotated[WhepBody | DaydreamBody | ScopeBody, Field(discriminator="kind")]
+
+
+class SourceChange(_Body):
+    """Prompts, or any of Scope's own parameters, such as `transition` or `reset_cache`."""
+
+    prompts: list[Prompt | str] | None = Field(default=None, max_length=20)
+    parameters: Parameters = Field(default_factory=dict)
+
+
+def prompts_json(prompts: list[Prompt | str]) -> list[dict[str, Any]]:
+    """Prompts as Scope takes them."""
+    return [
+        {"text": p, "weight": 1.0} if isinstance(p, str) else {"text": p.text, "weight": p.weight}
+        for p in prompts
+    ]
+
+
+def source_json(pull: PullPublisher) -> dict[str, Any]:
+    """Where a stream is pulled from and how that goes; never a token."""
+    status = pull.status
+    return {
+        "stream": pull.stream,
+        "kind": pull.source.kind,
+        **pull.source.describe(),
+        "state": status.state,
+        "reason": status.reason,
+        "connections": status.connections,
+        "jumps": status.jumps,
+    }
+
+
+# ---- outputs ----
+
+
+class NewOutput(_Body):
+    """Another server's WHIP address; the token goes to it as a bearer token."""
+
+    type: Literal["whip"]
+    url: str
+    token: SecretStr | None = None
+
+
+def output_json(output: Output) -> dict[str, Any]:
+    """A push or a recording and how it goes; never a token."""
+    work = output.work
+    if isinstance(work, WhipPush):
+        return {
+            "id": output.id,
+            "type": "whip",
+            "url": work.shown_url,
+            "state": work.state,
+            "reason": work.reason,
+            "connections": work.connections,
+            "bytes_sent": work.bytes_sent,
+        }
+    return {
+        "id": output.id,
+        "type": "file",
+        "files": [path.name for path in work.paths],
+        "state": output.state,
+        "reason": output.error,
+        "bytes_written": work.bytes_written,
+    }
+
+
+def _size(size: Size | None) -> list[int] | None:
+    return None if size is None else [size.width, size.height]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)

@@ -1,0 +1,78 @@
+"""Streams and backends: read, change, switch, close, and take a still picture."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from streamlift.api.door import TheService
+from streamlift.api.rights import GuardedRoute, Scope, needs
+from streamlift.api.shapes import StreamChange, StreamName, Switch, backend_json, stream_json
+from streamlift.routing import Policy, View
+
+__all__ = ["streams"]
+
+streams = APIRouter(prefix="/api/v1", tags=["control"], route_class=GuardedRoute)
+
+_READ = [needs(Scope.VIEW, Scope.CONTROL)]
+_CHANGE = [needs(Scope.CONTROL)]
+
+
+@streams.get("/streams", dependencies=_READ)
+async def list_streams(service: TheService) -> dict[str, Any]:
+    """All open streams."""
+    return {"streams": [stream_json(s) for s in service.router.streams()]}
+
+
+@streams.get("/streams/{stream}", dependencies=_READ)
+async def read_stream(stream: StreamName, service: TheService) -> dict[str, Any]:
+    """One stream: state, rates, latency by stage, frame counts."""
+    return stream_json(service.router.stream(stream).snapshot())
+
+
+@streams.patch("/streams/{stream}", dependencies=_CHANGE)
+async def change_stream(
+    stream: StreamName, change: StreamChange, service: TheService
+) -> dict[str, Any]:
+    """Change the bit rate, the stabiliser, or what the stream does without viewers."""
+    found = service.router.stream(stream)
+    found.change(bitrate_bps=change.bitrate_bps, stabilise=change.stabilise, idle=change.idle)
+    return stream_json(found.snapshot())
+
+
+@streams.put("/streams/{stream}/backend", status_code=202, dependencies=_CHANGE)
+async def switch_backend(stream: StreamName, switch: Switch, service: TheService) -> dict[str, Any]:
+    """Move a stream to another backend, or let a policy choose; viewers stay connected.
+
+    202 at once; the event `switched` tells when it is done and what gap the viewers saw.
+    """
+    snapshot = await service.router.switch(
+        stream,
+        switch.backend,
+        policy=None if switch.policy is None else Policy(switch.policy),
+        mode=switch.mode,
+    )
+    return stream_json(snapshot)
+
+
+@streams.delete("/streams/{stream}", status_code=204, dependencies=_CHANGE)
+async def close_stream(stream: StreamName, service: TheService) -> Response:
+    """End a stream with its publisher and all its viewers."""
+    await service.router.close(stream)
+    return Response(status_code=204)
+
+
+@streams.get("/streams/{stream}/snapshot.jpg", response_class=Response, dependencies=_READ)
+async def snapshot(
+    stream: StreamName, service: TheService, view: Annotated[View, Query()] = View.UPSCALED
+) -> Response:
+    """The newest picture as JPEG."""
+    jpeg = await service.snapshots.jpeg(stream, view)
+    return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
+
+@streams.get("/backends", dependencies=_READ)
+async def list_backends(service: TheService) -> dict[str, Any]:
+    """The configured backends, with what they can do now and why not."""
+    return {"backends": [backend_json(b) for b in service.router.backends()]}
