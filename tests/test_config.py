@@ -45,7 +45,7 @@ backends:
     assert config.auth.view == ("one", "two")
     assert config.auth.complete
     assert config.ice.servers[0].username == "u"
-    (backend,) = config.backends
+    (backend,) = config.named_backends
     assert (backend.name, backend.slots, dict(backend.settings)) == ("fast", 2, {"delay_ms": 5})
 
 
@@ -182,7 +182,7 @@ def test_a_backend_says_how_much_it_stabilises(
 ) -> None:
     path = tmp_path / "service.yaml"
     path.write_text(f"backends: [{{name: compact, upscaler: compact, stabilise: {written}}}]")
-    assert load_config(path, {}).backends[0].stabilise == understood
+    assert load_config(path, {}).named_backends[0].stabilise == understood
 
 
 @pytest.mark.parametrize("level", ["on", "much", "1", "[lite]"])

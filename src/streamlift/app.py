@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import signal
-import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from fastapi import FastAPI
 
 from streamlift.api import create_api
 from streamlift.clock import Clock, MonotonicClock
 from streamlift.config import POLICIES, BackendConfig, Config
+from streamlift.demo import Demo, run_demo
 from streamlift.engine import Accelerator, EngineBackend, accelerators
 from streamlift.frames import Codec, Rendition, Stabilise
 from streamlift.media.files.slate import slate
@@ -24,26 +20,10 @@ from streamlift.metrics import Metrics
 from streamlift.routing import EventLog, Policy, Router, StreamSettings, supervise
 from streamlift.service import Outputs, Pulls, Service, Sessions, Snapshots
 
-__all__ = ["Demo", "create_app"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["create_app", "default_of"]
 
 FALLBACK = "bicubic"
 FALLBACK_AGE_S = 1.5
-_DEMO_STREAM = "demo"
-_DEMO_RESTART_S = 2.0
-_DEMO_STOP_S = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Demo:
-    """Publish something to stream `demo`: a clip over and over, or the built-in moving scene.
-
-    `base_url` is where this service can be reached from the machine itself.
-    """
-
-    base_url: str
-    clip: str | None = None
 
 
 def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None = None) -> FastAPI:
@@ -56,7 +36,7 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         backends = _build_backends(config, time, _accelerators_for(config))
-        default, policy = _default_of(config, backends)
+        default, policy = default_of(config, backends)
         async with asyncio.TaskGroup() as tasks:
             metrics, events = Metrics(), EventLog()
             router = Router(
@@ -92,15 +72,14 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
                 for name, backend in backends.items()
                 if name != default
             ]
-            attending = tasks.create_task(supervise("outputs", service.attend_outputs()))
-            show = tasks.create_task(supervise("demo", _run_demo(config, demo))) if demo else None
+            attending = [tasks.create_task(supervise("outputs", service.attend_outputs()))]
+            if demo is not None:
+                token = next(iter(config.auth.publish), None)
+                attending.append(tasks.create_task(supervise("demo", run_demo(demo, token))))
             yield
             service.drain()
-            if show is not None:
-                show.cancel()
-            for task in loading:
+            for task in (*attending, *loading):
                 task.cancel()
-            attending.cancel()
             await service.router.aclose()
             outputs.end_pushes()
             for session in service.sessions:
@@ -113,8 +92,7 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
 
 def _accelerators_for(config: Config) -> tuple[Accelerator, ...]:
     """The CUDA devices, if a backend may run on one: to look costs torch and memory on each."""
-    untouched = config.backends == Config().backends
-    if untouched or any(backend.device != "cpu" for backend in config.backends):
+    if config.backends is None or any(b.device != "cpu" for b in config.backends):
         return accelerators()
     return ()
 
@@ -122,8 +100,8 @@ def _accelerators_for(config: Config) -> tuple[Accelerator, ...]:
 def _build_backends(
     config: Config, clock: Clock, present: tuple[Accelerator, ...]
 ) -> dict[str, EngineBackend]:
-    chosen = config.backends
-    if present and chosen == Config().backends:
+    chosen = config.named_backends
+    if present and config.backends is None:
         chosen = (*_gpu_backends(present[0]), *chosen)
     wanted = {backend.name: backend for backend in chosen}
     # What streams fall back to must always be there.
@@ -139,16 +117,16 @@ def _gpu_backends(gpu: Accelerator) -> tuple[BackendConfig, ...]:
     )
 
 
-def _default_of(config: Config, backends: Mapping[str, EngineBackend]) -> tuple[str, Policy]:
+def default_of(config: Config, backends: Collection[str]) -> tuple[str, Policy]:
     """The backend that must be ready first, and the policy that new streams start with.
 
     Where nothing is configured the policy chooses: the best that is here, and for one stream
     more than that can hold, the next best instead of a refusal.
     """
-    named = config.default_backend
+    named = config.named_default
     if named in POLICIES:
         return ("compact" if "compact" in backends else FALLBACK), Policy(named)
-    untouched = (named, config.backends) == (Config().default_backend, Config().backends)
+    untouched = config.default_backend is None and config.backends is None
     return named, Policy.AUTO if untouched else Policy.FIXED
 
 
@@ -177,47 +155,3 @@ def _stream_settings(config: Config) -> StreamSettings:
         rendition=Rendition(Codec(encode.codec), encode.bitrate_bps, profile),
         takeover=config.ingest.takeover,
     )
-
-
-async def _run_demo(config: Config, demo: Demo) -> None:
-    """Keep a child process publishing; a real WHIP client, like any other."""
-    command = [sys.executable, "-m", "streamlift.cli", "publish", "--stamp", "--wait"]
-    command += ["--demo"] if demo.clip is None else ["--loop", demo.clip]
-    command.append(f"{demo.base_url}/whip/{_DEMO_STREAM}")
-    environment = dict(os.environ)
-    if config.auth.publish:
-        # Not on the command line, where every user of the machine could read it.
-        environment["STREAMLIFT_TOKEN"] = config.auth.publish[0]
-    while True:
-        child = await asyncio.create_subprocess_exec(
-            *command, env=environment, preexec_fn=_die_with_parent()
-        )
-        try:
-            status = await child.wait()
-        finally:
-            await _stop(child)
-        logger.warning("the demo publisher ended with status %s; starting it again", status)
-        await asyncio.sleep(_DEMO_RESTART_S)
-
-
-async def _stop(child: asyncio.subprocess.Process) -> None:
-    if child.returncode is not None:
-        return
-    child.send_signal(signal.SIGTERM)
-    try:
-        async with asyncio.timeout(_DEMO_STOP_S):
-            await child.wait()
-    except TimeoutError:
-        child.kill()
-        await child.wait()
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """On Linux, end the child even when this process is killed without a chance to clean up."""
-    if sys.platform != "linux":
-        return None
-    import ctypes
-
-    libc = ctypes.CDLL(None)
-    pr_set_pdeathsig = 1
-    return lambda: libc.prctl(pr_set_pdeathsig, signal.SIGTERM)

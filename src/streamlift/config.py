@@ -163,9 +163,20 @@ class BackendConfig:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+DEFAULT_BACKEND = "compact"
+DEFAULT_BACKENDS = (
+    BackendConfig("compact", "compact", stabilise="lite"),
+    BackendConfig("bicubic", "bicubic"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The tree. `default_backend` names a backend or a policy: auto, quality or speed."""
+    """The tree. `default_backend` names a backend or a policy: auto, quality or speed.
+
+    None of `default_backend` and `backends` is what nobody has said anything about: then what
+    the machine has may be added, and the policy chooses. Said is said, be it the same.
+    """
 
     server: ServerConfig = ServerConfig()
     auth: AuthConfig = AuthConfig()
@@ -174,11 +185,18 @@ class Config:
     encode: EncodeConfig = EncodeConfig()
     sources: SourcesConfig = SourcesConfig()
     outputs: OutputsConfig = OutputsConfig()
-    default_backend: str = "compact"
-    backends: tuple[BackendConfig, ...] = (
-        BackendConfig("compact", "compact", stabilise="lite"),
-        BackendConfig("bicubic", "bicubic"),
-    )
+    default_backend: str | None = None
+    backends: tuple[BackendConfig, ...] | None = None
+
+    @property
+    def named_backends(self) -> tuple[BackendConfig, ...]:
+        """The backends that were configured, or those of a service without configuration."""
+        return DEFAULT_BACKENDS if self.backends is None else self.backends
+
+    @property
+    def named_default(self) -> str:
+        """The backend or policy that was named, or that of a service without configuration."""
+        return DEFAULT_BACKEND if self.default_backend is None else self.default_backend
 
 
 def load_config(
@@ -352,10 +370,10 @@ def _check(config: Config) -> None:
     _check_ice(config.ice)
     for push in config.outputs.push:
         check_name("outputs.push stream", push.stream)
-    names = [check_name("backend", b.name) for b in config.backends]
+    names = [check_name("backend", b.name) for b in config.named_backends]
     if len(set(names)) != len(names):
         raise ConfigError("two backends have the same name", found=names)
-    for backend in config.backends:
+    for backend in config.named_backends:
         if "stabilise" in backend.settings:
             raise ConfigError(
                 f"backends.{backend.name}.settings.stabilise is now backends.{backend.name}"
@@ -365,10 +383,10 @@ def _check(config: Config) -> None:
             )
     if reserved := set(names) & set(POLICIES):
         raise ConfigError("a backend is named like a policy", found=sorted(reserved))
-    if config.default_backend not in (*names, *POLICIES):
+    if config.named_default not in (*names, *POLICIES):
         raise ConfigError(
-            f"default_backend {config.default_backend!r} is neither a backend nor a policy",
-            found=config.default_backend,
+            f"default_backend {config.named_default!r} is neither a backend nor a policy",
+            found=config.named_default,
             expected=[*names, *POLICIES],
         )
 

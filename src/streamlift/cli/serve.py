@@ -46,7 +46,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     import uvicorn
 
     from streamlift.api import check_exposure
-    from streamlift.app import Demo, create_app
+    from streamlift.app import create_app
+    from streamlift.demo import Demo
     from streamlift.engine import left_behind
 
     config = load_given(arguments)

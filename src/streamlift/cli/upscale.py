@@ -36,7 +36,7 @@ def _upscale(arguments: argparse.Namespace) -> int:
     from streamlift.offline import Progress, upscale_file
     from streamlift.upscalers import create_upscaler
 
-    backends = {b.name: b for b in load_config(arguments.config, os.environ).backends}
+    backends = {b.name: b for b in load_config(arguments.config, os.environ).named_backends}
     backend = backends.get(arguments.backend)
     settings = dict(backend.settings if backend else {})
     if arguments.scale != 2:

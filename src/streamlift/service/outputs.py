@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from streamlift.media.outgoing.packetizer import Packetizer
 from streamlift.media.remote.fetch import Fetcher
 from streamlift.media.remote.push import WhipPush
 from streamlift.media.remote.url_safety import HostRules, Resolve, resolve_name
+from streamlift.metrics import Metrics
 from streamlift.routing import Cursor, EventKind
 from streamlift.service.parts import Parts
 
@@ -125,12 +126,9 @@ class Outputs:
         token: str | None,
         *,
         ice: IceConfig,
-        retried: Callable[[], None],
+        metrics: Metrics,
     ) -> Output:
-        """A new push; `retried` is called when a connection failed.
-
-        Raises ConfigError when the URL is not allowed, Overloaded.
-        """
+        """A new push. Raises ConfigError when the URL is not allowed, Overloaded."""
         self._rules.check(url)
         work = WhipPush(
             stream,
@@ -140,7 +138,7 @@ class Outputs:
             fetcher=lambda: Fetcher(self._rules, resolve=self._resolve),
             packetizer=self._packetizer,
             clock=self._clock,
-            on_retry=retried,
+            metrics=metrics,
         )
         return self._add(Output(stream, work))
 

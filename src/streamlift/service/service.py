@@ -154,14 +154,9 @@ class Service(Parts):
         """
         self._must_take_more()
         self.router.stream(stream)
-        output = self.outputs.push(
-            stream,
-            url,
-            token,
-            ice=self.ice_now(),
-            retried=lambda: self.metrics.count("outputs_retries_total", type="whip"),
+        return self._start(
+            self.outputs.push(stream, url, token, ice=self.ice_now(), metrics=self.metrics)
         )
-        return self._start(output)
 
     def record(self, stream: str) -> Output:
         """Record a stream until the output or the stream ends; only where `outputs.saves`.

@@ -36,6 +36,7 @@ from streamlift.media.remote.push import (
 from streamlift.media.remote.url_safety import HostRules
 from streamlift.media.rtc.audio import AudioFeed
 from streamlift.media.rtc.connection import Peer
+from streamlift.metrics import Metrics
 from streamlift.routing import EventKind, StreamState
 
 Serve = Callable[..., Awaitable[Served]]
@@ -78,7 +79,7 @@ class Pushing:
             fetcher=lambda: Fetcher(HostRules(["127.0.0.1"])),
             packetizer=Packetizer(),
             clock=MonotonicClock(),
-            on_retry=lambda: None,
+            metrics=Metrics(),
             sleep=self._sleep,
         )
 

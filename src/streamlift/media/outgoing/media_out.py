@@ -13,6 +13,7 @@ from streamlift.frames import EncodedFrame
 from streamlift.media.outgoing.packetizer import Packetized, Packetizer
 from streamlift.media.rtc.audio import AudioFeed, VideoLag
 from streamlift.media.rtc.sender import PayloadTrack
+from streamlift.metrics import Metrics
 
 __all__ = ["Frames", "OutgoingMedia"]
 
@@ -32,16 +33,23 @@ class Frames(Protocol):
 class OutgoingMedia:
     """The two tracks of one peer; nothing is sent before `begin`.
 
-    `on_end` is awaited when the pictures end.
+    `on_end` is awaited when the pictures end. Each picture that goes to the peer is counted in
+    `frames_total{stage="sent"}`: with two viewers, twice.
     """
 
     def __init__(
-        self, packetizer: Packetizer, *, clock: Clock, on_end: Callable[[], Awaitable[None]]
+        self,
+        packetizer: Packetizer,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        on_end: Callable[[], Awaitable[None]],
     ) -> None:
         self.video = PayloadTrack("video", self._next_picture)
         self.audio = PayloadTrack("audio", self._next_sound)
         self._packetizer = packetizer
         self._clock = clock
+        self._metrics = metrics
         self._on_end = on_end
         self._frames: AsyncIterator[EncodedFrame] | None = None
         self._sound: AudioFeed | None = None
@@ -74,6 +82,7 @@ class OutgoingMedia:
             # must rise, and the decoder needs every picture since the keyframe.
             packetized = Packetized(self._last_pts + 1, packetized.payloads)
         self._last_pts = packetized.pts
+        self._metrics.count("frames_total", stage="sent")
         return packetized
 
     async def _next_frame(self) -> EncodedFrame:

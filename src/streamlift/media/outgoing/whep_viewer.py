@@ -46,11 +46,14 @@ class WhepViewer:
         self.codec: Codec | None = None
         self.reason: str | None = None
         self._peer = Peer(ice)
+        self._metrics = metrics or Metrics()
         self._media = OutgoingMedia(
-            packetizer, clock=clock, on_end=lambda: self.aclose("stream ended")
+            packetizer,
+            clock=clock,
+            metrics=self._metrics,
+            on_end=lambda: self.aclose("stream ended"),
         )
         self._clock = clock
-        self._metrics = metrics or Metrics()
         self._keyframes = KeyframeAllowance()
         self._link = LinkWatch()
         self._link_changed = asyncio.Event()

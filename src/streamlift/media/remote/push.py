@@ -20,6 +20,7 @@ from streamlift.media.remote.url_safety import same_origin
 from streamlift.media.rtc.audio import AudioFeed
 from streamlift.media.rtc.connection import Peer
 from streamlift.media.rtc.sender import SenderTap
+from streamlift.metrics import Metrics
 from streamlift.tasks import to_its_end
 
 __all__ = ["PushRefused", "PushState", "WhipPush"]
@@ -78,7 +79,7 @@ class WhipPush:
         fetcher: Callable[[], Fetcher],
         packetizer: Packetizer,
         clock: Clock,
-        on_retry: Callable[[], None],
+        metrics: Metrics,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.stream = stream
@@ -92,7 +93,7 @@ class WhipPush:
         self._fetcher = fetcher
         self._packetizer = packetizer
         self._clock = clock
-        self._on_retry = on_retry
+        self._metrics = metrics
         self._sleep = sleep
         self._tap: SenderTap | None = None
         self._frames: Frames | None = None
@@ -147,7 +148,7 @@ class WhipPush:
                     retry.reset()
                 wait_s = retry.wait_s(asked_s)
                 self._be(PushState.WAITING, f"{reason}; next try in {wait_s:.0f} s")
-                self._on_retry()
+                self._metrics.count("outputs_retries_total", type="whip")
                 await self._sleep(wait_s)
         finally:
             if self.state not in (PushState.REFUSED, PushState.CLOSED):
@@ -165,7 +166,9 @@ class WhipPush:
         async def note_end() -> None:
             stream_ended.set()
 
-        media = OutgoingMedia(self._packetizer, clock=self._clock, on_end=note_end)
+        media = OutgoingMedia(
+            self._packetizer, clock=self._clock, metrics=self._metrics, on_end=note_end
+        )
         async with self._session(media, with_sound) as peer:
             with watch() as frames, listen() as sound:
                 self._frames = frames
