@@ -9,12 +9,19 @@ from typing import Any
 import aioice.ice
 import pytest
 from aiortc import RTCPeerConnection
-from tests.media.loopback import Sent, linked, offer_of
+from tests.media.loopback import Sent, linked, offer_of, send
 
 from streamlift.config import IceConfig
+from streamlift.errors import Overloaded
 from streamlift.frames import Codec
 from streamlift.media.rtc.connection import Peer
-from streamlift.media.rtc.sdp import Role, read_fragment, read_offer
+from streamlift.media.rtc.sdp import (
+    Role,
+    read_fragment,
+    read_offer,
+    sections_without_candidates,
+    with_bundle_led_by,
+)
 from streamlift.media.rtc.sender import PayloadTrack
 from streamlift.media.rtc.transport_cc import EXTENSION_URI
 
@@ -161,3 +168,73 @@ async def test_a_cancelled_close_leaves_no_socket() -> None:
         await closing
     assert bound
     assert all(transport.is_closing() for transport in bound)
+
+
+# ---- the order of the sections, and which of them leads the bundle ----
+
+
+@pytest.mark.parametrize("order", [("audio", "video"), ("video", "audio")])
+@pytest.mark.parametrize("lead", [0, 1])
+async def test_any_order_of_sections_and_of_the_bundle_connects(
+    order: tuple[str, str], lead: int
+) -> None:
+    offering, answering = Peer(IceConfig()), Peer(IceConfig())
+    try:
+        for kind in order:
+            offering.add(kind, "sendonly")
+        for kind in ("video", "audio"):
+            answering.add(kind, "recvonly")
+        offer = with_bundle_led_by(await offering.offer(), str(lead))
+        answer = await answering.answer(read_offer(offer, Role.PUBLISH))
+        assert re.findall(r"m=(\w+)", answer) == list(order)
+        assert not sections_without_candidates(answer)
+        await offering.accept(with_bundle_led_by(answer, str(1 - lead)))
+        await offering.connected()
+        await answering.connected()
+    finally:
+        await offering.close()
+        await answering.close()
+
+
+async def test_candidates_that_come_later_find_the_transport_in_any_order() -> None:
+    offering, answering = Peer(IceConfig()), Peer(IceConfig())
+    try:
+        for kind in ("audio", "video"):
+            offering.add(kind, "sendonly")
+        for kind in ("video", "audio"):
+            answering.add(kind, "recvonly")
+        lines = (await offering.offer()).split("\r\n")
+        later = "\r\n".join(dict.fromkeys(x for x in lines if x.startswith("a=candidate:")))
+        offer = "\r\n".join(line for line in lines if not line.startswith("a=candidate:"))
+        await answering.answer(read_offer(offer, Role.PUBLISH))
+        await answering.add_candidates(read_fragment(later).candidates)
+        transport = answering.connection.getTransceivers()[0].receiver.transport.transport
+        assert len(transport.getRemoteCandidates()) == later.count("a=candidate:")
+    finally:
+        await offering.close()
+        await answering.close()
+
+
+async def test_a_machine_that_is_offline_is_reached_from_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda **_: [])
+    async with linked() as link:
+        assert set(re.findall(r"a=candidate:.* (\S+) \d+ typ host", link.answer)) == {"127.0.0.1"}
+        await send(link, 2)
+
+
+async def test_no_answer_leaves_without_a_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = await offer_of("video", "audio")
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_datagram_endpoint", refuse)
+    peer = Peer(IceConfig())
+    peer.add("video", "recvonly")
+    peer.add("audio", "recvonly")
+    with pytest.raises(Overloaded, match="no UDP socket") as refused:
+        await peer.answer(read_offer(text, Role.PUBLISH))
+    await peer.close()
+    assert refused.value.found == "no candidate for video, audio"

@@ -18,6 +18,8 @@ from streamlift.media.rtc.sdp import (
     finish_answer,
     read_fragment,
     read_offer,
+    sections_without_candidates,
+    with_bundle_led_by,
     with_start_bitrate,
 )
 
@@ -278,3 +280,25 @@ def test_any_mixture_of_lines_is_read_or_refused(seed: int, lines: list[str]) ->
     _only_media_errors(lambda: read_offer(sdp("v=0", *mixed), Role.PUBLISH))
     _only_media_errors(lambda: read_fragment(sdp(*mixed)))
     _only_media_errors(lambda: finish_answer(sdp(*HEAD, *mixed), ("203.0.113.5",)))
+
+
+def test_a_description_tells_in_which_open_sections_nobody_could_reach_us() -> None:
+    sections = [
+        "m=audio 9 UDP/TLS/RTP/SAVPF 111",
+        "a=candidate:1 1 udp 1 192.0.2.1 5000 typ host",
+        "m=video 9 UDP/TLS/RTP/SAVPF 96",
+        "a=mid:1",
+        "m=audio 0 UDP/TLS/RTP/SAVPF 0",
+    ]
+    assert sections_without_candidates("\r\n".join(["v=0", *sections]) + "\r\n") == ["video"]
+    v4_only = finish_answer("\r\n".join(["v=0", *sections[:2]]) + "\r\n", ("2001:db8::1",))
+    assert sections_without_candidates(v4_only) == ["audio"]
+
+
+@pytest.mark.parametrize(
+    ("bundle", "mid", "led"),
+    [("0 1 2", "1", "1 0 2"), ("a v", "a", "a v"), ("0 1", "9", "0 1"), ("10 1", "1", "1 10")],
+)
+def test_a_bundle_is_led_by_the_section_asked_for(bundle: str, mid: str, led: str) -> None:
+    text = with_bundle_led_by(f"v=0\r\na=group:BUNDLE {bundle}\r\n", mid)
+    assert text == f"v=0\r\na=group:BUNDLE {led}\r\n"

@@ -44,7 +44,7 @@ class WhipPublisher:
         self.reason: str | None = None
         """Why it ended; None while it lives."""
         self._clock = clock
-        self._peer = Peer(ice)
+        self._peer = Peer(ice, metrics)
         video = self._peer.add("video", "recvonly")
         self._peer.prefer(video, _INGEST_ORDER)
         self._video = VideoReceiver(

@@ -45,8 +45,8 @@ class WhepViewer:
         self.stream = stream
         self.codec: Codec | None = None
         self.reason: str | None = None
-        self._peer = Peer(ice)
         self._metrics = metrics or Metrics()
+        self._peer = Peer(ice, self._metrics)
         self._media = OutgoingMedia(
             packetizer,
             clock=clock,

@@ -31,13 +31,21 @@ from streamlift.config import IceConfig
 from streamlift.errors import MalformedSdp, MediaError, Overloaded, UnsupportedOffer
 from streamlift.frames import Codec
 from streamlift.media.rtc.codecs import MIME, OPUS, RTX
+from streamlift.media.rtc.guard import Guard
 from streamlift.media.rtc.ice import (
     enlarge_receive_buffers,
     prepare_gathering,
     take_media_as_consent,
 )
-from streamlift.media.rtc.sdp import Offer, announced, finish_answer
+from streamlift.media.rtc.sdp import (
+    Offer,
+    announced,
+    finish_answer,
+    sections_without_candidates,
+    with_bundle_led_by,
+)
 from streamlift.media.rtc.transport_cc import EXTENSION_URI
+from streamlift.metrics import Metrics
 from streamlift.tasks import to_its_end
 
 __all__ = ["CONNECT_S", "Peer"]
@@ -50,7 +58,7 @@ _UNREADABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, Typ
 class Peer:
     """An RTCPeerConnection that answers one offer, or makes one."""
 
-    def __init__(self, ice: IceConfig) -> None:
+    def __init__(self, ice: IceConfig, metrics: Metrics | None = None) -> None:
         servers = [RTCIceServer(s.urls, s.username, s.credential) for s in ice.servers]
         self._announce = ice.announce
         self._ports = ice.ports
@@ -59,6 +67,8 @@ class Peer:
             # An explicit list, even an empty one: aiortc's default is a public STUN server.
             RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
         )
+        self.guard = Guard()
+        self._metrics = metrics
         self._gathering: asyncio.Future[None] | None = None
         self.changed = asyncio.Event()
         """Set at every change of `state`."""
@@ -75,7 +85,7 @@ class Peer:
         """Add a transceiver. Must happen before `answer`: preferences set later do nothing."""
         transceiver = self.connection.addTransceiver(track or kind, direction=direction)
         if direction == "recvonly":
-            take_media_as_consent(transceiver.receiver.transport)
+            take_media_as_consent(transceiver.receiver.transport, self.guard)
         # All tracks of one MediaStream (RFC 9725 4.4.2); stock senders have a stream each:
         # https://github.com/aiortc/aiortc/blob/1.16.0/src/aiortc/rtcrtpsender.py (_stream_id)
         transceiver.sender._stream_id = self._stream_id
@@ -98,15 +108,17 @@ class Peer:
         Raises MalformedSdp or UnsupportedOffer when the offer cannot be served, Overloaded when
         all configured UDP ports are taken.
         """
-        prepare_gathering(self._ice, self._ports)
+        self._prepare()
+        first = self.connection.getTransceivers()[0]
+        mid = next(m.mid for m in offer.media if m.kind == first.kind)
         try:
-            return await self._answer(offer.sdp)
+            return await self._answer(with_bundle_led_by(offer.sdp, mid))
         except OperationError as error:
             raise UnsupportedOffer(
                 f"no codec in common: {error}", expected=["H264", "VP8", "opus"]
             ) from error
         except (*_UNREADABLE, InvalidStateError) as error:
-            raise MalformedSdp(f"the offer cannot be read: {error!r}") from error
+            raise _unreadable("offer") from error
 
     async def _answer(self, offer_sdp: str) -> str:
         offered = _parsed(offer_sdp)
@@ -114,14 +126,16 @@ class Peer:
         self._take_passive_role(offer_sdp)
         self._negotiate_transport_cc(offered)
         await self._settle(await self.connection.createAnswer())
-        self._must_have_ports()
         enlarge_receive_buffers(self._ice)
-        return finish_answer(self.connection.localDescription.sdp, self._announce)
+        answer = finish_answer(self.connection.localDescription.sdp, self._announce)
+        self._must_have_candidates(answer)
+        return answer
 
     async def offer(self) -> str:
         """Gather all candidates and return an offer for the transceivers added."""
-        prepare_gathering(self._ice, self._ports)
+        self._prepare()
         await self._settle(await self.connection.createOffer())
+        self._must_have_candidates(self.connection.localDescription.sdp)
         enlarge_receive_buffers(self._ice)
         return announced(self.connection.localDescription.sdp, self._announce)
 
@@ -129,9 +143,10 @@ class Peer:
         """Take the answer to `offer`. Raises MalformedSdp when it cannot be read."""
         try:
             _parsed(answer_sdp)
-            await self.connection.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
+            led = with_bundle_led_by(answer_sdp, self.connection.getTransceivers()[0].mid or "")
+            await self.connection.setRemoteDescription(RTCSessionDescription(led, "answer"))
         except (*_UNREADABLE, OperationError, InvalidStateError) as error:
-            raise MalformedSdp(f"the answer cannot be read: {error!r}") from error
+            raise _unreadable("answer") from error
 
     async def add_candidates(self, candidates: Sequence[str]) -> None:
         """Take the peer's later candidates, lines as `media.sdp.read_fragment` gives them."""
@@ -175,6 +190,10 @@ class Peer:
             if not self._gathering.cancelled():
                 self._gathering.exception()  # told to whoever waited; nobody may have
         await self.connection.close()
+        if self._metrics is not None:
+            for reason, count in self.guard.refused.items():
+                self._metrics.count("datagrams_refused_total", count, reason=reason)
+            self.guard.refused.clear()
 
     async def _settle(self, description: RTCSessionDescription) -> None:
         """Set our description, which gathers. In a task of its own: gathering that is cancelled
@@ -223,19 +242,47 @@ class Peer:
                     kept = [f for f in codec.rtcpFeedback if f.type != "goog-remb"]
                     codec.rtcpFeedback = [*kept, RTCRtcpFeedback(type="transport-cc")]
 
-    def _must_have_ports(self) -> None:
-        if self._ports and "a=candidate:" not in self.connection.localDescription.sdp:
+    def _prepare(self) -> None:
+        """Before anything is bound: where to bind, and the guard before it."""
+        prepare_gathering(self._ice, self._ports, self.guard)
+        self.guard.watch_transport(self.connection.getTransceivers()[0].receiver.transport)
+
+    def _must_have_candidates(self, description: str) -> None:
+        """A description without a candidate for each open section could only fail later, silently.
+
+        Raises Overloaded: what is missing, ports or descriptors, others may give back.
+        """
+        if not (bare := sections_without_candidates(description)):
+            return
+        if self._ports:
             low, high = self._ports
             raise Overloaded(
                 "all UDP ports for media are taken; retry later",
                 found="no free port",
                 expected=f"a free one in {low}-{high} (ice.ports)",
             )
+        raise Overloaded(
+            "no UDP socket for media could be opened, or none at an address of ice.announce",
+            found=f"no candidate for {', '.join(bare)}",
+            expected="a candidate for each open media section",
+        )
 
 
 def _parsed(sdp: str) -> SessionDescription:
-    """Raises one of `_UNREADABLE`."""
+    """Raises MalformedSdp or one of `_UNREADABLE`."""
     try:
         return SessionDescription.parse(sdp)
     except StopIteration as error:  # in a coroutine it would surface as a RuntimeError
-        raise ValueError("a payload type without rtpmap") from error
+        raise MalformedSdp(
+            "a media section lists a payload type that nothing describes",
+            expected="a=rtpmap for each payload type above 95",
+        ) from error
+
+
+def _unreadable(what: str) -> MalformedSdp:
+    """What aiortc stumbled over is told in the traceback; its words mean nothing to a caller."""
+    return MalformedSdp(
+        f"the {what} cannot be read",
+        found="a line whose value is missing or of another form",
+        expected="SDP as RFC 8866 and RFC 8829 have it",
+    )

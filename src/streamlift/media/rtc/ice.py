@@ -8,7 +8,6 @@ import random
 import secrets
 import socket
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from aioice import Candidate
@@ -16,6 +15,8 @@ from aioice import ice as aioice_ice
 from aioice.candidate import candidate_foundation, candidate_priority
 from aioice.ice import StunProtocol, server_reflexive_candidate
 from aioice.stun import TransactionError
+
+from streamlift.media.rtc.guard import Guard
 
 __all__ = ["enlarge_receive_buffers", "prepare_gathering", "query_consent", "take_media_as_consent"]
 
@@ -25,15 +26,13 @@ GATHER_S = 1.0
 RECEIVE_BUFFER = 2 * 1024 * 1024
 
 
-def prepare_gathering(ice: Any, ports: tuple[int, ...]) -> None:
-    """A STUN or TURN server that does not answer must not hold up the answer for 5 s.
+def prepare_gathering(ice: Any, ports: tuple[int, ...], guard: Guard) -> None:
+    """Gather from `ports` (the lowest and the highest UDP port; empty for any), behind the guard.
 
-    `ports`: the lowest and the highest UDP port to bind to; empty for any.
-    https://github.com/aiortc/aioice/blob/0.10.1/src/aioice/ice.py (get_component_candidates)
+    A STUN or TURN server that does not answer must not hold up the answer for 5 s.
     """
-    ice.get_component_candidates = partial(ice.get_component_candidates, timeout=GATHER_S)
-    if ports:
-        _PortRange(ice, range(ports[0], ports[1] + 1))
+    gathering = _Gathering(ice, range(ports[0], ports[1] + 1) if ports else range(1), guard)
+    ice.get_component_candidates = gathering.gather
 
 
 def enlarge_receive_buffers(ice: Any) -> None:
@@ -49,7 +48,7 @@ def enlarge_receive_buffers(ice: Any) -> None:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
 
 
-def take_media_as_consent(dtls: Any) -> None:
+def take_media_as_consent(dtls: Any, guard: Guard) -> None:
     """Let what a sender sends count as its consent, beside its answers to our consent checks.
 
     FFmpeg's WHIP muxer (8.1) sends checks of its own but never answers ours once media flows, and
@@ -57,7 +56,7 @@ def take_media_as_consent(dtls: Any) -> None:
     https://github.com/aiortc/aioice/blob/0.13.0/src/aioice/ice.py (query_consent)
     """
     ice = dtls.transport._connection
-    ice.query_consent = lambda: query_consent(ice, lambda: dtls._RTCDtlsTransport__rx_packets)
+    ice.query_consent = lambda: query_consent(ice, lambda: guard.authentic)
 
 
 async def query_consent(ice: Any, packets: Callable[[], int]) -> None:
@@ -82,43 +81,49 @@ async def query_consent(ice: Any, packets: Callable[[], int]) -> None:
     await ice.close()
 
 
-class _PortRange:
-    """Makes one ICE connection take its host candidates from a range of UDP ports.
+class _Gathering:
+    """Takes the host candidates of one ICE connection from a range of UDP ports, guarded.
 
-    aioice binds to port 0 and has no setting for it, so the step that binds is replaced on the
-    connection; the rest, TURN, is left to it.
-    https://github.com/aiortc/aioice/blob/0.10.1/src/aioice/ice.py (get_component_candidates)
+    aioice binds to port 0, has no setting for it, and leaves a machine that is offline without any
+    candidate; so the step that binds is replaced on the connection. TURN is left to it.
+    https://github.com/aiortc/aioice/blob/0.13.0/src/aioice/ice.py (get_component_candidates)
     """
 
-    def __init__(self, connection: Any, ports: range) -> None:
+    def __init__(self, connection: Any, ports: range, guard: Guard) -> None:
         self._connection = connection
         self._ports = ports
+        self._guard = guard
         self._stock = connection.get_component_candidates
-        connection.get_component_candidates = self._gather
 
-    async def _gather(
-        self, component: int, addresses: list[str], timeout: float = GATHER_S
-    ) -> list[Candidate]:
+    async def gather(self, component: int, addresses: list[str]) -> list[Candidate]:
+        # Loopback is no candidate for others, but all there is when the machine is offline.
+        addresses = addresses or ["127.0.0.1"]
         bound = [p for a in addresses if (p := await self._bind(component, a)) is not None]
         self._connection._protocols += bound
         candidates = [protocol.local_candidate for protocol in bound]
         if (stun := self._connection.stun_server) is not None:
             mapped = (server_reflexive_candidate(p, stun) for p in bound if _is_ipv4(p))
-            found = await asyncio.gather(*mapped, return_exceptions=True)
+            within = (asyncio.wait_for(request, GATHER_S) for request in mapped)
+            found = await asyncio.gather(*within, return_exceptions=True)
             candidates += [f[0] for f in found if isinstance(f, tuple)]  # others timed out
-        relayed: list[Candidate] = await self._stock(component, [], timeout=timeout)
+        relayed: list[Candidate] = await self._stock(component, [], timeout=GATHER_S)
+        for protocol in self._connection._protocols[len(bound) :]:
+            self._guard.watch_relay(protocol)
+            self._guard.watch_socket(self._connection, protocol)
         return candidates + relayed
 
     async def _bind(self, component: int, address: str) -> StunProtocol | None:
         loop = asyncio.get_running_loop()
         # From a random place: a port just closed may still get packets of its last peer.
         start = secrets.randbelow(len(self._ports))
+        error: OSError | None = None
         for port in (*self._ports[start:], *self._ports[:start]):
             try:
-                _, protocol = await loop.create_datagram_endpoint(
-                    lambda: StunProtocol(self._connection), local_addr=(address, port)
+                transport, protocol = await loop.create_datagram_endpoint(
+                    self._protocol, local_addr=(address, port)
                 )
-            except OSError:
+            except OSError as refused:
+                error = refused
                 continue  # taken
             protocol.local_candidate = Candidate(
                 foundation=candidate_foundation("host", "udp", address),
@@ -126,12 +131,17 @@ class _PortRange:
                 transport="udp",
                 priority=candidate_priority(component, "host"),
                 host=address,
-                port=port,
+                port=transport.get_extra_info("sockname")[1],
                 type="host",
             )
             return protocol
-        logger.warning("no free UDP port at %s in %s", address, self._ports)
+        logger.info("no UDP port at %s could be bound: %s", address, error)
         return None
+
+    def _protocol(self) -> StunProtocol:
+        protocol = StunProtocol(self._connection)
+        self._guard.watch_socket(self._connection, protocol)
+        return protocol
 
 
 def _is_ipv4(protocol: StunProtocol) -> bool:

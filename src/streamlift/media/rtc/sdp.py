@@ -20,6 +20,8 @@ __all__ = [
     "finish_answer",
     "read_fragment",
     "read_offer",
+    "sections_without_candidates",
+    "with_bundle_led_by",
     "with_start_bitrate",
 ]
 
@@ -94,9 +96,12 @@ def read_offer(text: str, role: Role) -> Offer:
     media = tuple(_read_media(section) for section in _sections(lines))
     _check_media(media, role)
     _check_streams(lines)
-    if len(media) > 1 and not any(line.startswith("a=group:BUNDLE") for line in lines):
+    bundled = {mid for line in lines if line.startswith("a=group:BUNDLE") for mid in line.split()}
+    if len(media) > 1 and not {m.mid for m in media} <= bundled:
         raise UnsupportedOffer(
-            "media must be bundled", found="no a=group:BUNDLE", expected="a=group:BUNDLE"
+            "media must be bundled",
+            found=next((x for x in lines if x.startswith("a=group:BUNDLE")), "no a=group:BUNDLE"),
+            expected="a=group:BUNDLE " + " ".join(m.mid for m in media),
         )
     _check_transport(lines)
     # mDNS names would be resolved before answering (a second lost); the peer's address shows itself
@@ -138,6 +143,31 @@ def finish_answer(sdp: str, announce: tuple[str, ...]) -> str:
         if line == "a=rtcp-mux":
             answer.append("a=rtcp-mux-only")  # RFC 8858
     return "\r\n".join(answer) + "\r\n"
+
+
+def with_bundle_led_by(sdp: str, mid: str) -> str:
+    """A peer's description whose bundle names `mid` first.
+
+    The first member's transport carries all media; aiortc stops those of the others, and ours is
+    that of the section which was added first here, wherever it stands in the peer's.
+    """
+    lines = sdp.replace("\r\n", "\n").strip().split("\n")
+    start = "a=group:BUNDLE "
+    for index, line in enumerate(lines):
+        if line.startswith(start) and mid in (members := line[len(start) :].split()):
+            members.remove(mid)
+            lines[index] = start + " ".join([mid, *members])
+    return "\r\n".join(lines) + "\r\n"
+
+
+def sections_without_candidates(sdp: str) -> list[str]:
+    """The kinds of the open sections in which nobody could reach us."""
+    return [
+        section[0][2:].split(" ")[0]
+        for section in _sections(sdp.replace("\r\n", "\n").strip().split("\n"))
+        if section[0].split(" ")[1] != "0"
+        and not any(line.startswith("a=candidate:") for line in section)
+    ]
 
 
 def with_start_bitrate(sdp: str, kbit_s: int) -> str:
