@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ import uvicorn
 from fastapi import FastAPI
 from tests.waiting import until
 
+from streamlift.api.listener import Listener
+from streamlift.api.server import listen, server_settings
 from streamlift.app import create_app
 from streamlift.config import BackendConfig, Config
 from streamlift.service import Service
@@ -28,6 +29,7 @@ class Served:
 
     url: str
     app: FastAPI
+    listener: Listener
 
     @property
     def parts(self) -> Service:
@@ -76,26 +78,15 @@ async def serving(config: Config | None = None, *, tls: bool = False) -> AsyncIt
     """Run the service until the block ends; raises if it cannot start or does not end."""
     config = config or light()
     app = create_app(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listen(config, "127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        web = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="on",
-                ws="none",
-                timeout_graceful_shutdown=5,
-                ssl_certfile=config.server.tls_cert,
-                ssl_keyfile=config.server.tls_key,
-            )
-        )
+        web = uvicorn.Server(server_settings(app, config, listener))
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(web.serve(sockets=[listener]))
             await until(lambda: web.started or running.done(), "the service to start")
             assert web.started, "the service did not start: see its log"
             try:
-                yield Served(f"{'https' if tls else 'http'}://127.0.0.1:{port}", app)
+                yield Served(f"{'https' if tls else 'http'}://127.0.0.1:{port}", app, listener)
             finally:
                 web.should_exit = True
                 async with asyncio.timeout(15):

@@ -30,6 +30,7 @@ __all__ = [
     "IceConfig",
     "IceServer",
     "IngestConfig",
+    "LimitsConfig",
     "OutputsConfig",
     "PushConfig",
     "ServerConfig",
@@ -149,6 +150,26 @@ class OutputsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """What strangers, and holders of one token, may take of the service.
+
+    An address is one of IPv4, or an IPv6 network of 64 bits. Limits per token count where tokens
+    are configured. `connections` are those of HTTP; each has `head_s` to send a request's head,
+    and `body_s` for its body. `events_per_token`: those who follow the events.
+    """
+
+    handshakes: int = 64
+    handshakes_per_address: int = 8
+    handshakes_per_token: int = 4
+    publishers_per_token: int = 4
+    viewers_per_token: int = 50
+    connections: int = 512
+    head_s: float = 10.0
+    body_s: float = 10.0
+    events_per_token: int = 16
+
+
+@dataclass(frozen=True, slots=True)
 class BackendConfig:
     """A named upscaler and where it runs. `device`: cpu, cuda:0, or a pattern such as H100|H200.
 
@@ -185,6 +206,7 @@ class Config:
     encode: EncodeConfig = EncodeConfig()
     sources: SourcesConfig = SourcesConfig()
     outputs: OutputsConfig = OutputsConfig()
+    limits: LimitsConfig = LimitsConfig()
     default_backend: str | None = None
     backends: tuple[BackendConfig, ...] | None = None
 
@@ -329,6 +351,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if value not in args:
             raise _wrong(where, value, " | ".join(args))
         return value
+    if hint is float and type(value) is int:
+        return float(value)
     if dataclasses.is_dataclass(hint):
         return _build(typing.cast(type[Any], hint), value, where)
     if isinstance(value, bool) != (hint is bool) or not isinstance(value, hint):
@@ -368,6 +392,7 @@ def _check(config: Config) -> None:
     if not 50 <= config.ingest.max_age_ms <= 5000:
         raise _wrong("ingest.max_age_ms", config.ingest.max_age_ms, "50 to 5000")
     _check_ice(config.ice)
+    _check_limits(config.limits)
     for push in config.outputs.push:
         check_name("outputs.push stream", push.stream)
     names = [check_name("backend", b.name) for b in config.named_backends]
@@ -389,6 +414,13 @@ def _check(config: Config) -> None:
             found=config.named_default,
             expected=[*names, *POLICIES],
         )
+
+
+def _check_limits(limits: LimitsConfig) -> None:
+    for name, value in dataclasses.asdict(limits).items():
+        most = 3600 if name.endswith("_s") else 100_000
+        if not 1 <= value <= most:
+            raise _wrong(f"limits.{name}", value, f"1 to {most}")
 
 
 def _check_ice(ice: IceConfig) -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from tests.serving import light
 
-from streamlift.api.gate import MAX_BODY_BYTES
+from streamlift.api.patience import MAX_BODY_BYTES
 from streamlift.config import ServerConfig
 
 

@@ -12,7 +12,7 @@ from tests.serving import light
 
 from streamlift.api import check_exposure
 from streamlift.api.exposure import is_loopback
-from streamlift.api.gate import MAX_BODY_BYTES
+from streamlift.api.patience import MAX_BODY_BYTES
 from streamlift.api.rights import GuardedRoute, Right
 from streamlift.app import create_app
 from streamlift.config import AuthConfig, Config, ServerConfig

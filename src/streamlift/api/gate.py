@@ -7,7 +7,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streamlift.api.exposure import host_allowed, origin_allowed
-from streamlift.api.problems import BodyTooLarge, Problem, problem_response
+from streamlift.api.patience import patient
+from streamlift.api.problems import Problem, problem_response
 from streamlift.config import Config
 
 __all__ = ["Gate"]
@@ -27,8 +28,6 @@ _PAGE_POLICY = (
     "connect-src 'self'; frame-ancestors 'none'"
 )
 _POSTED_SDP = ("/whip/", "/whep/")
-MAX_BODY_BYTES = 64 * 1024
-"""Of any request; an SDP may be half as long."""
 
 
 class Gate:
@@ -61,7 +60,7 @@ class Gate:
                 answer.headers["Accept-Post"] = "application/sdp"  # RFC 9725 section 4.2
             await answer(scope, receive, send_with_headers)
             return
-        await self._app(scope, _bounded(receive), send_with_headers)
+        await self._app(scope, patient(receive, self._config.limits.body_s), send_with_headers)
 
     def _refusal(self, origin: str | None, host: str, scheme: str) -> Problem | None:
         if not host_allowed(host, self._config):
@@ -92,18 +91,3 @@ class Gate:
             headers["Access-Control-Allow-Origin"] = origin
             headers["Access-Control-Expose-Headers"] = _EXPOSED
             headers.add_vary_header("Origin")
-
-
-def _bounded(receive: Receive) -> Receive:
-    """`receive`, but a body that grows past the bound raises BodyTooLarge."""
-    seen = 0
-
-    async def receive_bounded() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > MAX_BODY_BYTES:
-            raise BodyTooLarge(seen, MAX_BODY_BYTES)
-        return message
-
-    return receive_bounded

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from streamlift import errors
 
-__all__ = ["BodyTooLarge", "Problem", "install_problems", "problem_response"]
+__all__ = ["BodyTooLarge", "BodyTooSlow", "Problem", "install_problems", "problem_response"]
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +95,15 @@ class BodyTooLarge(HTTPException):
         super().__init__(413, "Request body too large")
         self.found = f"{found} bytes or more"
         self.expected = f"at most {expected} bytes"
+
+
+class BodyTooSlow(HTTPException):
+    """408: the body did not come in time. The connection ends: what comes later is no request."""
+
+    def __init__(self, allowed_s: float) -> None:
+        super().__init__(408, "Request body too slow", {"Connection": "close"})
+        self.found = "a body that is not complete"
+        self.expected = f"all of it within {allowed_s:g} s"
 
 
 def install_problems(app: FastAPI) -> None:

@@ -13,12 +13,16 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamlift import __version__
 from streamlift.cli.arguments import load_given
 from streamlift.cli.exit_codes import FAILED, OK
 from streamlift.errors import ConfigError, MediaError
+
+if TYPE_CHECKING:
+    from streamlift.api.listener import Listener
+    from streamlift.config import Config
 
 __all__ = ["add_serve"]
 
@@ -46,6 +50,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     import uvicorn
 
     from streamlift.api import check_exposure
+    from streamlift.api.server import server_settings
     from streamlift.app import create_app
     from streamlift.demo import Demo
     from streamlift.engine import left_behind
@@ -56,7 +61,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--demo: no such file: {arguments.demo}", found=arguments.demo)
     server = config.server
     _check_certificate(server.tls_cert, server.tls_key)
-    listener = _bind(server.host, server.port)
+    listener = _bind(config)
     port = listener.getsockname()[1]
     scheme = "https" if server.tls_cert else "http"
     demo = None
@@ -79,17 +84,7 @@ def _serve(arguments: argparse.Namespace) -> int:
                 app.state.service.drain()
             super().handle_exit(sig, frame)
 
-    web = Server(
-        uvicorn.Config(
-            app,
-            ssl_certfile=server.tls_cert,
-            ssl_keyfile=server.tls_key,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=5,
-            lifespan="on",
-        )
-    )
+    web = Server(server_settings(app, config, listener))
     print(f"streamlift {__version__} at {scheme}://{_local_name(server.host)}:{port}", flush=True)
     if not config.auth.complete:
         logger.warning("no tokens are configured: only this machine can use the service")
@@ -121,20 +116,18 @@ def _check_certificate(cert: str | None, key: str | None) -> None:
         ) from error
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(config: Config) -> Listener:
     """A listening socket; one clear line when the port is taken or not allowed."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    from streamlift.api.server import listen
+
+    host, port = config.server.host, config.server.port
     try:
-        listener.bind((host, port))
+        return listen(config, host, port)
     except (OSError, OverflowError) as error:
-        listener.close()
         reason = getattr(error, "strerror", None) or str(error)
         raise MediaError(
             f"cannot listen on {host}:{port}: {reason}; choose another --port"
         ) from error
-    return listener
 
 
 def _local_name(host: str) -> str:
