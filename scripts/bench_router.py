@@ -33,7 +33,7 @@ from streamlift.frames import (
     Slots,
 )
 from streamlift.metrics import Metrics
-from streamlift.routing import Router, StreamSettings
+from streamlift.routing import BackendTable, Router, StreamSettings
 
 SIZE = Size(512, 512)
 RENDITION = Rendition(Codec.H264, 6_000_000, "High")
@@ -198,7 +198,7 @@ async def run_bare(publisher: Publisher) -> None:
 async def run_routed(load: Load, clock: Clock, cost: Cost) -> None:
     async with asyncio.TaskGroup() as tasks:
         router = Router(
-            {"echo": Backend()},
+            BackendTable([Backend()], clock=clock),
             "echo",
             clock=clock,
             metrics=Metrics(),

@@ -17,8 +17,9 @@ from streamlift.frames import Codec, Rendition, Stabilise
 from streamlift.media.files.slate import slate
 from streamlift.media.outgoing.packetizer import Packetizer
 from streamlift.metrics import Metrics
-from streamlift.routing import EventLog, Policy, Router, StreamSettings, supervise
+from streamlift.routing import BackendTable, EventLog, Policy, Router, StreamSettings
 from streamlift.service import Outputs, Pulls, Service, Sessions, Snapshots
+from streamlift.tasks import supervise
 
 __all__ = ["create_app", "default_of"]
 
@@ -40,13 +41,12 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
         async with asyncio.TaskGroup() as tasks:
             metrics, events = Metrics(), EventLog()
             router = Router(
-                backends,
+                BackendTable(backends.values(), clock=time, fallback=FALLBACK),
                 default,
                 clock=time,
                 metrics=metrics,
                 tasks=tasks,
                 settings=_stream_settings(config),
-                fallback=FALLBACK,
                 policy=policy,
                 events=events,
                 slate=slate,

@@ -1,14 +1,35 @@
-"""Awaiting what must not stop half-way, though whoever awaits it may be cancelled."""
+"""Tasks that keep to themselves: what ends badly alone, and what must not stop half-way."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import logging
+from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["to_its_end"]
+from streamlift.errors import StreamliftError
+
+__all__ = ["supervise", "to_its_end"]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+async def supervise(what: str, work: Awaitable[object]) -> None:
+    """Await `work` and never raise, so that the TaskGroup goes on; cancellation passes through.
+
+    `what` names the stream or session in the log. `work` closes what it opened in its own
+    `finally`; nothing is restarted here.
+    """
+    try:
+        await work
+    except StreamliftError as error:
+        log.warning("%s ended: %s", what, error)
+    except Exception:
+        # Broad on purpose: this is where a task ends, and an error that nobody foresaw in one
+        # stream or session must not cancel its siblings in the group.
+        log.exception("%s failed", what)
 
 
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:

@@ -60,14 +60,15 @@ def test_a_stream_has_all_documented_keys_before_its_first_picture() -> None:
     from streamlift.clock import ManualClock
     from streamlift.frames import Codec, Rendition
     from streamlift.metrics import Metrics
-    from streamlift.routing import StreamSettings
+    from streamlift.routing import BackendTable, StreamSettings
     from streamlift.routing.stream import Stream
 
+    clock = ManualClock()
     stream = Stream(
         "live",
-        {},
+        BackendTable([], clock=clock),
         "bicubic",
-        clock=ManualClock(),
+        clock=clock,
         metrics=Metrics(),
         settings=StreamSettings(Rendition(Codec.H264, 6_000_000)),
     )

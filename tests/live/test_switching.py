@@ -174,7 +174,7 @@ async def test_many_requests_coalesce_and_the_last_one_wins() -> None:
 async def test_a_newcomer_that_never_warms_is_given_up_and_the_old_one_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("streamlift.routing.switchboard.ABORT_S", 1.5)
+    monkeypatch.setattr("streamlift.routing.lanes.ABORT_S", 1.5)
 
     async def run() -> list[str]:
         async with stage(PLAIN, NEVER) as on:

@@ -12,6 +12,7 @@ from tests.routing.virtual_time import LoopClock, ended, settle
 
 from streamlift.frames import EncodedFrame
 from streamlift.metrics import Metrics
+from streamlift.routing.backends import BackendTable
 from streamlift.routing.broadcast import Cursor
 from streamlift.routing.events import Event, EventKind, EventLog
 from streamlift.routing.policy import Policy
@@ -70,16 +71,16 @@ class Stage:
     ) -> None:
         self.clock = LoopClock()
         self.backends = {name: FakeBackend(self.clock, name) for name in names}
+        self.table = BackendTable(self.backends.values(), clock=self.clock)
         self.metrics = Metrics()
         self.events = EventLog(self.clock.now_s)
         self.stream = Stream(
             "cam",
-            self.backends,
+            self.table,
             names[0],
             clock=self.clock,
             metrics=self.metrics,
             settings=settings,
-            fallback="bicubic" if "bicubic" in names else None,
             events=self.events,
             slate=slate,
             policy=policy,

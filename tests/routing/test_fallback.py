@@ -24,7 +24,7 @@ def whole(stage: Stage) -> bool:
 
 
 def quarantined(stage: Stage) -> bool:
-    return stage.stream._budgets["ai"].quarantined
+    return stage.table.budget("ai").quarantined
 
 
 @in_virtual_time

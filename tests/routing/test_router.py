@@ -13,10 +13,9 @@ from tests.routing.virtual_time import LoopClock, ended, in_virtual_time, settle
 from streamlift.errors import NoCapacity, NotReady, UnknownBackend, UnknownStream
 from streamlift.frames import BackendState, Stabilise
 from streamlift.metrics import Metrics
-from streamlift.routing.budgets import ErrorBudget
+from streamlift.routing.backends import BackendTable
 from streamlift.routing.events import EventKind
 from streamlift.routing.policy import Policy
-from streamlift.routing.ports import Backend
 from streamlift.routing.router import Router
 from streamlift.routing.settings import Idle, StreamSettings
 from streamlift.routing.states import StreamState
@@ -30,7 +29,7 @@ async def routing(
     backend = FakeBackend(clock, slots=slots)
     async with asyncio.TaskGroup() as tasks:
         router = Router(
-            dict[str, Backend]({backend.name: backend}),
+            BackendTable([backend], clock=clock),
             backend.name,
             clock=clock,
             metrics=Metrics(),
@@ -43,8 +42,7 @@ async def routing(
 
 def add(router: Router, backend: FakeBackend) -> None:
     """Configure a further backend."""
-    router._backends[backend.name] = backend  # type: ignore[index]
-    router._budgets[backend.name] = ErrorBudget()
+    router.table.add(backend)
 
 
 @in_virtual_time
@@ -110,7 +108,7 @@ async def test_while_the_default_is_not_ready_the_fallback_admits() -> None:
     loading.state = BackendState.LOADING
     async with asyncio.TaskGroup() as tasks:
         router = Router(
-            {"ai": loading, "bicubic": plain},
+            BackendTable([loading, plain], clock=clock),
             "ai",
             clock=clock,
             metrics=Metrics(),
@@ -291,7 +289,8 @@ async def test_settings_of_a_running_stream_can_be_changed() -> None:
 async def test_after_quarantine_a_backend_can_be_had_again() -> None:
     async with routing() as (router, backend, clock):
         for _ in range(3):
-            router._budgets[backend.name].fault(clock.now_s(), "x")
+            router.table.budget(backend.name).fault(clock.now_s(), "x")
+            await asyncio.sleep(1.0)
         with pytest.raises(NotReady, match="quarantined"):
             router.admit("cam")
         await asyncio.sleep(31.0)

@@ -20,6 +20,7 @@ from tests.routing.virtual_time import LoopClock, ended, in_virtual_time, settle
 from streamlift.errors import StreamTaken, UnknownStream
 from streamlift.frames import Codec, EncodedFrame, IngestCounts, Size
 from streamlift.metrics import Metrics
+from streamlift.routing.backends import BackendTable
 from streamlift.routing.broadcast import Cursor
 from streamlift.routing.settings import Idle, StreamSettings, View
 from streamlift.routing.states import StreamState
@@ -57,7 +58,7 @@ async def running(
     backend = backend or FakeBackend(clock)
     stream = Stream(
         "cam",
-        {backend.name: backend},
+        BackendTable([backend], clock=clock),
         backend.name,
         clock=clock,
         metrics=Metrics(),
@@ -258,13 +259,15 @@ async def test_a_raising_publisher_ends_its_own_task_and_leaves_the_stream_waiti
 
 
 @in_virtual_time
-async def test_an_idle_stream_that_pauses_frees_its_slot_and_is_back_for_a_viewer() -> None:
-    settings = StreamSettings(H264, idle=Idle.PAUSE, idle_after_s=0.5)
+async def test_an_idle_stream_parks_then_frees_its_slot_and_is_back_for_a_viewer() -> None:
+    settings = StreamSettings(H264, idle=Idle.PAUSE, idle_after_s=0.5, parked_s=1.0)
     async with running(settings) as (stream, backend, clock):
         publisher = FakePublisher()
         done = asyncio.ensure_future(stream.publish(publisher))
-        frames = asyncio.ensure_future(stream_frames(publisher, clock, 100))
+        frames = asyncio.ensure_future(stream_frames(publisher, clock, 125))
         await asyncio.sleep(1.5)
+        assert (backend.used, backend.lanes[0].parked) == (1, 1)
+        await asyncio.sleep(0.7)
         assert backend.used == 0
         viewer, came_s = Seen(stream.watch()), clock.now_s()
         await frames

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from streamlift.errors import UpscaleError
-from streamlift.routing.supervise import supervise
+from streamlift.tasks import supervise
 
 
 async def fail(error: BaseException) -> None:

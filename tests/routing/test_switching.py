@@ -10,9 +10,9 @@ from tests.routing.stage import CHUNKED, live
 from tests.routing.virtual_time import in_virtual_time, until
 
 from streamlift.errors import UpscaleError
-from streamlift.routing.crossing import SwitchMode
 from streamlift.routing.events import EventKind
 from streamlift.routing.states import StreamState
+from streamlift.routing.transition import SwitchMode
 
 FRAME = 3600
 

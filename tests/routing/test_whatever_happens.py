@@ -12,9 +12,9 @@ from tests.routing.virtual_time import ended, in_virtual_time, settle
 
 from streamlift.errors import UpscaleError
 from streamlift.frames import BackendState, Codec, Size
-from streamlift.routing.crossing import SwitchMode
 from streamlift.routing.settings import View
 from streamlift.routing.states import StreamState
+from streamlift.routing.transition import SwitchMode
 
 NAMES = ("ai", "other", "bicubic")
 KNOBS = (

@@ -1,7 +1,7 @@
 """Named streams and where their frames go; pure Python."""
 
+from streamlift.routing.backends import BackendTable
 from streamlift.routing.broadcast import Broadcast, Cursor
-from streamlift.routing.crossing import SwitchMode
 from streamlift.routing.events import Event, EventKind, EventLog, Subscription
 from streamlift.routing.policy import (
     Choice,
@@ -22,10 +22,11 @@ from streamlift.routing.status import (
     StreamSnapshot,
 )
 from streamlift.routing.stream import Slate, Stream
-from streamlift.routing.supervise import supervise
+from streamlift.routing.transition import SwitchMode
 
 __all__ = [
     "Backend",
+    "BackendTable",
     "Broadcast",
     "Choice",
     "Cursor",
@@ -53,5 +54,4 @@ __all__ = [
     "View",
     "choose",
     "decision_matrix",
-    "supervise",
 ]

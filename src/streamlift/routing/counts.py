@@ -1,4 +1,4 @@
-"""The measured figures of one stream: counts, rates and latencies per stage."""
+"""What is counted and measured of one stream: frames, rates and latencies per stage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from streamlift.frames import EncodedFrame, Frame
 from streamlift.metrics import Metrics, Quantiles
-from streamlift.routing.ports import IngestCounts, Lane, Publisher
+from streamlift.routing.ports import IngestCounts, Publisher
 from streamlift.routing.rate import Rate
 from streamlift.routing.status import (
     FrameCounts,
@@ -16,14 +16,14 @@ from streamlift.routing.status import (
     PublisherSnapshot,
 )
 
-__all__ = ["STAGES", "Figures"]
+__all__ = ["STAGES", "Counts"]
 
 SHOWN_S = 3.0
 """After this long without a picture there is no rate to speak of."""
 STAGES = ("decode", "queue", "upscale", "encode", "send", "total")
 
 
-class Figures:
+class Counts:
     """Counts what passes; publishers and lanes keep their own counts, which are added up here.
 
     Metrics fed: `frames_total{stage}` for received, decoded, submitted, upscaled and encoded,
@@ -87,8 +87,9 @@ class Figures:
         self._past_decoded += counts.decoded
         self._past_ingest.update(counts.dropped)
 
-    def lane_gone(self, lane: Lane) -> None:
-        self._past_lanes.update(lane.dropped)
+    def lane_gone(self, dropped: Mapping[str, int]) -> None:
+        """Keep what a lane dropped that is closing now."""
+        self._past_lanes.update(dropped)
 
     def lane_drops(self, lanes: Mapping[str, int]) -> int:
         """All that lanes ever dropped, given the drops of the present ones."""

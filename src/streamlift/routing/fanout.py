@@ -1,4 +1,4 @@
-"""What a stream's viewers can watch: a broadcast per rendition, and the source view."""
+"""What a stream's viewers can watch: a broadcast per rendition, and the publisher's own picture."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Callable
 from streamlift.clock import Clock
 from streamlift.frames import Codec, EncodedFrame, Rendition
 from streamlift.routing.broadcast import Broadcast, Cursor
-from streamlift.routing.feed import Feed
+from streamlift.routing.open_lane import Delivered, OpenLane
 from streamlift.routing.settings import View
 from streamlift.routing.source import SourceView
 
-__all__ = ["Outputs"]
+__all__ = ["Fanout"]
 
 Format = tuple[Codec, str]
 """What tells renditions apart for viewers: codec and profile; the bit rate may change."""
 
 
-class Outputs:
+class Fanout:
     """The way out of a stream. `rendition` is the default one, which leads all others.
 
     `ask_keyframe` and `ask_publisher` are called when a viewer (of the source view: the latter)
@@ -40,7 +40,7 @@ class Outputs:
         self._on_viewers = on_viewers
         self._on_skipped = on_skipped
         self._broadcasts: dict[Format, Broadcast] = {}
-        self._last: dict[Format, tuple[Feed, int]] = {}  # lane and pts of the last frame shown
+        self._last: dict[Format, tuple[OpenLane, int]] = {}  # lane and pts of the last one shown
         self.source = SourceView(Broadcast(clock, ask_publisher, on_viewers, on_skipped))
         self.rendition = rendition
         self._broadcast(rendition)
@@ -72,18 +72,19 @@ class Outputs:
         """Whether the frame is of the default rendition."""
         return _format(encoded.rendition) == _format(self.rendition)
 
-    def show(self, encoded: EncodedFrame, feed: Feed) -> bool:
+    def show(self, one: Delivered) -> bool:
         """Put a frame out; False if no decoder could go on with it.
 
         That is a step back in time, or another lane's frame that is no keyframe.
         """
+        encoded = one.encoded
         kind = _format(encoded.rendition)
         before, last_pts = self._last.get(kind, (None, -1))
-        if encoded.pts <= last_pts or (before is not feed and not encoded.keyframe):
+        if encoded.pts <= last_pts or (before is not one.lane and not encoded.keyframe):
             return False
-        self._last[kind] = (feed, encoded.pts)
+        self._last[kind] = (one.lane, encoded.pts)
         self._broadcast(encoded.rendition).put(encoded)
-        if self.leads(encoded):
+        if one.leads:
             self.source.release(encoded.pts)
         return True
 

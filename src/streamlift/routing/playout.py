@@ -1,15 +1,10 @@
-"""Puts the shown lane's frames out when they are due, all renditions of a picture together."""
+"""The frames of the shown lane until they are due, all renditions of a picture together."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
 
-from streamlift.clock import Clock
-from streamlift.frames import EncodedFrame
-from streamlift.routing.feed import Feed
+from streamlift.routing.open_lane import Delivered
 from streamlift.routing.pacing import Pace
 
 __all__ = ["Playout"]
@@ -20,90 +15,67 @@ PENDING_FRAMES = 256
 class Playout:
     """A queue between the shown lane and the viewers; empty where no pacing is needed.
 
-    `aim` tells the offset to pace to (None: at once), `show` puts a frame out, `went_out` is told
-    after each picture of the default rendition. Frames are never dropped here: a viewer's decoder
-    needs each of them.
+    Frames are never dropped here: a viewer's decoder needs each of them. The caller brings the
+    time, and `aim`: the offset to pace to, None to put frames out at once.
     """
 
-    def __init__(
-        self,
-        clock: Clock,
-        aim: Callable[[], float | None],
-        show: Callable[[EncodedFrame, Feed], None],
-        went_out: Callable[[Feed, float], None],
-    ) -> None:
-        self._clock = clock
-        self._aim = aim
-        self._show = show
-        self._went_out = went_out
-        self._pending: deque[tuple[EncodedFrame, Feed]] = deque()  # default rendition
-        self._followers: deque[tuple[EncodedFrame, Feed]] = deque()  # other renditions
-        self._wake = asyncio.Event()
-        self._releasing = False
+    def __init__(self) -> None:
+        self._pending: deque[Delivered] = deque()  # default rendition
+        self._followers: deque[Delivered] = deque()  # other renditions
         self.pace = Pace()
         self.last_pts: int | None = None
         self.last_s: float | None = None
 
-    async def run(self) -> None:
-        """Put out what is pending, as it becomes due; never ends."""
-        while True:
-            wait_s = self.release()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._wake.wait()
-            self._wake.clear()
+    def put(self, one: Delivered) -> None:
+        """A frame of the shown lane is ready."""
+        (self._pending if one.leads else self._followers).append(one)
 
-    def put(self, encoded: EncodedFrame, feed: Feed, *, leads: bool) -> None:
-        """A frame of the shown lane is ready; it goes out now if it is due."""
-        if leads:
-            self._pending.append((encoded, feed))
-            self.release()
-            if self._pending:
-                self._wake.set()
-        elif self.last_pts is not None and encoded.pts <= self.last_pts:
-            self._show(encoded, feed)
-        else:
-            self._followers.append((encoded, feed))
-            if len(self._followers) > PENDING_FRAMES:
-                self._show(*self._followers.popleft())
+    def take(self, now_s: float, aim: float | None) -> list[Delivered]:
+        """The frames to put out now: one picture in all its renditions, or what came late for a
+        picture that is out; nothing if nothing is due."""
+        late = self._followers_up_to(self.last_pts)
+        if late:
+            return late
+        if not self._pending or self.wait_s(now_s, aim):
+            return []
+        return self._next(now_s)
 
-    def release(self) -> float | None:
-        """Put out all that is due; returns the seconds until the next one, if any."""
-        if self._releasing:
-            return None  # called from `went_out`: the outer loop goes on
-        self._releasing = True
-        try:
-            while self._pending:
-                encoded, feed = self._pending[0]
-                now_s = self._clock.now_s()
-                wait_s = self.pace.due_s(encoded.pts, self._aim()) - now_s
-                if wait_s > 0 and len(self._pending) <= PENDING_FRAMES:
-                    return wait_s
-                self._pending.popleft()
-                self._put_out(encoded, feed, now_s)
-            return None
-        finally:
-            self._releasing = False
-
-    def flush(self) -> None:
-        """Put out everything now; for the end of a stream."""
+    def take_all(self, now_s: float) -> list[Delivered]:
+        """Everything, due or not; for the end of a stream."""
+        taken = self._followers_up_to(self.last_pts)
         while self._pending:
-            self._put_out(*self._pending.popleft(), self._clock.now_s())
+            taken += self._next(now_s)
+        return taken
+
+    def wait_s(self, now_s: float, aim: float | None) -> float | None:
+        """Seconds until the next picture is due, 0 if one is; None while there is none."""
+        if not self._pending:
+            return None
+        if len(self._pending) > PENDING_FRAMES:
+            return 0.0
+        return max(0.0, self.pace.due_s(self._pending[0].pts, aim) - now_s)
 
     def pending_before(self, pts: int) -> bool:
-        return bool(self._pending) and self._pending[0][0].pts < pts
+        return bool(self._pending) and self._pending[0].pts < pts
 
     def forget(self) -> list[int]:
         """Drop what is pending, because another lane is shown from now on; returns the pts."""
-        dropped = [encoded.pts for encoded, _ in self._pending]
+        dropped = [one.pts for one in self._pending]
         self._pending.clear()
         self._followers.clear()
         return dropped
 
-    def _put_out(self, encoded: EncodedFrame, feed: Feed, now_s: float) -> None:
-        self.pace.went_out(encoded.pts, now_s)
-        self.last_pts, self.last_s = encoded.pts, now_s
-        self._show(encoded, feed)
-        while self._followers and self._followers[0][0].pts <= encoded.pts:
-            self._show(*self._followers.popleft())
-        self._went_out(feed, now_s)
+    def _next(self, now_s: float) -> list[Delivered]:
+        first = self._pending.popleft()
+        self.pace.went_out(first.pts, now_s)
+        self.last_pts, self.last_s = first.pts, now_s
+        return [first, *self._followers_up_to(first.pts)]
+
+    def _followers_up_to(self, pts: int | None) -> list[Delivered]:
+        taken = []
+        while self._followers and (
+            (pts is not None and self._followers[0].pts <= pts)
+            or len(self._followers) > PENDING_FRAMES
+        ):
+            taken.append(self._followers.popleft())
+        return taken

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 
 from streamlift.clock import Clock
-from streamlift.errors import NoCapacity, NotReady, StreamTaken, UnknownBackend, UnknownStream
+from streamlift.errors import NoCapacity, NotReady, StreamTaken, UnknownStream
 from streamlift.frames import BackendInfo, BackendState, Codec
 from streamlift.metrics import Metrics
+from streamlift.routing.backends import BackendTable
 from streamlift.routing.broadcast import Cursor
-from streamlift.routing.budgets import ErrorBudget, info_within
-from streamlift.routing.crossing import SwitchMode
 from streamlift.routing.events import EventKind, EventLog
 from streamlift.routing.policy import Policy, choose
-from streamlift.routing.ports import Backend, Publisher
+from streamlift.routing.ports import Publisher
 from streamlift.routing.settings import StreamSettings, View
 from streamlift.routing.status import StreamSnapshot
 from streamlift.routing.stream import Slate, Stream
-from streamlift.routing.supervise import supervise
+from streamlift.routing.transition import SwitchMode
+from streamlift.tasks import supervise
 
 __all__ = ["Router"]
 
@@ -29,36 +28,32 @@ class Router:
     """Opens a stream at its first publisher and forgets it when it ends.
 
     `tasks` is the application's TaskGroup; each stream is one supervised task in it, so that no
-    stream can end the group. Streams fall back to the backend `fallback` if there is one of that
-    name. `policy` is the one that new streams start with: `fixed` means `default_backend`.
+    stream can end the group. `policy` is the one that new streams start with: `fixed` means
+    `default_backend`.
     `slate` makes the still picture for viewers of a stream whose publisher is gone.
     """
 
     def __init__(
         self,
-        backends: Mapping[str, Backend],
+        table: BackendTable,
         default_backend: str,
         *,
         clock: Clock,
         metrics: Metrics,
         tasks: asyncio.TaskGroup,
         settings: StreamSettings,
-        fallback: str = "bicubic",
         policy: Policy = Policy.FIXED,
         events: EventLog | None = None,
         slate: Slate | None = None,
     ) -> None:
-        self._backends = backends
+        self.table = table
         self._default_backend = default_backend
         self._clock = clock
         self._metrics = metrics
         self._tasks = tasks
         self._settings = settings
-        self._fallback = fallback if fallback in backends else None
         self._policy = policy
         self._slate = slate
-        self._budgets = {name: ErrorBudget() for name in backends}
-        self._states: dict[str, BackendState] = {}
         self._watcher: asyncio.Task[None] | None = None
         self.events = events or EventLog()
         self._streams: dict[str, Stream] = {}
@@ -67,7 +62,7 @@ class Router:
 
     def backends(self) -> tuple[BackendInfo, ...]:
         """All backends as they are now; one that failed repeatedly is `quarantined`."""
-        return tuple(self._info(name) for name in self._backends)
+        return self.table.infos()
 
     def streams(self) -> tuple[StreamSnapshot, ...]:
         """All open streams, by name."""
@@ -96,11 +91,11 @@ class Router:
             return  # takes over the slot, too
         if self._policy is Policy.FIXED:
             try:
-                self._must_be_free(self._default_backend)
+                self.table.must_be_free(self._default_backend)
             except NotReady:
-                if self._fallback is None:
+                if self.table.fallback is None:
                     raise
-                self._must_be_free(self._fallback)  # serves until the other is ready
+                self.table.must_be_free(self.table.fallback)  # until the other is ready
         elif choose(self._policy, self.backends(), None) is None:
             raise NoCapacity("no backend is ready with a free slot; retry later")
 
@@ -149,7 +144,7 @@ class Router:
         else:
             target = backend or stream.backend
             if target != stream.backend:
-                self._must_be_free(target)
+                self.table.must_be_free(target)
             stream.switch(target, mode=mode)
         return stream.snapshot()
 
@@ -174,13 +169,11 @@ class Router:
     def _open(self, name: str) -> Stream:
         stream = Stream(
             name,
-            self._backends,
+            self.table,
             self._default_backend,
             clock=self._clock,
             metrics=self._metrics,
             settings=self._settings,
-            fallback=self._fallback,
-            budgets=self._budgets,
             events=self.events,
             policy=self._policy,
             slate=self._slate,
@@ -197,38 +190,15 @@ class Router:
         finally:
             del self._streams[stream.name], self._owners[stream.name]
 
-    def _must_be_free(self, name: str) -> None:
-        info = self._info(name)
-        if info.state is not BackendState.READY:
-            raise NotReady(f"backend {name} is {info.state}: {info.reason}", found=info.state)
-        if info.slots.used >= info.slots.total:
-            raise NoCapacity(
-                f"all {info.slots.total} slots of backend {name} are taken; retry later or choose "
-                "another backend",
-                found=info.slots.used,
-                expected=info.slots.total,
-            )
-
     async def _watch_backends(self) -> None:
-        """Tell of changes of backends' states; they have no way of telling themselves."""
         while True:
-            for info in self.backends():
-                before = self._states.get(info.name)
-                self._states[info.name] = info.state
-                if before not in (None, info.state):
-                    self.events.add(
-                        EventKind.BACKEND_STATE,
-                        before=before,
-                        after=info.state,
-                        reason=f"{info.name}: {info.reason}",
-                    )
+            self.table.watch(self._tell_backend)
             await asyncio.sleep(WATCH_S)
 
-    def _info(self, name: str) -> BackendInfo:
-        try:
-            info = self._backends[name].info()
-        except KeyError:
-            raise UnknownBackend(
-                f"no backend named {name!r}", found=name, expected=sorted(self._backends)
-            ) from None
-        return info_within(info, self._budgets[name], self._clock.now_s())
+    def _tell_backend(self, before: BackendState, info: BackendInfo) -> None:
+        self.events.add(
+            EventKind.BACKEND_STATE,
+            before=before,
+            after=info.state,
+            reason=f"{info.name}: {info.reason}",
+        )

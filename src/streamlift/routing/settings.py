@@ -32,12 +32,14 @@ class StreamSettings:
     `takeover`: a second publisher replaces the first one instead of being refused.
     `waiting_s`: how long a stream without publisher, or with a silent one, keeps its viewers.
     `idle_after_s`: how long a stream without viewers goes on before `idle` takes effect.
+    `parked_s`: how long a paused one then keeps its slot on the backend, for a viewer to come back.
     """
 
     rendition: Rendition
     stabilise: Stabilise | None = None
     idle: Idle = Idle.RUN
     idle_after_s: float = 5.0
+    parked_s: float = 10.0
     takeover: bool = True
     waiting_s: float = 60.0
     drain_s: float = 2.0

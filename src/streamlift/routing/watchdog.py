@@ -44,13 +44,18 @@ class Watchdog:
         self._first_offer_s = 0.0  # of the frames since the last answer
         self._complete_s: float | None = None  # when the frames of a step were there
 
+    @property
+    def step(self) -> int:
+        """The most frames that the lane has lately taken between two answers; 1 at first."""
+        return max(self._steps, default=1)
+
     def offered(self, now_s: float) -> None:
         self._since_answer += 1
         if self._steps:
             self._since_first += 1
         if self._since_answer == 1:
             self._first_offer_s = now_s
-        if self._complete_s is None and self._since_answer >= max(self._steps, default=1):
+        if self._complete_s is None and self._since_answer >= self.step:
             self._complete_s = now_s
 
     def answered(self, now_s: float) -> None:

@@ -24,12 +24,13 @@ from streamlift.media.incoming.whip_publisher import WhipPublisher
 from streamlift.media.outgoing.whep_viewer import WhepViewer
 from streamlift.media.remote.pull import PullPublisher, PullState, Source
 from streamlift.media.rtc.sdp import MAX_CANDIDATES, Role, read_fragment, read_offer
-from streamlift.routing import Cursor, EventKind, StreamState, View, supervise
+from streamlift.routing import Cursor, EventKind, StreamState, View
 from streamlift.service.outputs import Output, Outputs, Recorder, WhipPush, run_output
 from streamlift.service.parts import Parts
 from streamlift.service.pulls import Pulls, run_pull
 from streamlift.service.sessions import Session, Sessions, run_publisher, run_viewer
 from streamlift.service.snapshots import Snapshots
+from streamlift.tasks import supervise
 
 __all__ = ["Answered", "Service"]
 
