@@ -22,6 +22,7 @@ __all__ = [
     "Frame",
     "IngestCounts",
     "LaneOptions",
+    "Motion",
     "Plane",
     "Planes",
     "Rendition",
@@ -140,10 +141,23 @@ class CodedAudio:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Motion:
+    """Motion vectors as the bitstream carried them, not yet ordered; see `codec.motion`.
+
+    `vectors` is FFmpeg's AVMotionVector as a structured array; they lead from a picture to the one
+    decoded before it, whose pts `follows` is.
+    """
+
+    vectors: npt.NDArray[np.void]
+    follows: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One decoded low-resolution picture; pts at 90 kHz, arrival on the monotonic clock.
 
-    `arrived_s` is when its last RTP packet came in; `decode_s` what decoding took.
+    `arrived_s` is when its last RTP packet came in; `decode_s` what decoding took. `motion` is
+    None for keyframes and where the codec gives none.
     """
 
     pts: int
@@ -153,6 +167,7 @@ class Frame:
     arrived_s: float
     coded: CodedVideo | None = None
     decode_s: float = 0.0
+    motion: Motion | None = None
 
 
 @dataclass(frozen=True, slots=True)

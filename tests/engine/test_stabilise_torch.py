@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from streamlift.engine.stabilise import PRESETS, Stabiliser, _flow_search
+from streamlift.engine.stabilise import PRESETS, Stabiliser
+from streamlift.engine.stabilise_flow import flow_search
 from streamlift.frames import Plane, Planes, Stabilise
 from streamlift.quality.coding import area_half, luma_planes
 from streamlift.quality.figures import shift_flicker
@@ -23,7 +24,7 @@ from streamlift.engine.stabilise_torch import TorchStabiliser, block_motion  # n
 def test_it_equals_the_cpu_stabiliser_given_the_same_motion(strength: Stabilise) -> None:
     rng = np.random.default_rng(4)
     cpu, twin = Stabiliser(strength), TorchStabiliser(strength)
-    dis = _flow_search(fine=PRESETS[strength].fine_flow)
+    dis = flow_search(fine=PRESETS[strength].fine_flow)
     before: Plane | None = None
     for truth in synthetic_clip("leaves", side=256, frames=5):
         lr = area_half(luma_planes(truth)).y
@@ -36,9 +37,13 @@ def test_it_equals_the_cpu_stabiliser_given_the_same_motion(strength: Stabilise)
         found = twin.apply(_levels(lr), planes, flow=motion)
         for got, wanted in zip(found, (expected.y, expected.u, expected.v), strict=True):
             difference = np.abs(got.clamp(0, 255).numpy() - wanted)
-            # The CPU rounds its output to whole levels.
+            # The CPU rounds its output to whole levels, and under lite so does the twin; its bytes
+            # of trust and age then decide some levels differently.
             assert float(difference.mean()) < 0.35
-            assert float(np.quantile(difference, 0.999)) < 0.7
+            if PRESETS[strength].cells:
+                assert float((difference > 1).mean()) < 0.003
+            else:
+                assert float(np.quantile(difference, 0.999)) < 0.7
         before = lr
 
 

@@ -17,6 +17,7 @@ from av.video.plane import VideoPlane
 
 from streamlift.clock import Clock
 from streamlift.codec import nal_types
+from streamlift.codec.motion import motion_of
 from streamlift.frames import Codec, CodedVideo, Colour, Frame, Plane, Planes, Size
 
 __all__ = ["CodedPicture", "DecodeThread", "colour_of", "picture_of"]
@@ -77,6 +78,8 @@ class DecodeThread:
         self._held = False
         """Whether the decoder has taken an access unit and given neither picture nor error."""
         self._may_renew = True
+        self._before: int | None = None
+        """pts of the picture decoded last, whether it was delivered or not."""
         self._thread = threading.Thread(target=self._run, name=f"decode-{name}", daemon=True)
         self._thread.start()
 
@@ -119,6 +122,7 @@ class DecodeThread:
             self._context = _open_decoder(self._codec, self._max_side)
             self._awaited.clear()
             self._held = False
+            self._before = None
         if not picture.coded.data:
             # To FFmpeg an empty packet means the end: it would decode nothing ever after.
             self._refuse("decode_error", "empty picture")
@@ -134,6 +138,11 @@ class DecodeThread:
             self._give(decoded, picture)
 
     def _give(self, decoded: av.VideoFrame, pushed: CodedPicture) -> None:
+        pts = pushed.pts if decoded.pts is None else decoded.pts
+        follows, self._before = self._before, pts
+        assert self._context is not None
+        if self._context.has_b_frames:
+            follows = None  # its vectors lead to pictures that were not shown just before
         if decoded.is_corrupt:
             self._may_renew = True
             self._refuse("decode_error", "damaged picture")
@@ -149,13 +158,14 @@ class DecodeThread:
             yuv = decoded.reformat(format="yuv420p")
         self._deliver(
             Frame(
-                pts=pushed.pts if decoded.pts is None else decoded.pts,
+                pts=pts,
                 size=size,
                 planes=picture_of(yuv),
                 colour=colour_of(decoded),
                 arrived_s=arrived_s,
                 coded=None if own is None else own.coded,
                 decode_s=self._clock.now_s() - arrived_s,
+                motion=motion_of(decoded, follows),
             )
         )
 
@@ -204,7 +214,11 @@ def _open_decoder(codec: Codec, max_side: int) -> VideoCodecContext:
     context.thread_count = 1  # more would hold frames back
     context.flags |= Flags.low_delay
     # Checked by FFmpeg before it allocates: a forged 16k x 16k header costs nothing.
-    context.options = {"max_pixels": str((max_side + 16) * (max_side + 16))}
+    # The vectors cost nothing: the decoder has them, and their motion search is the publisher's.
+    context.options = {
+        "max_pixels": str((max_side + 16) * (max_side + 16)),
+        "flags2": "+export_mvs",
+    }
     return context
 
 

@@ -115,7 +115,7 @@ class UpscaleChain:
             frame, lr, started_s = self._owed.popleft()
             check_output(lr.y, hr, lr.size.times(scale))
             if self._stabiliser is not None:
-                hr = self._stabiliser.apply(lr.y, hr, pts=frame.pts)
+                hr = self._stabiliser.apply(lr.y, hr, pts=frame.pts, motion=frame.motion)
             yield Upscaled(frame, crop_planes(hr, frame.size.times(scale)), started_s)
 
     def _to_rgb(self, lr: Planes, frame: Frame) -> Any:

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from streamlift.engine.stabilise import (
+from streamlift.codec.motion import CELL
+from streamlift.engine.stabilise_rules import (
     CUT_RESIDUAL,
     PRESETS,
+    Preset,
     confidence,
     history_share,
     match_floor,
@@ -59,25 +61,13 @@ class TorchStabiliser:
             self._state = _State(lr, torch.zeros_like(lr), planes)
             return hr
         flow = block_motion(lr, state.lr) if flow is None else flow
-        # Rounded as the CPU's bytes are, so that both twins decide alike.
-        moving = _residual(lr, _warp(state.lr, flow).round())
-        still = _residual(lr, state.lr)
-        stay = stay_share(torch, moving, still)
-        residual = moving + (still - moving) * stay
+        step = (_cells_step if self._preset.cells else _flow_step)(state, lr, planes, flow)
         if cut is None:
-            cut = bool(residual.mean() > CUT_RESIDUAL)
+            cut = bool(step.residual.mean() > CUT_RESIDUAL)
         if cut:
             self._state = _State(lr, torch.zeros_like(lr), planes)
             return hr
-        flow = flow * (1.0 - stay)[..., None]
-        floor = match_floor(torch, residual, self._preset.least_floor)
-        trust = confidence(torch, stay, moving, still, _contrast(lr), floor)
-        age = next_age(torch, _warp(state.age, flow), trust)
-        weight = history_share(torch, age, self._preset, stay) * trust
-        calmed = tuple(
-            _blend(plane, last, flow, weight, self._preset.bound)
-            for plane, last in zip(planes, state.last, strict=True)
-        )
+        age, calmed = step.advance(self._preset)
         self._state = _State(lr, age, calmed)
         return (*calmed, *hr[len(calmed) :])
 
@@ -97,6 +87,114 @@ class _State:
     def fits(self, lr: Tensor, planes: tuple[Tensor, ...]) -> bool:
         shapes = [plane.shape for plane in planes]
         return lr.shape == self.lr.shape and shapes == [plane.shape for plane in self.last]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _FlowStep:
+    """One frame by `stabilise_flow`: every pixel moves by the field or stands still."""
+
+    state: _State
+    lr: Tensor
+    planes: tuple[Tensor, ...]
+    flow: Tensor
+    stay: Tensor
+    moving: Tensor
+    still: Tensor
+
+    @property
+    def residual(self) -> Tensor:
+        return self.moving + (self.still - self.moving) * self.stay
+
+    def advance(self, preset: Preset) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The new ages and outputs."""
+        flow = self.flow * (1.0 - self.stay)[..., None]
+        floor = match_floor(torch, self.residual, preset)
+        contrast = _contrast(self.lr)
+        trust = confidence(torch, self.stay, self.moving, self.still, contrast, floor, preset)
+        age = next_age(torch, _warp(self.state.age, flow), trust)
+        weight = history_share(torch, age, preset, self.stay) * trust
+        calmed = tuple(
+            _blend(plane, last, flow, weight, preset.bound)
+            for plane, last in zip(self.planes, self.state.last, strict=True)
+        )
+        return age, calmed
+
+
+def _flow_step(state: _State, lr: Tensor, planes: tuple[Tensor, ...], flow: Tensor) -> _FlowStep:
+    # Rounded as the CPU's bytes are, so that both twins decide alike.
+    moving = _residual(lr, _warp(state.lr, flow).round())
+    still = _residual(lr, state.lr)
+    return _FlowStep(state, lr, planes, flow, stay_share(torch, moving, still), moving, still)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _CellsStep:
+    """One frame by `stabilise_cells`: y alone, whole cells moved by half HR pixels."""
+
+    state: _State
+    lr: Tensor
+    y: Tensor
+    cells: Tensor
+    difference: Tensor
+    residual: Tensor
+
+    def advance(self, preset: Preset) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The new ages and output."""
+        floor = match_floor(torch, self.residual, preset)
+        stay = _spread((self.cells == 0).all(-1).float(), CELL, self.lr.shape)
+        residual, contrast = self.residual, _contrast(self.lr)
+        trust = confidence(torch, stay, residual, residual, contrast, floor, preset)
+        moved = _moved(self.state.age, (self.cells / 4).round().long(), CELL, edge=0.0)
+        age = next_age(torch, moved, trust)
+        weight = history_share(torch, age, preset, stay) * trust
+        small = functional.interpolate(
+            self.difference[None, None], tuple(self.lr.shape), mode="area"
+        )
+        small = functional.pad(small, (2, 2, 2, 2), mode="reflect")
+        mean = _resized(functional.avg_pool2d(small, 5, 1)[0], self.y.shape)[0]
+        detail = (self.difference - mean).clamp(-preset.bound, preset.bound)
+        # Rounded, for the CPU remembers bytes.
+        out = self.y + _resized(weight[None], self.y.shape)[0] * detail
+        return age, (out.clamp(0, 255).round(),)
+
+
+def _cells_step(state: _State, lr: Tensor, planes: tuple[Tensor, ...], flow: Tensor) -> _CellsStep:
+    y, last = planes[0], state.last[0]
+    scale = y.shape[0] // lr.shape[0]
+    rows, columns = (-(-side // CELL) for side in lr.shape)
+    means = functional.interpolate(flow.permute(2, 0, 1)[None], (rows, columns), mode="area")
+    cells = (means[0].permute(1, 2, 0) * 4).round().long()
+    halves = (cells * scale + (scale & 1)) >> 1
+    whole, odd = halves >> 1, halves & 1
+    first, second = (_moved(last, steps, CELL * scale) for steps in (whole, whole + odd))
+    difference = ((first + second) / 2).round() - y
+    small = functional.interpolate(difference[None, None], tuple(lr.shape), mode="area")[0, 0]
+    return _CellsStep(state, lr, y, cells, difference, _residual(small, torch.zeros_like(small)))
+
+
+def _moved(image: Tensor, steps: Tensor, side: int, *, edge: float | None = None) -> Tensor:
+    """The image with each cell of `side` pixels taken from `steps` (rows, columns, 2) away.
+
+    Outside the picture its border goes on, or `edge` is read.
+    """
+    height, width = image.shape
+    y = torch.arange(height, device=image.device)[:, None] + _spread(
+        steps[..., 1], side, image.shape
+    )
+    x = torch.arange(width, device=image.device)[None, :] + _spread(
+        steps[..., 0], side, image.shape
+    )
+    moved = image[y.clamp(0, height - 1), x.clamp(0, width - 1)]
+    if edge is None:
+        return moved
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    return torch.where(inside, moved, torch.full_like(moved, edge))
+
+
+def _spread(cells: Tensor, side: int, shape: torch.Size) -> Tensor:
+    """One value a cell -> one a pixel."""
+    whole = cells.repeat_interleave(side, 0).repeat_interleave(side, 1)
+    return whole[: shape[0], : shape[1]]
 
 
 def block_motion(now: Tensor, before: Tensor) -> Tensor:
