@@ -85,6 +85,7 @@ class IceServer:
 class IceConfig:
     """`servers` is empty by default: no public STUN. `announce` limits the announced addresses.
 
+    `deny_private_candidates`: check no private address that a peer names (10/8, 192.168/16 ...).
     `turn_secret`, shared with the TURN server (coturn: use-auth-secret), makes credentials that
     are valid for `turn_ttl_s` only. `ports`: the lowest and the highest UDP port for media.
     """
@@ -94,6 +95,7 @@ class IceConfig:
     turn_secret: str | None = None
     turn_ttl_s: int = 300
     ports: tuple[int, ...] = ()
+    deny_private_candidates: bool = False
 
 
 @dataclass(frozen=True, slots=True)

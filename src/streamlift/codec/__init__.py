@@ -1,6 +1,6 @@
 """Video encoding and bitstream helpers."""
 
-from streamlift.codec.bitstream import is_keyframe, nal_types
+from streamlift.codec.bitstream import has_picture, is_keyframe, nal_types, parameter_sets
 from streamlift.codec.encoder import (
     THIN,
     AdjustableEncoder,
@@ -20,7 +20,9 @@ __all__ = [
     "Vp8Encoder",
     "encoded_bitrate_bps",
     "h264_level",
+    "has_picture",
     "is_keyframe",
     "nal_types",
     "open_encoder",
+    "parameter_sets",
 ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from streamlift.frames import Codec
 
-__all__ = ["is_keyframe", "nal_types"]
+__all__ = ["has_picture", "is_keyframe", "nal_types", "parameter_sets"]
 
 _NAL_IDR = 5
+_NAL_SPS, _NAL_PPS = 7, 8
 
 
 def is_keyframe(codec: Codec, data: bytes) -> bool:
@@ -25,3 +26,22 @@ def nal_types(data: bytes) -> list[int]:
         types.append(data[at + 3] & 0x1F)
         at = data.find(b"\x00\x00\x01", at + 3)
     return types
+
+
+def has_picture(data: bytes) -> bool:
+    """Whether an Annex B access unit has a slice: parameter sets may come in one without."""
+    return any(1 <= kind <= _NAL_IDR for kind in nal_types(data))
+
+
+def parameter_sets(data: bytes) -> bytes:
+    """The sequence and picture parameter sets of an Annex B access unit, as Annex B."""
+    sets = []
+    at = data.find(b"\x00\x00\x01")
+    while at != -1:
+        end = data.find(b"\x00\x00\x01", at + 3)
+        unit = data[at + 3 : end if end != -1 else len(data)]
+        if unit and unit[0] & 0x1F in (_NAL_SPS, _NAL_PPS):
+            # A zero before the next start code belongs to that: no unit ends in one (7.4.1).
+            sets.append(b"\x00\x00\x00\x01" + unit.rstrip(b"\x00"))
+        at = end
+    return b"".join(sets)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from streamlift.codec import THIN
@@ -23,7 +23,7 @@ from streamlift.frames import Codec
 from streamlift.media.incoming.whip_publisher import WhipPublisher
 from streamlift.media.outgoing.whep_viewer import WhepViewer
 from streamlift.media.remote.pull import PullPublisher, PullState, Source
-from streamlift.media.rtc.sdp import MAX_CANDIDATES, Role, read_fragment, read_offer
+from streamlift.media.rtc.sdp import Role, read_fragment, read_offer
 from streamlift.routing import Cursor, EventKind, StreamState, View
 from streamlift.service.outputs import Output, Outputs, Recorder, WhipPush, run_output
 from streamlift.service.parts import Parts
@@ -65,10 +65,11 @@ class Service(Parts):
         Raises NotReady, MediaError, StreamTaken, NoCapacity or Overloaded.
         """
         self._must_take_more()
-        offer = read_offer(sdp, Role.PUBLISH)
+        with _telling_of_refusals(Role.PUBLISH, stream):
+            offer = read_offer(sdp, Role.PUBLISH)
         self.router.admit(stream)
         ice = self.ice_now()
-        with self.sessions.answering():
+        with self.sessions.answering(), _telling_of_refusals(Role.PUBLISH, stream):
             publisher = WhipPublisher(
                 stream,
                 ice,
@@ -89,10 +90,11 @@ class Service(Parts):
         Raises NotReady, MediaError, NothingPublished, NoSource or Overloaded.
         """
         self._must_take_more()
-        offer = read_offer(sdp, Role.VIEW)
+        with _telling_of_refusals(Role.VIEW, stream):
+            offer = read_offer(sdp, Role.VIEW)
         codecs = self._codecs_of(stream, view)
         ice = self.ice_now()
-        with self.sessions.answering():
+        with self.sessions.answering(), _telling_of_refusals(Role.VIEW, stream):
             viewer = WhepViewer(
                 stream, ice, self.packetizer, clock=self.clock, metrics=self.metrics
             )
@@ -120,11 +122,6 @@ class Service(Parts):
                 "the session goes on as it is; to reconnect, delete it and post a new offer",
                 found="another ice-ufrag",
                 expected="the offer's ice-ufrag, or none",
-            )
-        session.candidates += len(fragment.candidates)
-        if session.candidates > MAX_CANDIDATES:
-            raise UnsupportedOffer(
-                "too many ICE candidates", found=session.candidates, expected=MAX_CANDIDATES
             )
         await session.peer.add_candidates(fragment.candidates)
 
@@ -226,3 +223,20 @@ class Service(Parts):
 
     def _live(self, name: str, life: Awaitable[None]) -> asyncio.Task[None]:
         return self.tasks.create_task(supervise(name, life))
+
+
+@contextmanager
+def _telling_of_refusals(role: Role, stream: str) -> Iterator[None]:
+    """One line in the log for each offer refused: who runs the peer often sees only "422"."""
+    try:
+        yield
+    except UnsupportedOffer as error:
+        logger.warning(
+            "stream %s: an offer to %s was refused: %s; offered %.500r, would be taken %.200r",
+            stream,
+            role,
+            error,
+            error.found,
+            error.expected,
+        )
+        raise

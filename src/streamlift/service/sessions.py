@@ -68,8 +68,6 @@ class Session:
     peer: PeerSession
     created_s: float
     ice_ufrag: str = ""
-    candidates: int = 0
-    """How many candidates have been trickled."""
     id: str = field(default_factory=lambda: secrets.token_urlsafe(_ID_BYTES))
     etag: str = field(default_factory=lambda: f'"{secrets.token_urlsafe(_ETAG_BYTES)}"')
     """Strong entity tag of the ICE session (RFC 9725 section 4.3)."""

@@ -9,12 +9,16 @@ from typing import Any
 import aioice.ice
 import pytest
 from aiortc import RTCPeerConnection
-from tests.media.loopback import Sent, linked, offer_of, send
+from tests.media.loopback import SLICE, Sent, linked, offer_of, send
+from tests.serving import until
 
 from streamlift.config import IceConfig
-from streamlift.errors import Overloaded
+from streamlift.errors import Overloaded, UnsupportedOffer
 from streamlift.frames import Codec
 from streamlift.media.rtc.connection import Peer
+from streamlift.media.rtc.formats import with_known_h264
+from streamlift.media.rtc.packet import MediaPacket
+from streamlift.media.rtc.receiver import ReceiverTap
 from streamlift.media.rtc.sdp import (
     Role,
     read_fragment,
@@ -22,7 +26,7 @@ from streamlift.media.rtc.sdp import (
     sections_without_candidates,
     with_bundle_led_by,
 )
-from streamlift.media.rtc.sender import PayloadTrack
+from streamlift.media.rtc.sender import PayloadTrack, SenderTap
 from streamlift.media.rtc.transport_cc import EXTENSION_URI
 
 pytestmark = pytest.mark.peer
@@ -238,3 +242,118 @@ async def test_no_answer_leaves_without_a_candidate(monkeypatch: pytest.MonkeyPa
         await peer.answer(read_offer(text, Role.PUBLISH))
     await peer.close()
     assert refused.value.found == "no candidate for video, audio"
+
+
+# ---- formats ----
+
+NO_FMTP = re.compile(r"a=fmtp:\d+ [^\r]*profile[^\r]*\r\n")
+
+
+def h264_only(offer: str, fmtp: str, *, payload_type: int = 0) -> str:
+    """The offer with one H.264 format of these parameters, and nothing else."""
+    known = re.findall(r"a=rtpmap:(\d+) H264/", offer)[0]
+    kept = [
+        line
+        for line in offer.split("\r\n")
+        if not (m := re.match(r"a=(?:rtpmap|fmtp|rtcp-fb):(\d+) ", line)) or m[1] == known
+    ]
+    kept = [re.sub(r"(m=video \d+ \S+) .*", rf"\1 {known}", line) for line in kept]
+    text = NO_FMTP.sub("", "\r\n".join(kept))
+    if fmtp:
+        text = text.replace("a=rtpmap:", f"a=fmtp:{known} {fmtp}\r\na=rtpmap:", 1)
+    if payload_type:
+        text = re.sub(rf"(m=video \d+ \S+|:){known}\b", rf"\g<1>{payload_type}", text)
+        text = re.sub(rf"(m=video \d+ \S+) {known}", rf"\g<1> {payload_type}", text)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("fmtp", "answered"),
+    [
+        ("packetization-mode=1;profile-level-id=64001f", "64001f"),
+        ("level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=640c1f", "640c1f"),
+        ("packetization-mode=1;profile-level-id=4d001f", "4d001f"),
+        ("packetization-mode=1;profile-level-id=f4001f", "f4001f"),
+        ("packetization-mode=0;profile-level-id=42e01f", "42e01f"),
+        ("profile-level-id=42e01f;sprop-parameter-sets=Z0LAH9kA,aMuMsg==", "42e01f"),
+        ("", None),
+    ],
+)
+async def test_a_publisher_may_send_any_h264(fmtp: str, answered: str | None) -> None:
+    received: list[MediaPacket] = []
+    sender, receiver = Peer(IceConfig()), Peer(IceConfig())
+    queue: asyncio.Queue[Sent] = asyncio.Queue()
+    try:
+        sending = sender.add("video", "sendonly", PayloadTrack("video", queue.get))
+        sender.prefer(sending, [Codec.H264])
+        SenderTap(sending.sender, lambda: None)
+        receiving = receiver.add("video", "recvonly")
+        receiver.prefer(receiving, list(Codec))
+        tap = ReceiverTap(receiving.receiver, received.append)
+        offer = h264_only(await sender.offer(), fmtp)
+        answer = await receiver.answer(read_offer(offer, Role.PUBLISH))
+        profiles = re.findall(r"profile-level-id=(\w+)", answer)
+        assert profiles == ([answered] if answered else [])
+        assert "sprop" not in answer
+        await sender.accept(with_known_h264(answer))
+        await sender.connected()
+        await receiver.connected()
+        queue.put_nowait(Sent(0, [SLICE]))
+        await until(lambda: bool(received), "a packet")
+        assert tap.codec_of(received[0].payload_type) is Codec.H264
+    finally:
+        await sender.close()
+        await receiver.close()
+
+
+async def test_payload_types_below_96_are_answered_as_they_are() -> None:
+    peer = Peer(IceConfig())
+    peer.prefer(peer.add("video", "recvonly"), list(Codec))
+    fmtp = "packetization-mode=1;profile-level-id=42e01f"
+    offer = h264_only(await offer_of("video"), fmtp, payload_type=39)
+    answer = await peer.answer(read_offer(offer, Role.PUBLISH))
+    receiver: Any = peer.connection.getTransceivers()[0]
+    await peer.close()
+    assert re.findall(r"m=video \d+ \S+ (.*)\r", answer) == ["39"]
+    assert "a=rtpmap:39 H264/90000" in answer
+    assert [c.payloadType for c in receiver._codecs] == [39]
+
+
+async def test_a_viewer_is_answered_with_a_format_that_can_be_sent() -> None:
+    peer = Peer(IceConfig())
+    track = PayloadTrack("video", asyncio.Queue[Sent]().get)
+    peer.prefer(peer.add("video", "sendonly", track), [Codec.H264])
+    offer = h264_only(
+        await offer_of("video", direction="recvonly"),
+        "packetization-mode=1;profile-level-id=640c1f",
+    )
+    answer = await peer.answer(read_offer(offer, Role.VIEW))
+    await peer.close()
+    assert "profile-level-id=640c1f" in answer
+
+
+async def test_a_refusal_names_what_was_offered_and_what_would_be_taken() -> None:
+    text = await offer_of("video", direction="recvonly")
+    offer = h264_only(text, "packetization-mode=0;profile-level-id=42e01f")
+    with pytest.raises(UnsupportedOffer, match="no video format") as refused:
+        read_offer(offer, Role.VIEW)
+    assert "packetization-mode=0" in str(refused.value.found)
+    assert "packetization-mode=1" in str(refused.value.expected)
+
+
+async def test_candidates_in_the_first_section_only_are_checked() -> None:
+    offering, answering = Peer(IceConfig()), Peer(IceConfig())
+    try:
+        for kind in ("audio", "video"):
+            offering.add(kind, "sendonly")
+            answering.add(kind, "recvonly")
+        first, second = (await offering.offer()).split("m=video")
+        bare = "\r\n".join(
+            line for line in second.split("\r\n") if not line.startswith("a=candidate:")
+        )
+        await answering.answer(read_offer(f"{first}m=video{bare}", Role.PUBLISH))
+        transport = answering.connection.getTransceivers()[0].receiver.transport.transport
+        assert len(transport.getRemoteCandidates()) == first.count("a=candidate:")
+    finally:
+        await offering.close()
+        await answering.close()

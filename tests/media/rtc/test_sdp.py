@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from streamlift.errors import MalformedSdp, MediaError, UnsupportedOffer
 from streamlift.frames import Codec
 from streamlift.media.rtc.sdp import (
-    MAX_CANDIDATES,
     Role,
     finish_answer,
     read_fragment,
@@ -128,13 +127,12 @@ def test_a_direction_of_the_session_counts_where_a_section_has_none() -> None:
         (offer(video=without(VIDEO, "a=ice-ufrag")), MalformedSdp, "ice-ufrag"),
         (offer(video=without(VIDEO, "a=ice-pwd")), MalformedSdp, "ice-pwd"),
         (offer(video=without(VIDEO, "a=fingerprint")), MalformedSdp, "fingerprint"),
-        (offer(video=without(VIDEO, "a=rtpmap")), UnsupportedOffer, "no video codec"),
+        (offer(video=without(VIDEO, "a=rtpmap")), UnsupportedOffer, "no video format"),
         (
             offer("a=msid:one a", *AUDIO, "a=msid:two b"),
             UnsupportedOffer,
             "one MediaStream",
         ),
-        (offer(*[HOST] * (MAX_CANDIDATES + 1)), UnsupportedOffer, "candidates"),
     ],
 )
 def test_what_cannot_be_served_is_refused_by_name(
@@ -142,10 +140,6 @@ def test_what_cannot_be_served_is_refused_by_name(
 ) -> None:
     with pytest.raises(error, match=word):
         read_offer(text, Role.PUBLISH)
-
-
-def test_64_candidates_are_not_too_many() -> None:
-    assert read_offer(offer(*[HOST] * MAX_CANDIDATES), Role.PUBLISH)
 
 
 @pytest.mark.parametrize(
@@ -194,11 +188,6 @@ def test_what_is_no_fragment_is_refused(text: str) -> None:
 def test_unusable_candidates_of_a_fragment_are_skipped() -> None:
     text = sdp("a=candidate:1 1 tcp 1 192.0.2.1 9 typ host tcptype active", HOST)
     assert read_fragment(text).candidates == (HOST[2:],)
-
-
-def test_a_fragment_has_the_bound_of_an_offer() -> None:
-    with pytest.raises(UnsupportedOffer, match="candidates"):
-        read_fragment(sdp(*[HOST] * (MAX_CANDIDATES + 1)))
 
 
 # ---- answers ----

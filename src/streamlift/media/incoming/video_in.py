@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from streamlift.clock import Clock
-from streamlift.codec import is_keyframe
+from streamlift.codec import has_picture, is_keyframe, nal_types, parameter_sets
 from streamlift.codec.decoder import CodedPicture, DecodeThread
 from streamlift.frames import Codec, CodedVideo, Frame, IngestCounts
 from streamlift.mailbox import Mailbox
@@ -29,6 +29,8 @@ _TICK_S = 0.025
 _FEEDBACK_EVERY_S = 0.05
 _PLI_EVERY_S = 0.5
 _QUEUED = 32
+_MOST_SETS = 64 * 1024
+_NAL_SPS = 7
 
 
 class VideoReceiver:
@@ -52,6 +54,8 @@ class VideoReceiver:
         self.first_media = asyncio.Event()
         """Set when the first complete picture has arrived."""
         self.media_bytes = 0
+        self.sets_by_format: Mapping[int, bytes] = {}
+        """H.264 parameter sets told in the SDP, as Annex B, by payload type."""
         self._clock = clock
         self._metrics = metrics or Metrics()
         self._tap = ReceiverTap(receiver, self._take_packet)
@@ -77,6 +81,9 @@ class VideoReceiver:
         self._decoded = 0
         self._dropped: Counter[str] = Counter()
         self._need_keyframe = True
+        self._sets = b""
+        """Parameter sets that no decoded picture carried; the next keyframe takes them along."""
+        self._seen_sets = False
         self._pli_wanted = False
         self._pli_sent_s = -_PLI_EVERY_S
         self._first_packet_s: float | None = None
@@ -161,7 +168,12 @@ class VideoReceiver:
         self.codec = codec
         self._received += 1
         self.first_media.set()
-        keyframe = is_keyframe(codec, picture.data)
+        data = picture.data
+        if codec is Codec.H264:
+            self._note_sets(picture)
+            if not has_picture(data):
+                return
+        keyframe = is_keyframe(codec, data)
         if picture.after_loss:
             # Predicted from what never came: it would show damage until the next keyframe.
             self._need_keyframe = True
@@ -170,10 +182,26 @@ class VideoReceiver:
             self._count_drop("no_keyframe", "waiting for a keyframe")
             return
         self._need_keyframe = False
-        coded = CodedVideo(codec, picture.data, keyframe)
+        if keyframe and self._sets:
+            data, self._sets = self._sets + data, b""
+        coded = CodedVideo(codec, data, keyframe)
         if not self._decode.offer(CodedPicture(picture.pts, coded, now_s)):
             self._need_keyframe = True
             self._count_drop("decode_busy", "the decoder does not keep up")
+
+    def _note_sets(self, picture: AssembledPicture) -> None:
+        """Keep parameter sets that the decoder would not see: of a unit without a picture, of one
+        that is dropped, and, until the first of the stream itself, those of the SDP."""
+        sets = parameter_sets(picture.data)
+        if sets:
+            self._seen_sets = True
+            begins = _NAL_SPS in nal_types(sets)
+            if is_keyframe(Codec.H264, picture.data):
+                self._sets = b"" if begins else self._sets
+            else:
+                self._sets = sets if begins else (self._sets + sets)[-_MOST_SETS:]
+        elif not self._seen_sets:
+            self._sets = self.sets_by_format.get(picture.payload_type, b"")
 
     # ---- back from the decode thread ----
 

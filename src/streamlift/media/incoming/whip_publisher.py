@@ -14,6 +14,7 @@ from streamlift.frames import Codec, CodedAudio, Frame, IngestCounts
 from streamlift.media.incoming.video_in import VideoReceiver
 from streamlift.media.rtc.audio import AudioReceiver
 from streamlift.media.rtc.connection import Peer
+from streamlift.media.rtc.formats import sets_by_format
 from streamlift.media.rtc.packet import MediaPacket
 from streamlift.media.rtc.receiver import ReceiverTap
 from streamlift.media.rtc.sdp import Offer, OfferedMedia, with_start_bitrate
@@ -110,6 +111,7 @@ class WhipPublisher:
     async def answer(self, offer: Offer) -> str:
         """Answer the offer. Raises MalformedSdp or UnsupportedOffer; nothing stays open then."""
         try:
+            self._video.sets_by_format = sets_by_format(offer.video.formats)
             if offer.audio is not None:
                 self._accept_audio(offer.audio)
             return with_start_bitrate(await self._peer.answer(offer), START_KBIT_S)

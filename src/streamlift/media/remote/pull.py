@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -20,9 +19,10 @@ from streamlift.mailbox import Mailbox
 from streamlift.media.incoming.video_in import VideoReceiver
 from streamlift.media.remote.backoff import LONGEST_WAIT_S, Retries
 from streamlift.media.rtc.connection import Peer
+from streamlift.media.rtc.formats import sets_by_format
 from streamlift.media.rtc.packet import MediaPacket
 from streamlift.media.rtc.receiver import ReceiverTap
-from streamlift.media.rtc.sdp import MAX_CANDIDATES
+from streamlift.media.rtc.sdp import video_formats
 
 __all__ = [
     "PullPublisher",
@@ -33,7 +33,6 @@ __all__ = [
     "SourceBusy",
     "SourceLost",
     "SourceRefused",
-    "usable_answer",
 ]
 
 logger = logging.getLogger(__name__)
@@ -126,11 +125,9 @@ class Pulled:
             ReceiverTap(self.peer.add("audio", "recvonly").receiver, _drain)
 
     async def accept(self, answer: str) -> None:
-        """Take the answer, less candidates that a stranger must not have us use.
-
-        Raises MalformedSdp when it cannot be read.
-        """
-        await self.peer.accept(usable_answer(answer))
+        """Take the answer. Raises MalformedSdp when it cannot be read."""
+        self.video.sets_by_format = sets_by_format(video_formats(answer))
+        await self.peer.accept(answer)
 
     async def aclose(self) -> None:
         self.video.end()
@@ -274,31 +271,6 @@ class PullPublisher:
     def _end(self) -> None:
         self._ended.set()
         self._frames.end()
-
-
-def usable_answer(answer: str) -> str:
-    """One CRLF a line; of the candidates the first 64 that are UDP to a literal address.
-
-    Names in candidates would be looked up, and each candidate gets packets from here.
-    """
-    candidates, kept = 0, []
-    for line in answer.replace("\r\n", "\n").strip().split("\n"):
-        if line.startswith("a=candidate:"):
-            if candidates == MAX_CANDIDATES or not _is_usable(line.split()):
-                continue
-            candidates += 1
-        kept.append(line)
-    return "\r\n".join(kept) + "\r\n"
-
-
-def _is_usable(candidate: list[str]) -> bool:
-    if len(candidate) < 8 or candidate[2].lower() != "udp" or not candidate[5].isdigit():
-        return False
-    try:
-        address = ipaddress.ip_address(candidate[4])
-    except ValueError:
-        return False
-    return not (address.is_multicast or address.is_unspecified)
 
 
 class _Line:

@@ -30,7 +30,9 @@ from aiortc.sdp import SessionDescription, candidate_from_sdp
 from streamlift.config import IceConfig
 from streamlift.errors import MalformedSdp, MediaError, Overloaded, UnsupportedOffer
 from streamlift.frames import Codec
-from streamlift.media.rtc.codecs import MIME, OPUS, RTX
+from streamlift.media.rtc.candidates import Candidates
+from streamlift.media.rtc.codecs import MIME, OPUS, RTX, negotiated
+from streamlift.media.rtc.formats import Format, chosen, with_known_h264
 from streamlift.media.rtc.guard import Guard
 from streamlift.media.rtc.ice import (
     enlarge_receive_buffers,
@@ -38,11 +40,14 @@ from streamlift.media.rtc.ice import (
     take_media_as_consent,
 )
 from streamlift.media.rtc.sdp import (
+    WANTED,
     Offer,
+    Role,
     announced,
     finish_answer,
     sections_without_candidates,
     with_bundle_led_by,
+    without_candidates,
 )
 from streamlift.media.rtc.transport_cc import EXTENSION_URI
 from streamlift.metrics import Metrics
@@ -69,6 +74,9 @@ class Peer:
         )
         self.guard = Guard()
         self._metrics = metrics
+        self._candidates = Candidates(deny_private=ice.deny_private_candidates)
+        self._wanted: dict[str, list[str]] = {}
+        """Codecs by kind, in order of preference."""
         self._gathering: asyncio.Future[None] | None = None
         self.changed = asyncio.Event()
         """Set at every change of `state`."""
@@ -96,11 +104,13 @@ class Peer:
         known = RTCRtpSender.getCapabilities("video").codecs
         ordered = [c for codec in codecs for c in known if c.mimeType == MIME[codec]]
         transceiver.setCodecPreferences([*ordered, *(c for c in known if c.mimeType == RTX)])
+        self._wanted[transceiver.kind] = [codec.value.upper() for codec in codecs]
 
     def prefer_opus(self, transceiver: RTCRtpTransceiver) -> None:
         """Allow only Opus, which is relayed as it is."""
         known = RTCRtpSender.getCapabilities("audio").codecs
         transceiver.setCodecPreferences([c for c in known if c.mimeType == OPUS])
+        self._wanted[transceiver.kind] = ["OPUS"]
 
     async def answer(self, offer: Offer) -> str:
         """Take the offer, gather all candidates, and return the finished answer.
@@ -112,18 +122,29 @@ class Peer:
         first = self.connection.getTransceivers()[0]
         mid = next(m.mid for m in offer.media if m.kind == first.kind)
         try:
-            return await self._answer(with_bundle_led_by(offer.sdp, mid))
+            return await self._answer(offer, with_bundle_led_by(offer.sdp, mid))
         except OperationError as error:
             raise UnsupportedOffer(
-                f"no codec in common: {error}", expected=["H264", "VP8", "opus"]
+                "no sound format in common",
+                found=[str(f) for f in offer.audio.formats] if offer.audio else [],
+                expected="opus, PCMU, PCMA or G722",
             ) from error
         except (*_UNREADABLE, InvalidStateError) as error:
             raise _unreadable("offer") from error
 
-    async def _answer(self, offer_sdp: str) -> str:
-        offered = _parsed(offer_sdp)
-        await self.connection.setRemoteDescription(RTCSessionDescription(offer_sdp, "offer"))
-        self._take_passive_role(offer_sdp)
+    async def _answer(self, offer: Offer, sdp: str) -> str:
+        offered = _parsed(sdp)
+        formats = {kind: self._choose(offer, kind) for kind in self._wanted}
+        sdp, candidates = without_candidates(sdp)
+        await self.connection.setRemoteDescription(
+            RTCSessionDescription(with_known_h264(sdp), "offer")
+        )
+        await self.add_candidates(candidates)
+        for transceiver in self.connection.getTransceivers():
+            if taken := formats.get(transceiver.kind):
+                media = next(m for m in offered.media if m.rtp.muxId == transceiver.mid)
+                transceiver._codecs = negotiated(media.rtp.codecs, taken)
+        self._take_passive_role(sdp)
         self._negotiate_transport_cc(offered)
         await self._settle(await self.connection.createAnswer())
         enlarge_receive_buffers(self._ice)
@@ -142,17 +163,21 @@ class Peer:
     async def accept(self, answer_sdp: str) -> None:
         """Take the answer to `offer`. Raises MalformedSdp when it cannot be read."""
         try:
-            _parsed(answer_sdp)
             led = with_bundle_led_by(answer_sdp, self.connection.getTransceivers()[0].mid or "")
-            await self.connection.setRemoteDescription(RTCSessionDescription(led, "answer"))
+            sdp, candidates = without_candidates(led)
+            if all(t.direction == "recvonly" for t in self.connection.getTransceivers()):
+                sdp = with_known_h264(sdp)  # whatever it is, it can be decoded
+            _parsed(sdp)
+            await self.connection.setRemoteDescription(RTCSessionDescription(sdp, "answer"))
+            await self.add_candidates(candidates)
         except (*_UNREADABLE, OperationError, InvalidStateError) as error:
             raise _unreadable("answer") from error
 
     async def add_candidates(self, candidates: Sequence[str]) -> None:
-        """Take the peer's later candidates, lines as `media.sdp.read_fragment` gives them."""
+        """Take candidates of the peer, lines with or without `a=`; unusable ones are left out."""
         mid = self.connection.getTransceivers()[0].mid
-        for text in candidates:
-            candidate = candidate_from_sdp(text.removeprefix("candidate:"))
+        for text in self._candidates.take(candidates):
+            candidate = candidate_from_sdp(text.removeprefix("a=").removeprefix("candidate:"))
             candidate.sdpMid = mid  # all media is bundled with the first section
             await self.connection.addIceCandidate(candidate)
 
@@ -208,6 +233,19 @@ class Peer:
     def _ice(self) -> Any:
         """The ICE agent; all media shares it, that of the first section."""
         return self.connection.getTransceivers()[0].receiver.transport.transport._connection
+
+    def _choose(self, offer: Offer, kind: str) -> tuple[Format, ...]:
+        """The formats to answer with. Raises UnsupportedOffer when none fits."""
+        sending = offer.role is Role.VIEW
+        offered = next((m.formats for m in offer.media if m.kind == kind), ())
+        taken = chosen(offered, self._wanted[kind], sending=sending)
+        if not taken and any(m.kind == kind for m in offer.media):
+            raise UnsupportedOffer(
+                f"no {kind} format in common",
+                found=[str(f) for f in offered],
+                expected=WANTED[offer.role] if kind == "video" else "opus",
+            )
+        return taken
 
     def _take_passive_role(self, offer_sdp: str) -> None:
         """Be the DTLS server whenever the peer leaves it open: RSA certificates work then.

@@ -9,9 +9,11 @@ from enum import StrEnum
 
 from streamlift.errors import MalformedSdp, UnsupportedOffer
 from streamlift.frames import Codec
+from streamlift.media.rtc.candidates import is_address, is_usable
+from streamlift.media.rtc.formats import Format, read_formats
 
 __all__ = [
-    "MAX_CANDIDATES",
+    "WANTED",
     "IceFragment",
     "Offer",
     "OfferedMedia",
@@ -21,11 +23,12 @@ __all__ = [
     "read_fragment",
     "read_offer",
     "sections_without_candidates",
+    "video_formats",
     "with_bundle_led_by",
     "with_start_bitrate",
+    "without_candidates",
 ]
 
-MAX_CANDIDATES = 64
 MAX_MEDIA = 4
 _CODECS = {"H264": Codec.H264, "VP8": Codec.VP8}
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
@@ -38,18 +41,25 @@ class Role(StrEnum):
     VIEW = "view"
 
 
+WANTED = {
+    Role.PUBLISH: "VP8, or H264 of any profile and packetization mode, payload type 0-63 or 96-127",
+    Role.VIEW: "VP8, or H264 with packetization-mode=1, payload type 0-63 or 96-127",
+}
+"""The video formats that are taken, in words for a refusal."""
+
+
 @dataclass(frozen=True, slots=True)
 class OfferedMedia:
-    """One m-line: kind, mid, direction, and the names of the codecs in it, upper case, in order."""
+    """One m-line: kind, mid, direction, and the formats in it, in order."""
 
     kind: str
     mid: str
     direction: str
-    codecs: tuple[str, ...]
+    formats: tuple[Format, ...]
 
     @property
     def has_opus(self) -> bool:
-        return "OPUS" in self.codecs
+        return any(f.name == "OPUS" and f.fits(sending=False) for f in self.formats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,7 @@ class Offer:
     sdp: str
     media: tuple[OfferedMedia, ...]
     ice_ufrag: str
+    role: Role
 
     @property
     def video(self) -> OfferedMedia:
@@ -70,9 +81,8 @@ class Offer:
 
     @property
     def video_codecs(self) -> tuple[Codec, ...]:
-        """The codecs of ours that the peer offers, in its order, each once."""
-        names = dict.fromkeys(self.video.codecs)
-        return tuple(_CODECS[name] for name in names if name in _CODECS)
+        """The codecs that can be negotiated with the peer, in its order, each once."""
+        return _negotiable(self.video, self.role)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +121,9 @@ def read_offer(text: str, role: Role) -> Offer:
         line
         for line in lines
         if not line.startswith("a=end-of-candidates")
-        and not (line.startswith("a=candidate:") and not _usable(line))
+        and not (line.startswith("a=candidate:") and not is_usable(line))
     ]
-    return Offer("\r\n".join(kept) + "\r\n", media, _attribute(lines, "ice-ufrag") or "")
+    return Offer("\r\n".join(kept) + "\r\n", media, _attribute(lines, "ice-ufrag") or "", role)
 
 
 def read_fragment(text: str) -> IceFragment:
@@ -127,10 +137,9 @@ def read_fragment(text: str) -> IceFragment:
             raise MalformedSdp(
                 "the body is no SDP fragment", found=line[:40], expected="lines such as a=..."
             )
-    _check_candidates(lines)
     candidates = (line for line in lines if line.startswith("a=candidate:"))
     return IceFragment(
-        _attribute(lines, "ice-ufrag"), tuple(line[2:] for line in candidates if _usable(line))
+        _attribute(lines, "ice-ufrag"), tuple(line[2:] for line in candidates if is_usable(line))
     )
 
 
@@ -158,6 +167,23 @@ def with_bundle_led_by(sdp: str, mid: str) -> str:
             members.remove(mid)
             lines[index] = start + " ".join([mid, *members])
     return "\r\n".join(lines) + "\r\n"
+
+
+def without_candidates(sdp: str) -> tuple[str, list[str]]:
+    """A peer's description without its candidates and their end, and the candidates.
+
+    aiortc takes those of the last bundled section only, and many peers write them in the first.
+    """
+    lines = sdp.replace("\r\n", "\n").strip().split("\n")
+    candidates = [line for line in lines if line.startswith("a=candidate:")]
+    kept = [x for x in lines if not x.startswith(("a=candidate:", "a=end-of-candidates"))]
+    return "\r\n".join(kept) + "\r\n", candidates
+
+
+def video_formats(sdp: str) -> tuple[Format, ...]:
+    """The formats of the first video section of a peer's description."""
+    sections = _sections(sdp.replace("\r\n", "\n").strip().split("\n"))
+    return next((read_formats(s) for s in sections if s[0].startswith("m=video ")), ())
 
 
 def sections_without_candidates(sdp: str) -> list[str]:
@@ -197,7 +223,9 @@ def announced(sdp: str, announce: tuple[str, ...]) -> str:
     NAT), the host candidates are announced under them instead.
     """
     lines = sdp.replace("\r\n", "\n").strip().split("\n")
-    hosts = {line.split()[4] for line in lines if line.startswith("a=candidate:") and _usable(line)}
+    hosts = {
+        line.split()[4] for line in lines if line.startswith("a=candidate:") and is_usable(line)
+    }
     rewrite = not hosts.intersection(announce)
     kept: list[str] = []
     for line in lines:
@@ -233,12 +261,7 @@ def _read_media(section: list[str]) -> OfferedMedia:
     kind = section[0][2:].split(" ")[0]
     mid = _attribute(section, "mid") or ""
     direction = next((line[2:] for line in section if line[2:] in _DIRECTIONS), "sendrecv")
-    codecs = tuple(
-        match[1].upper()
-        for line in section
-        if (match := re.match(r"a=rtpmap:\d+ ([\w.+-]+)/", line))
-    )
-    return OfferedMedia(kind, mid, direction, codecs)
+    return OfferedMedia(kind, mid, direction, read_formats(section))
 
 
 def _check_media(media: tuple[OfferedMedia, ...], role: Role) -> None:
@@ -259,10 +282,17 @@ def _check_media(media: tuple[OfferedMedia, ...], role: Role) -> None:
             found=video.direction,
             expected=" or ".join(wanted),
         )
-    if not set(video.codecs) & set(_CODECS):
+    if not _negotiable(video, role):
         raise UnsupportedOffer(
-            "no video codec in common", found=list(video.codecs), expected=list(_CODECS)
+            "no video format in common",
+            found=[str(f) for f in video.formats],
+            expected=WANTED[role],
         )
+
+
+def _negotiable(video: OfferedMedia, role: Role) -> tuple[Codec, ...]:
+    fitting = (f.name for f in video.formats if f.fits(sending=role is Role.VIEW))
+    return tuple(_CODECS[name] for name in dict.fromkeys(fitting) if name in _CODECS)
 
 
 def _check_streams(lines: list[str]) -> None:
@@ -274,14 +304,7 @@ def _check_streams(lines: list[str]) -> None:
         )
 
 
-def _check_candidates(lines: list[str]) -> None:
-    candidates = sum(line.startswith("a=candidate:") for line in lines)
-    if candidates > MAX_CANDIDATES:
-        raise UnsupportedOffer("too many ICE candidates", found=candidates, expected=MAX_CANDIDATES)
-
-
 def _check_transport(lines: list[str]) -> None:
-    _check_candidates(lines)
     for attribute in ("a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:"):
         if not any(line.startswith(attribute) for line in lines):
             raise MalformedSdp(f"the offer lacks {attribute[2:-1]}", found=None, expected=attribute)
@@ -292,31 +315,9 @@ def _attribute(lines: list[str], name: str) -> str | None:
     return next((line[len(start) :] for line in lines if line.startswith(start)), None)
 
 
-def _usable(candidate: str) -> bool:
-    """A UDP candidate of the one component, as RFC 8839 section 5.1 writes it."""
-    fields = candidate.split()
-    if len(fields) < 8 or fields[1] != "1" or fields[2].lower() != "udp":
-        return False
-    if not (re.fullmatch(r"[0-9]{1,10}", fields[3]) and re.fullmatch(r"[0-9]{1,5}", fields[5])):
-        return False
-    if fields[6] != "typ" or not (_is_address(fields[4]) and 0 < int(fields[5]) <= 65535):
-        return False
-    # aiortc reads the rest in pairs, and this one as a number.
-    related = [v for k, v in zip(fields[8::2], fields[9::2], strict=False) if k == "rport"]
-    return all(re.fullmatch(r"[0-9]{1,5}", port) for port in related)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _announced(line: str, announce: tuple[str, ...], *, rewrite: bool) -> list[str]:
     fields = line.split()
-    if len(fields) < 8 or not _is_address(fields[4]):
+    if len(fields) < 8 or not is_address(fields[4]):
         return []
     if not rewrite:
         return [line] if fields[4] in announce or fields[7] != "host" else []

@@ -1,0 +1,99 @@
+"""Packets of one receiver to frames, without a network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+from tests.clips import TICKS, coded_clip
+from tests.media.rtp import rtp_packet
+
+from streamlift.clock import ManualClock
+from streamlift.codec import has_picture, nal_types, parameter_sets
+from streamlift.config import IceConfig
+from streamlift.frames import Codec, Frame
+from streamlift.media.incoming.video_in import VideoReceiver
+from streamlift.media.rtc.connection import Peer
+
+CLIP = coded_clip(frames=6)
+SETS = parameter_sets(CLIP.units[0])
+
+
+def without_sets(unit: bytes) -> bytes:
+    """The slices of an access unit."""
+    parts = [b"\0\0\0\1" + p for p in unit.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1")[1:]]
+    return b"".join(p for p in parts if nal_types(p)[0] not in (7, 8))
+
+
+def units(data: bytes) -> list[bytes]:
+    return [b"\0\0\0\1" + p for p in data.split(b"\0\0\0\1")[1:]]
+
+
+@asynccontextmanager
+async def receiving(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[VideoReceiver]:
+    peer = Peer(IceConfig())
+    receiver = peer.add("video", "recvonly").receiver
+    video = VideoReceiver("test", receiver, max_side=1280, clock=ManualClock())
+    monkeypatch.setattr(video._tap, "codec_of", lambda _: Codec.H264)
+    try:
+        yield video
+    finally:
+        video.end()
+        await peer.close()
+
+
+async def frames_of(video: VideoReceiver, sent: Sequence[bytes]) -> list[Frame]:
+    """What is decoded of these access units, each in a packet of its own."""
+    for number, data in enumerate(sent):
+        video._take_packet(rtp_packet(number, number * TICKS, 1, data))
+    video.end()
+    async with asyncio.timeout(20):
+        return [frame async for frame in video]
+
+
+BARE = [without_sets(unit) for unit in CLIP.units]
+
+
+@pytest.mark.parametrize(
+    ("sent", "decoded"),
+    [
+        (CLIP.units, 6),
+        ([SETS, *BARE], 6),  # in a unit of their own, with a time of its own
+        ([*units(SETS), *BARE], 6),  # each of the two in one
+        ([SETS, SETS, *BARE], 6),
+        ([BARE[1], SETS, BARE[1], *BARE], 6),  # some pictures that cannot be decoded before
+        ([SETS + BARE[1], *BARE], 6),  # with a picture that is dropped
+        (BARE, 0),
+    ],
+)
+async def test_parameter_sets_are_seen_in_whatever_unit_they_come(
+    sent: list[bytes], decoded: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with receiving(monkeypatch) as video:
+        assert len(await frames_of(video, sent)) == decoded
+
+
+async def test_parameter_sets_of_the_sdp_serve_until_the_stream_brings_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = coded_clip(frames=2, gop=1)
+    async with receiving(monkeypatch) as video:
+        video.sets_by_format = {96: SETS, 97: b"\0\0\0\1\x67nothing"}
+        assert len(await frames_of(video, [*BARE, *other.units])) == 8
+
+
+async def test_units_without_a_picture_are_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    delimiter, end = b"\0\0\0\1\x09\x10", b"\0\0\0\1\x0a"
+    async with receiving(monkeypatch) as video:
+        sent = [delimiter, SETS, CLIP.units[0], end, CLIP.units[1], delimiter]
+        assert len(await frames_of(video, sent)) == 2
+        assert video.counts.dropped == {}
+
+
+def test_the_clip_is_what_these_tests_think() -> None:
+    assert {7, 8, 5} <= set(nal_types(CLIP.units[0]))
+    assert set(nal_types(SETS)) == {7, 8}
+    assert not has_picture(SETS)
+    assert all(has_picture(unit) and not parameter_sets(unit) for unit in BARE)
