@@ -141,8 +141,9 @@ def _build_backend(
         settings=backend.settings,
         default_stabilise=Stabilise(backend.stabilise),
         preset=config.encode.preset,
+        max_age_s=config.ingest.max_age_ms / 1000,
         # The fallback is handed what a failed lane still owed, which may be old already.
-        max_age_s=FALLBACK_AGE_S if backend.name == FALLBACK else config.ingest.max_age_ms / 1000,
+        backlog_age_s=FALLBACK_AGE_S if backend.name == FALLBACK else None,
         clock=clock,
         present=present,
     )

@@ -22,7 +22,8 @@ StreamliftError                what was found, what was expected, what to do
 │   └── NoCapacity             all slots taken
 ├── UpscaleError               a model failed on a frame
 │   ├── InvalidOutput          what the model gave cannot be right
-│   └── OutOfMemory            the device had no memory left for it
+│   ├── OutOfMemory            the device had no memory left for it
+│   └── UpscalerHung           the model does not return
 ├── WeightsError               a checkpoint is missing, damaged, or not what it claims
 └── Overloaded                 the service is full; retry later
 """
@@ -54,6 +55,7 @@ __all__ = [
     "UnsupportedOffer",
     "UnsupportedSize",
     "UpscaleError",
+    "UpscalerHung",
     "WeightsError",
 ]
 
@@ -155,6 +157,10 @@ class InvalidOutput(UpscaleError):
 
 class OutOfMemory(UpscaleError):
     """The device had no memory left."""
+
+
+class UpscalerHung(UpscaleError):
+    """The model does not return; its process ends."""
 
 
 class WeightsError(StreamliftError):

@@ -22,6 +22,7 @@ __all__ = [
     "Frame",
     "IngestCounts",
     "LaneOptions",
+    "Load",
     "Motion",
     "Plane",
     "Planes",
@@ -232,15 +233,26 @@ class LaneOptions:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """How many streams a backend can hold and holds."""
+    """How many streams of 512x512 at 25 fps a backend can hold, and how many that are held."""
 
     total: int
     used: int
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """What a backend can take and what its streams need, in low-resolution pixels a second."""
+
+    total_pps: float
+    used_pps: float
+
+
+@dataclass(frozen=True, slots=True)
 class BackendInfo:
-    """What `GET /api/v1/backends` tells of one backend; `fps` is its measured capacity."""
+    """What is to be known of one backend; `fps` is its measured capacity.
+
+    `load` says the same as `slots`, exactly; None where it is not known.
+    """
 
     name: str
     upscaler: str
@@ -249,3 +261,11 @@ class BackendInfo:
     reason: str
     fps: float | None
     slots: Slots
+    load: Load | None = None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it is worth asking for a lane, whose size may be too much all the same."""
+        if self.load is None or self.slots.total == 0:
+            return self.slots.used < self.slots.total
+        return self.load.used_pps < 0.95 * self.load.total_pps  # measured rates are never exact

@@ -14,12 +14,14 @@ from tests.waiting import until
 
 from streamlift.clock import MonotonicClock
 from streamlift.engine import EngineBackend, left_behind
+from streamlift.engine.backend import EXIT_STUCK
 from streamlift.engine.lane import EngineLane
-from streamlift.errors import NoCapacity, NotReady
-from streamlift.frames import BackendState, Slots
+from streamlift.errors import NoCapacity, NotReady, UpscalerHung
+from streamlift.frames import BackendState, Load, Size, Slots
 from streamlift.upscalers.toy import Toy
 
 Make = Callable[..., EngineBackend]
+WHOLE_SLOT = Size(512, 512)
 
 
 @pytest.fixture
@@ -100,17 +102,48 @@ async def test_an_unknown_upscaler_is_unavailable_too(make: Make) -> None:
 async def test_slots_are_taken_and_given_back(make: Make) -> None:
     backend = make(slots=2)
     await backend.start()
-    lanes = [await backend.open_lane(frame(0).size, options()) for _ in range(2)]
+    lanes = [await backend.open_lane(WHOLE_SLOT, options()) for _ in range(2)]
     assert backend.info().slots == Slots(2, 2)
+    assert not backend.info().has_room
     with pytest.raises(NoCapacity, match="full"):
-        await backend.open_lane(frame(0).size, options())
+        await backend.open_lane(WHOLE_SLOT, options())
     await lanes[0].aclose()
     await lanes[0].aclose()
     assert backend.info().slots == Slots(2, 1)
-    again = await backend.open_lane(frame(0).size, options())
+    again = await backend.open_lane(WHOLE_SLOT, options())
     for lane in (lanes[1], again):
         await lane.aclose()
     assert backend.info().slots == Slots(2, 0)
+
+
+async def test_small_streams_are_many_to_a_slot(make: Make) -> None:
+    backend = make(slots=1)
+    await backend.start()
+    lanes = [await backend.open_lane(Size(128, 128), options()) for _ in range(3)]
+    info = backend.info()
+    assert (info.slots, info.has_room) == (Slots(1, 1), True)
+    assert info.load == Load(512 * 512 * 25.0, 3 * 128 * 128 * 25.0)
+    for lane in lanes:
+        await lane.aclose()
+
+
+async def test_in_a_worker_a_hang_ends_all_lanes_and_the_process(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr("streamlift.engine.backend.os._exit", status.set_result)
+    backend, toy, stuck = await _hanging(make, monkeypatch, exits_when_stuck=True)
+    other = await backend.open_lane(frame(0).size, options())
+    backend.lane_hung(stuck)
+    for lane in (stuck, other):
+        with pytest.raises(UpscalerHung, match="does not return"):
+            async for _ in lane:
+                pass
+    assert not status.done(), "what the lanes said goes out first"
+    assert await asyncio.wait_for(status, 5) == EXIT_STUCK == 70
+    toy.released.set()
+    for lane in (stuck, other):
+        await lane.aclose()
 
 
 async def test_a_hung_model_is_left_behind_and_the_next_lane_works(
@@ -221,12 +254,12 @@ def _threads() -> int:
 
 
 async def _hanging(
-    make: Make, monkeypatch: pytest.MonkeyPatch
+    make: Make, monkeypatch: pytest.MonkeyPatch, **changes: Any
 ) -> tuple[EngineBackend, Toy, EngineLane]:
     """A backend whose only lane's 61st frame takes until the toy is released."""
     monkeypatch.setattr("streamlift.engine.backend._STUCK_S", 0.1)
     # The capacity probe takes some frames of its own: hang later than that.
-    backend = make(slots=2, settings={"hang_at": 60, "hang_s": 30})
+    backend = make(slots=2, settings={"hang_at": 60, "hang_s": 30}, **changes)
     await backend.start()
     toy = backend._upscaler
     assert isinstance(toy, Toy)

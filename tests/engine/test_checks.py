@@ -40,6 +40,17 @@ def test_a_picture_with_one_lit_sample_is_no_fault() -> None:
     check_output(_luma(LR, 120), picture, HR)
 
 
+def test_content_that_lies_between_the_samples_is_no_fault() -> None:
+    """A grid of bright dots on black, where samples of the enlargement see black only."""
+    for side in (64, 78, 100, 128):
+        for start in range(4):
+            luma = _luma(Size(side, side), 0)
+            luma[start::4, start::4] = 235
+            hr = _planes(Size(2 * side, 2 * side), 0)
+            hr.y[2 * start :: 8, 2 * start :: 8] = 120  # the rest is dark after enlarging
+            check_output(luma, hr, hr.size)
+
+
 def test_the_smallest_picture_can_be_checked() -> None:
     check_output(_luma(Size(2, 2), 120), _planes(Size(4, 4), 100), Size(4, 4))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import pytest
@@ -25,10 +25,18 @@ def engine() -> Iterator[Engine]:
 class FakeLane:
     """Work with times of arrival; notes the order in which it is done."""
 
-    def __init__(self, name: str, arrivals: list[float], order: list[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        arrivals: list[float],
+        order: list[str],
+        *,
+        step: Callable[[], None] = lambda: None,
+    ) -> None:
         self._name = name
         self._arrivals = arrivals
         self._order = order
+        self._step = step
         self.done = threading.Event()
 
     @property
@@ -38,6 +46,7 @@ class FakeLane:
     def step(self) -> None:
         self._arrivals.pop(0)
         self._order.append(self._name)
+        self._step()
         if not self._arrivals:
             self.done.set()
 
@@ -63,6 +72,55 @@ def test_the_lane_with_the_oldest_frame_goes_first() -> None:
     assert all(lane.done.wait(WAIT_S) for lane in lanes)
     assert engine.stop()
     assert order == ["a", "b", "b", "a"]
+
+
+def test_lanes_take_turns_however_much_one_of_them_wants() -> None:
+    order: list[str] = []
+    engine = Engine("test", ManualClock())
+    greedy = FakeLane("greedy", [1.0 + n / 100 for n in range(20)], order)
+    modest = FakeLane("modest", [1.5, 1.6, 1.7], order)
+    for lane in (greedy, modest):
+        engine.attach(lane)
+    engine.start()
+    assert greedy.done.wait(WAIT_S)
+    assert engine.stop()
+    assert order[:6] == 3 * ["greedy", "modest"]
+
+
+def test_a_lane_whose_steps_take_long_has_fewer_of_them() -> None:
+    clock = ManualClock()
+    order: list[str] = []
+    engine = Engine("test", clock)
+    slow = FakeLane("slow", [1.0] * 10, order, step=lambda: clock.advance(0.04))
+    quick = FakeLane("quick", [1.0] * 20, order, step=lambda: clock.advance(0.01))
+    for lane in (slow, quick):
+        engine.attach(lane)
+    engine.start()
+    assert quick.done.wait(WAIT_S)
+    assert engine.stop()
+    until_done = order[: len(order) - order[::-1].index("quick")]
+    assert until_done.count("slow") in (5, 6), "four quick steps for each slow one"
+
+
+def test_a_lane_saves_up_no_turns_while_it_is_idle() -> None:
+    clock = ManualClock()
+    order: list[str] = []
+    engine = Engine("test", clock)
+    late = FakeLane("late", [], order, step=lambda: clock.advance(0.01))
+
+    def work() -> None:
+        clock.advance(0.01)
+        if len(order) == 20:
+            late._arrivals.extend([1.0] * 10)
+
+    steady = FakeLane("steady", [1.0] * 40, order, step=work)
+    for lane in (steady, late):
+        engine.attach(lane)
+    engine.start()
+    assert steady.done.wait(WAIT_S)
+    assert engine.stop()
+    assert "late" not in order[:20]
+    assert 4 <= order[22:32].count("late") <= 6, "not all its ten at once"
 
 
 def test_a_detached_lane_gets_no_more_turns(engine: Engine) -> None:

@@ -6,9 +6,11 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.clips import TICKS, decode
 from tests.engine.frames import H264, SMALL, VP8, frame, options
@@ -17,10 +19,11 @@ from tests.waiting import until
 from streamlift.clock import Clock, ManualClock, MonotonicClock
 from streamlift.codec import open_encoder
 from streamlift.codec.decoder import picture_of
+from streamlift.engine.capacity import SLOT_PPS, Capacity, Share, need_pps
 from streamlift.engine.engine import Engine
-from streamlift.engine.lane import MAX_QUEUED, EngineLane
+from streamlift.engine.lane import CATCH_UP_S, MAX_QUEUED, EngineLane
 from streamlift.errors import OutOfMemory, UpscaleError
-from streamlift.frames import Codec, EncodedFrame, Planes, Rendition, Size, Stabilise
+from streamlift.frames import Codec, EncodedFrame, Frame, Planes, Rendition, Size, Stabilise
 from streamlift.stamp import read_stamp
 from streamlift.upscalers import Upscaler, UpscalerSpec
 from streamlift.upscalers.bicubic import Bicubic
@@ -110,6 +113,129 @@ async def test_frames_that_waited_too_long_are_dropped_and_counted(clock: Manual
         lane.finish()
         assert [e.pts // TICKS async for e in lane] == [3]
         assert lane.dropped == {"stale": 3}
+
+
+async def test_what_a_failed_lane_owed_may_be_older_until_it_is_worked_off(
+    clock: ManualClock,
+) -> None:
+    async with _lane(Bicubic(), clock, backlog_age_s=1.5) as lane:
+        clock.advance(1.0)
+        for number in range(3):
+            lane.offer(frame(number, arrived_s=100.0))
+        lane.offer(frame(3, arrived_s=clock.now_s()))
+        frames = aiter(lane)
+        assert [(await anext(frames)).pts // TICKS for _ in range(4)] == [0, 1, 2, 3]
+        await until(lambda: lane._catch_up_until_s <= clock.now_s(), "it to have caught up")
+        lane.offer(frame(4, arrived_s=clock.now_s() - 0.6))
+        assert lane.dropped == {"stale": 1}
+
+
+async def test_a_lane_that_cannot_catch_up_is_in_time_again_all_the_same(
+    clock: ManualClock,
+) -> None:
+    async with _lane(Bicubic(), clock, backlog_age_s=1.5) as lane:
+        clock.advance(CATCH_UP_S)
+        lane.offer(frame(0, arrived_s=clock.now_s() - 1.0))
+        assert lane.dropped == {"stale": 1}
+
+
+async def test_a_stream_that_wants_more_than_its_share_is_left_out_evenly(clock: Clock) -> None:
+    capacity = Capacity(2 * need_pps(SMALL, 25.0))
+    capacity.take(need_pps(SMALL, 25.0))
+    share = capacity.take(need_pps(SMALL, 25.0))
+    engine = Engine("idle", clock)  # takes nothing: the queue shows what was let in
+    async with _lane(Bicubic(), clock, engine=engine, share=share) as lane:
+        hundred_fps = (frame(number, arrived_s=100.0 + number / 100) for number in range(300))
+        taken = [frame.pts // TICKS for frame in hundred_fps if lane.offer(frame)]
+        unmeasured = [number for number in taken if number <= 100]
+        assert unmeasured == list(range(101))[: len(unmeasured)]
+        gaps = {b - a for a, b in pairwise(taken[len(unmeasured) + 1 :])}
+        assert gaps <= {4, 5}
+        assert lane.dropped["over_share"] == 300 - len(taken)
+
+
+async def test_frames_left_out_of_too_large_a_share_do_not_make_it_spend_less(
+    clock: Clock,
+) -> None:
+    capacity = Capacity(2 * need_pps(SMALL, 25.0))
+    capacity.take(need_pps(SMALL, 25.0))
+    share = capacity.take(need_pps(SMALL, 25.0))
+    async with _lane(Bicubic(), clock, share=share) as lane:
+        lane.offer(frame(0))
+        share.ask(need_pps(SMALL, 100.0))
+        for number in range(1, 9):
+            lane.offer(frame(number))
+        await until(lambda: not lane._inbox, "the model to take them")
+        lane._chain.set_rung = _never  # type: ignore[method-assign]
+        lane._take_steps()
+        assert lane.dropped == {"over_share": 6}
+        assert lane._drops_seen == 0
+
+
+async def test_it_counts_what_comes_out_of_the_model(clock: Clock) -> None:
+    async with _lane(Toy(PRIMED), clock) as lane:
+        await _through(lane, 20)
+        assert lane.upscaled == 20
+
+
+async def test_a_parked_session_is_resumed_by_the_next_frame(clock: Clock) -> None:
+    toy = Toy(PRIMED)
+    async with _lane(toy, clock) as lane:
+        for number in range(12):
+            lane.offer(frame(number))
+        lane.park()
+        await until(lambda: toy.parked == 1, "the session to be parked after its frames")
+        lane.park()
+        for number in range(12, 20):
+            lane.offer(frame(number))
+        lane.finish()
+        assert [e.pts // TICKS async for e in lane] == list(range(20))
+        assert toy.resumed == toy.parked
+
+
+async def test_a_parked_streams_part_of_the_backend_is_free_until_it_is_back(
+    clock: Clock,
+) -> None:
+    capacity = Capacity(SLOT_PPS)
+    async with _lane(Toy(), clock, share=capacity.take(SLOT_PPS)) as lane:
+        lane.offer(frame(0))
+        lane.park()
+        assert capacity.used_pps == 0
+        lane.offer(frame(1))
+        assert capacity.used_pps == need_pps(SMALL, 25.0)
+
+
+async def test_a_parked_session_pays_what_it_owes(clock: Clock) -> None:
+    toy = Toy(PRIMED)
+    async with _lane(toy, clock) as lane:
+        for number in range(12):
+            lane.offer(frame(number))
+        lane.park()
+        await until(lambda: toy.parked == 1, "the session to be parked")
+        lane.finish()
+        assert len([e async for e in lane]) == 12
+
+
+async def test_at_a_scene_cut_an_upscaler_that_says_so_starts_anew_after_paying(
+    clock: Clock,
+) -> None:
+    toy = Toy(replace(PRIMED, restart_on_cut=True))
+    async with _lane(toy, clock) as lane:
+        for number in range(20):
+            lane.offer(_lit(number, 60 if number < 6 else 180))
+        lane.finish()
+        assert [e.pts // TICKS async for e in lane] == list(range(20))
+    assert toy.opened == 2
+
+
+async def test_other_upscalers_go_on_through_a_scene_cut(clock: Clock) -> None:
+    toy = Toy(PRIMED)
+    async with _lane(toy, clock) as lane:
+        for number in range(20):
+            lane.offer(_lit(number, 60 if number < 6 else 180))
+        lane.finish()
+        assert len([e async for e in lane]) == 20
+    assert toy.opened == 1
 
 
 async def test_no_more_than_the_bound_wait_and_the_oldest_go_first(clock: Clock) -> None:
@@ -233,7 +359,7 @@ async def test_a_change_of_size_starts_anew_with_a_keyframe(clock: Clock) -> Non
 async def test_closing_never_waits_for_a_hung_model_and_frees_its_slot_once(clock: Clock) -> None:
     toy = Toy(ToyKnobs(hang_at=0, hang_s=60))
     closed: list[int] = []
-    async with _lane(toy, clock, on_close=lambda: closed.append(1)) as lane:
+    async with _lane(toy, clock, on_close=lambda _: closed.append(1)) as lane:
         lane.offer(frame(0))
         async with asyncio.timeout(20):
             await lane.aclose()
@@ -346,7 +472,9 @@ async def _lane(
     *,
     engine: Engine | None = None,
     stabilise: Stabilise = Stabilise.OFF,
-    on_close: Any = lambda: None,
+    on_close: Any = lambda _: None,
+    share: Share | None = None,
+    backlog_age_s: float | None = None,
 ) -> AsyncIterator[EngineLane]:
     own = engine or Engine("test", clock)
     if engine is None:
@@ -360,7 +488,9 @@ async def _lane(
         max_age_s=0.5,
         clock=clock,
         stabilise=stabilise,
+        share=share or Capacity(SLOT_PPS).take(need_pps(SMALL, 25.0)),
         on_close=on_close,
+        backlog_age_s=backlog_age_s,
     )
     try:
         yield lane
@@ -368,6 +498,17 @@ async def _lane(
         await lane.aclose()
         if engine is None:
             assert own.stop()
+
+
+def _lit(number: int, level: int) -> Frame:
+    """Frame `number`, evenly grey."""
+    luma = np.full((SMALL.height, SMALL.width), level, np.uint8)
+    half = np.full((SMALL.height // 2, SMALL.width // 2), 128, np.uint8)
+    return replace(frame(number), planes=Planes(luma, half, half))
+
+
+def _never(rung: object) -> None:
+    raise AssertionError(f"the lane stepped to {rung}")
 
 
 async def _through(lane: EngineLane, count: int) -> list[EncodedFrame]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from streamlift.clock import VIDEO_CLOCK_HZ, Clock, MonotonicClock
+from streamlift.engine.capacity import SLOT_PPS, Capacity, need_pps
 from streamlift.engine.chain import UpscaleChain
 from streamlift.engine.devices import Accelerator, free_memory, resolve_device
 from streamlift.engine.engine import Engine
 from streamlift.engine.lane import EngineLane
 from streamlift.engine.padding import padded_size
-from streamlift.errors import NoCapacity, NotReady, StreamliftError
+from streamlift.errors import NoCapacity, NotReady, StreamliftError, UpscalerHung
 from streamlift.frames import (
     BackendInfo,
     BackendState,
@@ -26,7 +28,6 @@ from streamlift.frames import (
     LaneOptions,
     Planes,
     Size,
-    Slots,
     Stabilise,
 )
 from streamlift.upscalers import Upscaler, create_upscaler
@@ -39,10 +40,11 @@ _PROBE_SIZE = Size(512, 512)
 _PROBE_FRAMES = 20
 _PROBE_LIMIT_S = 2.0
 _SMALL_PROBE = Size(128, 128)
-_REALTIME_FPS = 25.0
 _HEADROOM = 0.8
 _MAX_SLOTS = 64
 _STUCK_S = 1.0
+_REPORT_S = 0.2
+EXIT_STUCK = 70
 
 
 class EngineBackend:
@@ -61,7 +63,16 @@ class EngineBackend:
         clock: Clock,
         present: tuple[Accelerator, ...] = (),
         default_stabilise: Stabilise | None = None,
+        backlog_age_s: float | None = None,
+        exits_when_stuck: bool = False,
     ) -> None:
+        """`slots`: its capacity, instead of what it measures; `backlog_age_s`: how old a frame
+        may be that a failed lane owed and this backend is to show, as fallback.
+
+        `exits_when_stuck`: for a process that does nothing else. When the model hangs, all lanes
+        end with `UpscalerHung` and the process exits with status 70, so that the device's memory
+        comes back; otherwise the thread is left behind with what it holds.
+        """
         self.name = name
         self._upscaler_name = upscaler
         self._wanted_device = device
@@ -72,13 +83,16 @@ class EngineBackend:
         self._clock = clock
         self._present = present
         self._default_stabilise = default_stabilise
+        self._backlog_age_s = backlog_age_s
+        self._exits_when_stuck = exits_when_stuck
         self._engine = Engine(name, clock)
         self._device = device
         self._upscaler: Upscaler | None = None
         self._state = BackendState.LOADING
         self._reason = "loading"
         self._fps: float | None = None
-        self._lanes = 0
+        self._lanes: set[EngineLane] = set()
+        self._capacity = Capacity(0.0 if slots is None else slots * SLOT_PPS)
 
     async def start(self) -> None:
         """Load and measure. A failure is a state with a reason, never an exception."""
@@ -95,6 +109,9 @@ class EngineBackend:
             logger.exception("backend %s failed to load", self.name)
             return
         self._upscaler, self._fps = loaded
+        if self._fixed_slots is None:
+            measured_pps = _HEADROOM * self._fps * _PROBE_SIZE.pixels
+            self._capacity.total_pps = min(max(measured_pps, SLOT_PPS), _MAX_SLOTS * SLOT_PPS)
         self._state, self._reason = BackendState.READY, ""
         logger.info(
             "backend %s ready on %s: %.0f fps at 512x512", self.name, self._device, self._fps
@@ -108,7 +125,8 @@ class EngineBackend:
             state=self._state,
             reason=self._reason,
             fps=self._fps,
-            slots=Slots(total=self._total_slots(), used=self._lanes),
+            slots=self._capacity.slots,
+            load=self._capacity.load,
         )
 
     async def open_lane(self, size: Size, options: LaneOptions) -> EngineLane:
@@ -118,26 +136,32 @@ class EngineBackend:
                 found=self._state.value,
                 expected="ready",
             )
-        if self._lanes >= self._total_slots():
-            raise NoCapacity(
-                f"backend {self.name} is full",
-                found=f"{self._lanes} streams",
-                expected=f"fewer than {self._total_slots()}",
-            )
         self._must_fit(size)
+        try:
+            share = self._capacity.take(need_pps(size, options.fps))
+        except NoCapacity as error:
+            raise NoCapacity(
+                f"backend {self.name} is full: {error}", found=error.found, expected=error.expected
+            ) from None
         spec = self._upscaler.spec
-        lane = EngineLane(
-            self._engine,
-            self._upscaler,
-            self._device,
-            options,
-            preset=self._preset,
-            max_age_s=self._max_age_s if not spec.chunked else max(1.2, self._max_age_s),
-            clock=self._clock,
-            stabilise=options.stabilise or self._default_stabilise or Stabilise.OFF,
-            on_close=self._lane_closed,
-        )
-        self._lanes += 1  # not before: a thread that cannot be started must not cost a slot
+        try:
+            lane = EngineLane(
+                self._engine,
+                self._upscaler,
+                self._device,
+                options,
+                preset=self._preset,
+                max_age_s=self._max_age_s if not spec.chunked else max(1.2, self._max_age_s),
+                backlog_age_s=self._backlog_age_s,
+                clock=self._clock,
+                stabilise=options.stabilise or self._default_stabilise or Stabilise.OFF,
+                share=share,
+                on_close=self._lane_closed,
+            )
+        except BaseException:
+            share.release()  # a thread that cannot be started must not cost a slot
+            raise
+        self._lanes.add(lane)
         return lane
 
     def lane_hung(self, lane: object) -> None:
@@ -165,8 +189,8 @@ class EngineBackend:
                 expected=f"{needed / 1e9:.1f} GB",
             )
 
-    def _lane_closed(self) -> None:
-        self._lanes -= 1
+    def _lane_closed(self, lane: EngineLane) -> None:
+        self._lanes.discard(lane)
         if self._engine.abandoned:
             # Most often it is only slow: it may finish its step. Nobody would notice a hang now.
             asyncio.get_running_loop().call_later(_STUCK_S, self._look_for_hang)
@@ -175,20 +199,27 @@ class EngineBackend:
         if self._engine.abandoned and self._engine.busy_s >= _STUCK_S:
             self._leave_thread()
 
-    def _total_slots(self) -> int:
-        if self._fixed_slots is not None:
-            return self._fixed_slots
-        if self._fps is None:
-            return 0
-        return min(_MAX_SLOTS, max(1, int(_HEADROOM * self._fps / _REALTIME_FPS)))
-
     def _leave_thread(self) -> None:
+        if self._exits_when_stuck:
+            self._exit()
+            return
         logger.warning(
             "backend %s: the model hangs for %.1f s; its thread is left behind",
             self.name,
             self._engine.busy_s,
         )
         self._engine.leave_behind()
+
+    def _exit(self) -> None:
+        logger.critical(
+            "backend %s: the model hangs for %.1f s; this process ends",
+            self.name,
+            self._engine.busy_s,
+        )
+        for lane in tuple(self._lanes):
+            lane.fail(UpscalerHung(f"upscaler {self._upscaler_name} does not return"))
+        # What the lanes' readers send of it goes out first; nothing here can end in order.
+        asyncio.get_running_loop().call_later(_REPORT_S, os._exit, EXIT_STUCK)
 
     def _load(self) -> tuple[Upscaler, float]:
         upscaler = create_upscaler(

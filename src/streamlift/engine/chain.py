@@ -12,12 +12,13 @@ from typing import Any
 
 from streamlift.clock import Clock
 from streamlift.engine.checks import check_output
+from streamlift.engine.cuts import Cuts
 from streamlift.engine.ladder import Adjustable, Rung, take_rung
 from streamlift.engine.padding import crop_planes, pad_planes, padded_size
 from streamlift.engine.stabilise import Stabiliser
 from streamlift.errors import UpscaleError
 from streamlift.frames import Frame, Planes, Size, Stabilise
-from streamlift.upscalers.base import Parkable, Pixels, Upscaler, UpscaleSession
+from streamlift.upscalers.base import OnCut, Parkable, Pixels, Upscaler, UpscaleSession
 
 __all__ = ["UpscaleChain", "Upscaled"]
 
@@ -47,6 +48,7 @@ class UpscaleChain:
         self._strength = stabilise
         self._rung: Rung | None = None
         self._parked: Parkable | None = None
+        self._cuts = Cuts()
 
     @property
     def adjustable(self) -> bool:
@@ -59,13 +61,15 @@ class UpscaleChain:
         take_rung(rung, session=self._session, stabiliser=self._stabiliser, strength=self._strength)
 
     def push(self, frame: Frame) -> Iterator[Upscaled]:
-        """Take one frame; yield what is ready. A change of size pays out the old session first.
+        """Take one frame; yield what is ready. A change of size pays out the old session first,
+        and so does a scene cut where the upscaler is to start anew.
 
         Raises UpscaleError when the model fails or what it gives cannot be right.
         """
-        if frame.size != self._size:
-            yield from self.finish()
         spec = self._upscaler.spec
+        cut = spec.on_cut is OnCut.RESTART and self._cuts.at(frame.planes.y)
+        if cut or frame.size != self._size:
+            yield from self.finish()
         padded = padded_size(frame.size, spec.multiple)
         self._resume()
         if self._session is None:

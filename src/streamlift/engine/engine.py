@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _THREAD = "engine-"
+_LEAST_STEP_S = 1e-6
+"""So that lanes whose steps take no time at all take turns as well."""
 
 
 class Work(Protocol):
@@ -36,7 +38,11 @@ class Work(Protocol):
 
 
 class Engine:
-    """Runs jobs (loading, measuring) and lanes' steps, the lane with the oldest frame first.
+    """Runs jobs (loading, measuring) and lanes' steps.
+
+    Lanes take turns: among those that have something to do, the one that has had the least of
+    the thread's time goes first, and of equals the one with the oldest frame. A lane that was
+    idle saves nothing up. So a lane that wants too much waits for itself, not the others for it.
 
     A model that hangs takes its thread with it; `steps` and `abandoned` tell, and whoever owns
     the engine calls `leave_behind`: the other lanes go on with another thread.
@@ -48,7 +54,8 @@ class Engine:
         """Guards what lanes share with the engine; notified when there is work."""
         self._clock = clock
         self._jobs: deque[Callable[[], None]] = deque()
-        self._lanes: list[Work] = []
+        self._lanes: dict[Work, float] = {}
+        """Seconds that each has had, counted from where the lanes were when it came."""
         self._stopping = False
         self._busy_since_s: float | None = None
         self._stepping: Work | None = None
@@ -101,8 +108,8 @@ class Engine:
         with self.changed:
             if self._stopping:
                 return
-            if self._stepping in self._lanes:
-                self._lanes.remove(self._stepping)
+            if self._stepping is not None:
+                self._lanes.pop(self._stepping, None)
             self._stepping = self._busy_since_s = None
             self._thread = self._new_thread()
             self._thread.start()
@@ -126,12 +133,11 @@ class Engine:
 
     def attach(self, lane: Work) -> None:
         with self.changed:
-            self._lanes.append(lane)
+            self._lanes[lane] = min(self._lanes.values(), default=0.0)
 
     def detach(self, lane: Work) -> None:
         with self.changed:
-            if lane in self._lanes:
-                self._lanes.remove(lane)
+            self._lanes.pop(lane, None)
 
     def _new_thread(self) -> threading.Thread:
         return threading.Thread(target=self._run, name=_THREAD + self.name, daemon=True)
@@ -144,6 +150,7 @@ class Engine:
         """What to do next; None when this thread is to end."""
         with self.changed:
             while self._thread is threading.current_thread():
+                self._charge()
                 self._stepping = self._busy_since_s = None
                 if self._stopping:
                     return None
@@ -156,13 +163,21 @@ class Engine:
     def _next(self) -> Callable[[], None] | None:
         if self._jobs:
             return self._jobs.popleft()
-        waiting = [
-            (since, lane) for lane in self._lanes if (since := lane.waiting_since_s) is not None
-        ]
+        since_s = {lane: lane.waiting_since_s for lane in self._lanes}
+        waiting = [(self._lanes[lane], s, lane) for lane, s in since_s.items() if s is not None]
         if not waiting:
             return None
-        self._stepping = min(waiting, key=lambda pair: pair[0])[1]
+        had_s, _, self._stepping = min(waiting, key=lambda turn: turn[:2])
+        for lane, since in since_s.items():
+            if since is None:  # idle time is not saved up
+                self._lanes[lane] = max(self._lanes[lane], had_s)
         return self._stepping.step
+
+    def _charge(self) -> None:
+        """Count the step that is over for its lane."""
+        if self._stepping in self._lanes and self._busy_since_s is not None:
+            taken_s = self._clock.now_s() - self._busy_since_s
+            self._lanes[self._stepping] += max(taken_s, _LEAST_STEP_S)
 
 
 def left_behind() -> bool:

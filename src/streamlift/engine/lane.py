@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 
 from streamlift.clock import Clock
+from streamlift.engine.capacity import Share, need_pps
 from streamlift.engine.chain import UpscaleChain, Upscaled
 from streamlift.engine.encode import EncodeThread, Picture
 from streamlift.engine.engine import Engine
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 MAX_QUEUED = 32
 GAP_S = 0.5
+CATCH_UP_S = 3.0
+"""How long a lane may take to work off what a failed one owed."""
 _ENCODE_DEPTH = 16
 """After a stall, what waited for the model (500 ms) comes out of a fast one all at once."""
 _OUT_BOUND = 128
@@ -50,12 +53,20 @@ class EngineLane:
         max_age_s: float,
         clock: Clock,
         stabilise: Stabilise,
-        on_close: Callable[[], None],
+        share: Share,
+        on_close: Callable[[EngineLane], None],
+        backlog_age_s: float | None = None,
     ) -> None:
+        """`max_age_s`: how old a frame may be when its turn comes; `backlog_age_s`: the same for
+        frames that a failed lane owed, until this one has caught up."""
         self._engine = engine
         self._upscaler_name = upscaler.spec.name
         self._stream = options.stream
         self._max_age_s = max_age_s
+        self._backlog_age_s = backlog_age_s or max_age_s
+        self._catch_up_until_s = clock.now_s() + (CATCH_UP_S if backlog_age_s else 0.0)
+        self._share = share
+        self._rate = ArrivalRate(options.fps)
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._on_close = on_close
@@ -65,7 +76,8 @@ class EngineLane:
         self._park_since_s: float | None = None
         self._ended = False
         self._dropped: Counter[str] = Counter()
-        # Engine thread only.
+        # Engine thread only, but for reading `upscaled`.
+        self.upscaled = 0
         self._chain = UpscaleChain(upscaler, device, stabilise, clock=clock)
         self._last_arrived_s: float | None = None
         steady = stabilise is not Stabilise.OFF
@@ -108,11 +120,20 @@ class EngineLane:
         with self._engine.changed:
             if self._finishing_since_s is not None or self._ended:
                 return False
+            if self._leaves_out(frame):
+                self._dropped["over_share"] += 1
+                return False
             self._inbox.append(frame)
             self._park_since_s = None
             self._drop_stale()
             self._engine.changed.notify_all()
         return True
+
+    def _leaves_out(self, frame: Frame) -> bool:
+        """Whether this frame is more than the stream's share of the backend."""
+        if self._rate.arrived(frame.arrived_s):
+            self._share.ask(need_pps(frame.size, self._rate.fps))
+        return not self._share.admit()
 
     def finish(self) -> None:
         with self._engine.changed:
@@ -121,6 +142,8 @@ class EngineLane:
             self._engine.changed.notify_all()
 
     def park(self) -> None:
+        self._share.ask(0.0)  # others may have its part meanwhile
+        self._rate.forget()
         with self._engine.changed:
             self._park_since_s = self._clock.now_s()
             self._engine.changed.notify_all()
@@ -145,7 +168,8 @@ class EngineLane:
         self._engine.detach(self)
         self._encode.abort()
         self._out.end()
-        self._on_close()
+        self._share.release()
+        self._on_close(self)
 
     # ---- engine.Work, on the engine thread ----
 
@@ -166,7 +190,8 @@ class EngineLane:
             frame = self._inbox.popleft() if self._inbox else None
             finishing = self._finishing_since_s is not None and frame is None
             parking = self._park_since_s is not None and frame is None
-            self._park_since_s = None
+            if parking:
+                self._park_since_s = None
         try:
             if frame is not None:
                 self._take(frame)
@@ -193,7 +218,7 @@ class EngineLane:
     def _take_steps(self) -> None:
         """Spend less on a frame when frames are dropped, more again when none were for long."""
         with self._engine.changed:
-            drops = sum(self._dropped.values())
+            drops = sum(self._dropped.values()) - self._dropped["over_share"]
         new, self._drops_seen = drops - self._drops_seen, drops
         rung = self._ladder.note_drops(new) if new else self._ladder.note_frame()
         if rung is not None:
@@ -206,6 +231,7 @@ class EngineLane:
         for output in outputs:
             if self._ended:
                 return  # closed meanwhile: what a slow model still owes is not worth its time
+            self.upscaled += 1
             frame, ready_s = output.frame, self._clock.now_s()
             picture = Picture(
                 planes=output.planes,
@@ -228,7 +254,11 @@ class EngineLane:
 
     def _drop_stale(self) -> None:
         """Oldest first: late is lost. Called with the engine's lock held."""
-        oldest_s = self._clock.now_s() - self._max_age_s
+        now_s = self._clock.now_s()
+        if self._inbox and now_s - self._inbox[0].arrived_s < self._max_age_s / 2:
+            self._catch_up_until_s = now_s  # it has
+        catching_up = now_s < self._catch_up_until_s
+        oldest_s = now_s - (self._backlog_age_s if catching_up else self._max_age_s)
         while self._inbox and (
             len(self._inbox) > MAX_QUEUED or self._inbox[0].arrived_s < oldest_s
         ):
@@ -238,6 +268,12 @@ class EngineLane:
     def _stop_working(self) -> None:
         with self._engine.changed:
             self._ended = True
+
+    def fail(self, error: StreamliftError) -> None:
+        """End it from outside, on the event loop: its reader gets the error."""
+        self._stop_working()
+        self._encode.abort()
+        self._out.end(error)
 
     def _fail(self, error: StreamliftError) -> None:
         self._stop_working()
@@ -256,3 +292,37 @@ class EngineLane:
         if not self._out.put(encoded) and not self._closed:
             with self._engine.changed:
                 self._dropped["undelivered"] += 1
+
+
+class ArrivalRate:
+    """Frames a second by arrival, over the last second or more; None until there was one."""
+
+    __slots__ = ("_arrivals_s", "_next_s", "fps")
+
+    WINDOW_S = 1.0
+    EVERY_S = 0.25
+
+    def __init__(self, fps: float | None) -> None:
+        self.fps = fps
+        self._arrivals_s: deque[float] = deque()
+        self._next_s = float("-inf")
+
+    def forget(self) -> None:
+        """A pause begins: it is no part of the rate."""
+        self._arrivals_s.clear()
+
+    def arrived(self, arrived_s: float) -> bool:
+        """Whether `fps` is worth another look, as with the first frame after a pause."""
+        arrivals_s = self._arrivals_s
+        if not arrivals_s:
+            arrivals_s.append(arrived_s)
+            return True
+        arrivals_s.append(arrived_s)
+        while len(arrivals_s) > 2 and arrived_s - arrivals_s[1] >= self.WINDOW_S:
+            arrivals_s.popleft()
+        span_s = arrived_s - arrivals_s[0]
+        if span_s < self.WINDOW_S or arrived_s < self._next_s:
+            return False
+        self._next_s = arrived_s + self.EVERY_S
+        self.fps = (len(arrivals_s) - 1) / span_s
+        return True

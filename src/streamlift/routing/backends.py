@@ -95,7 +95,7 @@ class BackendTable:
         info = self.info(name)
         if info.state is not BackendState.READY:
             raise NotReady(f"backend {name} is {info.state}: {info.reason}", found=info.state)
-        if info.slots.used >= info.slots.total:
+        if not info.has_room:
             raise NoCapacity(
                 f"all {info.slots.total} slots of backend {name} are taken; retry later or choose "
                 "another backend",

@@ -6,7 +6,14 @@ import dataclasses
 from collections import deque
 from enum import StrEnum
 
-from streamlift.errors import InvalidOutput, MediaError, NoCapacity, NotReady, OutOfMemory
+from streamlift.errors import (
+    InvalidOutput,
+    MediaError,
+    NoCapacity,
+    NotReady,
+    OutOfMemory,
+    UpscalerHung,
+)
 from streamlift.frames import BackendInfo, BackendState
 
 __all__ = ["ErrorBudget", "FaultKind", "fault_kind", "info_within"]
@@ -117,7 +124,7 @@ def fault_kind(error: Exception) -> FaultKind:
             return FaultKind.INVALID
         case OutOfMemory() | MemoryError():
             return FaultKind.OUT_OF_MEMORY
-        case TimeoutError():
+        case TimeoutError() | UpscalerHung():
             return FaultKind.HANG
         case _:
             return FaultKind.RAISE

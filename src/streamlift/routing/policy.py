@@ -190,7 +190,7 @@ def _since(start_s: float | None, now_s: float) -> float:
 
 
 def _usable(backend: BackendInfo, current: str | None) -> bool:
-    free = backend.slots.used < backend.slots.total or backend.name == current
+    free = backend.has_room or backend.name == current
     return backend.state is BackendState.READY and free
 
 

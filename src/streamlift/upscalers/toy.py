@@ -17,7 +17,7 @@ import numpy as np
 
 from streamlift.errors import ConfigError, OutOfMemory, UpscaleError
 from streamlift.frames import Plane, Planes, Size
-from streamlift.upscalers.base import Pixels, UpscalerSpec
+from streamlift.upscalers.base import OnCut, Pixels, UpscalerSpec
 
 __all__ = ["Toy", "ToyKnobs"]
 
@@ -34,6 +34,7 @@ class ToyKnobs:
     fail_at, oom_at, hang_at, black_at, wrong_shape_at: the frame at which that happens; black is
     what a NaN becomes when it is cast to 8 bits. hang_s: how long a hang lasts.
     fail_every: fail in every session, at fail_at and each so many frames after; 0 means once.
+    restart_on_cut: ask for a new session at a scene cut.
     """
 
     delay_ms: float = 0.0
@@ -48,10 +49,11 @@ class ToyKnobs:
     hang_s: float = 2.0
     black_at: int = -1
     wrong_shape_at: int = -1
+    restart_on_cut: bool = False
 
 
 class Toy:
-    """Weightless; remembers only which faults have happened."""
+    """Weightless; remembers which faults have happened, and counts what is done to sessions."""
 
     def __init__(self, knobs: ToyKnobs | None = None) -> None:
         self.knobs = knobs or ToyKnobs()
@@ -63,8 +65,15 @@ class Toy:
                 expected="first >= 1, step >= 1, 0 <= lag < first + step",
             )
         self.spec = UpscalerSpec(
-            name="toy", scale=2, first=k.first, step=k.step, lag=k.lag, pixels=Pixels.YUV420
+            name="toy",
+            scale=2,
+            first=k.first,
+            step=k.step,
+            lag=k.lag,
+            pixels=Pixels.YUV420,
+            on_cut=OnCut.RESTART if k.restart_on_cut else OnCut.CONTINUE,
         )
+        self.opened = self.parked = self.resumed = 0
         self.released = threading.Event()
         """Set it to end a hang early, so that a test leaves no thread behind."""
         self._happened: set[str] = set()
@@ -82,6 +91,7 @@ class Toy:
         return (self.spec.max_owed + 1) * size.pixels * 3 // 2
 
     def open(self, size: Size, *, seed: int = 0) -> ToySession:
+        self.opened += 1
         return ToySession(self, seed)
 
     def once(self, fault: str) -> bool:
@@ -93,7 +103,10 @@ class Toy:
 
 
 class ToySession:
-    """Keeps the frames it owes and gives back all but `lag` of them at each computation."""
+    """Keeps the frames it owes and gives back all but `lag` of them at each computation.
+
+    Raises UpscaleError when it is used while it is parked.
+    """
 
     def __init__(self, toy: Toy, seed: int) -> None:
         self._toy = toy
@@ -103,8 +116,18 @@ class ToySession:
         # The first computation gives at least one output, however many are owed later.
         self._keep = min(toy.spec.lag, toy.spec.first - 1)
         self.wanted = toy.spec.first
+        self._parked = False
+
+    def park(self) -> None:
+        self._parked = True
+        self._toy.parked += 1
+
+    def resume(self) -> None:
+        self._parked = False
+        self._toy.resumed += 1
 
     def push(self, lr: Planes) -> Iterator[Planes]:
+        self._must_be_here()
         self._number += 1
         self._fault(self._number)
         self._owed.append(lr)
@@ -117,10 +140,15 @@ class ToySession:
                 yield self._enlarge(self._owed.popleft(), self._number)
 
     def finish(self) -> Iterator[Planes]:
+        self._must_be_here()
         if self._owed:
             self._work()
         while self._owed:
             yield self._enlarge(self._owed.popleft(), number=-1)
+
+    def _must_be_here(self) -> None:
+        if self._parked:
+            raise UpscaleError("the session is parked", found="parked", expected="resumed")
 
     def _work(self) -> None:
         knobs = self._toy.knobs
