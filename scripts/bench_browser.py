@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import sync_playwright
-from scripts.soak import processor, read, service, streamlift, wait_for
+from scripts.children import processor, read, service, streamlift, wait_for
 
 STREAM = "shown"
 FLAGS = (
@@ -91,7 +91,7 @@ def main() -> int:
 
 def watch(arguments: argparse.Namespace) -> dict[str, Any]:
     base = f"http://127.0.0.1:{arguments.port}"
-    command = [*streamlift(), "publish", "--demo", "--stamp", f"{base}/whip/{STREAM}"]
+    command = streamlift("publish", "--demo", "--stamp", f"{base}/whip/{STREAM}")
     publisher = subprocess.Popen(command)
     try:
         wait_for(lambda: read(f"{base}/api/v1/streams/{STREAM}")["state"] == "live", 40)

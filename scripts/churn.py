@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from scripts.soak import Sample, processor, read, sample, service, streamlift, wait_for
+from scripts.children import Sample, processor, read, sample, service, streamlift, wait_for
 
 from streamlift.config import IceConfig
 from streamlift.frames import Codec
@@ -50,7 +50,7 @@ def main() -> int:
 
 def run(arguments: argparse.Namespace, pid: int) -> int:
     base = f"http://127.0.0.1:{arguments.port}"
-    command = [*streamlift(), "publish", "--demo", "--size", "256x256", f"{base}/whip/{STREAM}"]
+    command = streamlift("publish", "--demo", "--size", "256x256", f"{base}/whip/{STREAM}")
     publisher = subprocess.Popen(command)
     try:
         wait_for(lambda: read(f"{base}/api/v1/streams/{STREAM}")["state"] == "live", 40)

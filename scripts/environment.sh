@@ -32,3 +32,14 @@ ensure_environment() {
     -c constraints.txt -e ".[$extras]"
   echo "$wanted" >.venv/installed
 }
+
+# in_foreground COMMAND...: run it, and end it when this script is told to end; bash alone would
+# wait for it first.
+in_foreground() {
+  "$@" &
+  local child=$! status=0
+  trap 'kill -TERM "$child" 2>/dev/null' TERM INT HUP
+  wait "$child" || status=$?
+  trap - TERM INT HUP
+  return "$status"
+}

@@ -1,42 +1,54 @@
-"""Soak and cost measurement: a publisher, viewers, and the service, each in its own process.
+"""The whole service for minutes with real peers, each in its own process, and what must hold then.
 
-Prints what a viewer saw, what the service counted, its CPU and its memory, and ends with a
-markdown row. Exit status 1 when a frame was lost, repeated or dropped without need.
+A publisher, a judge that decodes everything, and a crowd. With `--faults` one of the crowd leaves
+and another comes every few seconds, and in each minute something goes wrong. Exit status 1 when a
+frame is neither shown nor counted, when one is shown twice, when the delay has no bound, or when
+memory, threads or descriptors grow. How fast the machine is decides nothing; it is printed as a
+markdown row, and all samples go to `--json`.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
+import dataclasses
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-TICKS = os.sysconf("SC_CLK_TCK")
-PAGE = os.sysconf("SC_PAGE_SIZE")
+from scripts.children import (
+    Sample,
+    bound,
+    processor,
+    read,
+    sample,
+    service,
+    stop,
+    streamlift,
+    wait_for,
+)
+from scripts.soak_peers import PUBLISHER_STEP
+
 STREAM = "soak"
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One look at the service's process."""
-
-    at_s: float
-    cpu_s: float
-    rss_mb: float
-    threads: int
-    descriptors: int
+SAMPLE_S = 5.0
+FAULT_AFTER_S = 20.0
+"""Into each minute."""
+AWAY_S = 3.0
+"""How long a killed publisher stays away, and a stopped one stands still."""
+SPARE_DESCRIPTORS, SPARE_THREADS = 8, 3
+"""What a session on its way in or out may hold when a sample is taken."""
+SPARE_MEMORY = 1.15
+SPARE_MEMORY_MB = 40.0
 
 
 def main() -> int:
@@ -44,7 +56,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         config = write_config(Path(folder), arguments)
         with service(config, arguments.port) as server:
-            return run(arguments, server)
+            return Soak(arguments, server).run()
 
 
 def parse() -> argparse.Namespace:
@@ -56,253 +68,297 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", default="512x512")
     parser.add_argument("--fps", type=int, default=25)
     parser.add_argument("--burst", type=int, default=1)
-    parser.add_argument("--viewers", type=int, default=1)
+    parser.add_argument("--viewers", type=int, default=1, help="the judge and a crowd")
     parser.add_argument("--bitrate", type=int, default=6_000_000, help="of the output")
     parser.add_argument("--publisher", choices=("ffmpeg", "own"), default="ffmpeg")
     parser.add_argument("--port", type=int, default=8190, help="of the service that is started")
     parser.add_argument("--clip", type=Path, help="publish this instead of the built-in scene")
-    parser.add_argument("--crowd", help=argparse.SUPPRESS)
-    parser.add_argument("--ffmpeg-url", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.crowd:
-        asyncio.run(be_crowd(arguments.crowd, arguments.viewers))
-        sys.exit(0)
-    if arguments.ffmpeg_url:
-        sys.exit(publish_with_ffmpeg(arguments))
-    return arguments
-
-
-def run(arguments: argparse.Namespace, server: subprocess.Popen[bytes]) -> int:
-    seconds = arguments.minutes * 60
-    base = f"http://127.0.0.1:{arguments.port}"
-    with publisher(arguments, base):
-        wait_for(lambda: read(f"{base}/api/v1/streams/{STREAM}")["state"] == "live", 40)
-        crowd = gather_crowd(base, arguments.viewers - 1)
-        time.sleep(3 + 0.1 * arguments.viewers)
-        before = read(f"{base}/api/v1/streams/{STREAM}")["frames"]
-        samples = [sample(server.pid)]
-        judge = watch(base, seconds)
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            time.sleep(min(10.0, max(0.1, deadline - time.monotonic())))
-            samples.append(sample(server.pid))
-        seen = json.loads(judge.communicate(timeout=30)[0])
-        stream = read(f"{base}/api/v1/streams/{STREAM}")
-        crowd.send_signal(signal.SIGTERM)
-        crowd.wait(30)
-    return report(arguments, samples, seen, before, stream)
-
-
-def report(
-    arguments: argparse.Namespace,
-    samples: list[Sample],
-    seen: dict[str, Any],
-    before: dict[str, Any],
-    stream: dict[str, Any],
-) -> int:
-    first, last = samples[0], samples[-1]
-    cores = (last.cpu_s - first.cpu_s) / (last.at_s - first.at_s)
-    counted = stream["frames"]
-    dropped = sum(counted["dropped"].values()) - sum(before["dropped"].values())
-    print(json.dumps({"viewer": seen, "stream": stream}, indent=1))
-    print(f"cpu: {processor()}, load {os.getloadavg()[0]:.1f}")
-    print(f"rss MB: {' '.join(f'{s.rss_mb:.0f}' for s in samples[:: max(1, len(samples) // 12)])}")
-    print(
-        f"threads {first.threads} -> {last.threads}, fds {first.descriptors} -> {last.descriptors}"
+    parser.add_argument("--faults", action="store_true", help="viewers come and go, faults happen")
+    parser.add_argument(
+        "--delay-bound-ms", type=float, default=1500.0, help="of the service's own p95"
     )
-    print(
-        "| backend | viewers | minutes | fps | gap max ms | latency p50 / p95 ms | first frame ms "
-        "| lost | repeated | dropped | service cores | RSS MB |\n|" + "---|" * 12
-    )
-    latency = seen["latency_ms"] or {"p50": None, "p95": None}
-    name = arguments.backend + (f" + {arguments.stabilise}" if arguments.stabilise else "")
-    print(
-        f"| {name} | {arguments.viewers} | {arguments.minutes:g} | {seen['fps']} "
-        f"| {seen['gap_ms']['max']} | {latency['p50']} / {latency['p95']} "
-        f"| {seen['first_frame_ms']} | {seen['lost']} | {seen['repeated']} | {dropped} "
-        f"| {cores:.2f} | {first.rss_mb:.0f} -> {last.rss_mb:.0f} |"
-    )
-    return int(bool(seen["lost"] or seen["repeated"] or dropped))
-
-
-@contextlib.contextmanager
-def service(config: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    server = subprocess.Popen([*streamlift(), "serve", "--config", str(config)])
-    try:
-        wait_for(lambda: bool(read(f"http://127.0.0.1:{port}/readyz")["ready"]), 60)
-        yield server
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(20)
-
-
-@contextlib.contextmanager
-def publisher(arguments: argparse.Namespace, base: str) -> Iterator[None]:
-    url = f"{base}/whip/{STREAM}"
-    command = [*streamlift(), "publish", "--stamp", "--burst", str(arguments.burst)]
-    command += ["--size", arguments.size, "--fps", str(arguments.fps)]
-    command += ["--loop", str(arguments.clip), url] if arguments.clip else ["--demo", url]
-    if arguments.publisher == "ffmpeg":
-        command = [sys.executable, __file__, "--ffmpeg-url", url]
-        command += ["--size", arguments.size, "--fps", str(arguments.fps)]
-        command += ["--clip", str(arguments.clip)] if arguments.clip else []
-    child = subprocess.Popen(command)
-    try:
-        yield
-    finally:
-        child.send_signal(signal.SIGTERM)
-        child.wait(20)
-
-
-def watch(base: str, seconds: float) -> subprocess.Popen[bytes]:
-    command = [*streamlift(), "watch", f"{base}/whep/{STREAM}", "--json"]
-    return subprocess.Popen([*command, "--seconds", str(seconds)], stdout=subprocess.PIPE)
-
-
-def gather_crowd(base: str, viewers: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, __file__, "--crowd", f"{base}/whep/{STREAM}"]
-    return subprocess.Popen([*command, "--viewers", str(viewers)])
-
-
-async def be_crowd(url: str, viewers: int) -> None:
-    """The child process: viewers that take packets and decode nothing; ends at SIGTERM."""
-    from streamlift.config import IceConfig
-    from streamlift.frames import Codec
-    from streamlift.media.remote.http import Signalling
-    from streamlift.media.rtc.connection import Peer
-    from streamlift.media.rtc.receiver import ReceiverTap
-
-    me = asyncio.current_task()
-    assert me is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
-    async with contextlib.AsyncExitStack() as stack:
-        for _ in range(viewers):
-            peer = Peer(IceConfig())
-            stack.push_async_callback(peer.close)
-            transceiver = peer.add("video", "recvonly")
-            peer.prefer(transceiver, [Codec.H264])
-            ReceiverTap(transceiver.receiver, lambda packet: None)
-            signalling = await stack.enter_async_context(Signalling(url, None))
-            await peer.accept(await signalling.post(await peer.offer()))
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()
-
-
-def publish_with_ffmpeg(arguments: argparse.Namespace) -> int:
-    """The child process: FFmpeg's own WHIP muxer, fed with stamped pictures."""
-    import av
-    from av.video.stream import VideoStream
-
-    from streamlift.clock import MonotonicClock
-    from streamlift.codec.decoder import picture_of
-    from streamlift.frames import Size
-    from streamlift.media.files.clips import clip_pictures, paced
-    from streamlift.media.files.scene import scene_pictures
-
-    stopped: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
-    size = Size(*map(int, arguments.size.split("x")))
-    pictures = (
-        clip_pictures(arguments.clip, size, loop=True) if arguments.clip else scene_pictures(size)
-    )
-
-    async def publish(folder: Path) -> None:
-        options = {"handshake_timeout": "8000", **make_certificate(folder)}
-        with av.open(arguments.ffmpeg_url, "w", format="whip", options=options) as container:
-            stream = container.add_stream("libx264", rate=arguments.fps)
-            assert isinstance(stream, VideoStream)
-            stream.width, stream.height, stream.pix_fmt = size.width, size.height, "yuv420p"
-            stream.bit_rate = 4_000_000
-            context = stream.codec_context
-            context.profile, context.gop_size, context.max_b_frames = "Baseline", 50, 0
-            context.thread_count = 1
-            context.options = {"preset": "superfast", "tune": "zerolatency"}
-            container.start_encoding()  # the handshake, before the clock starts
-            clock = MonotonicClock()
-            number = 0
-            async for _, planes in paced(pictures, arguments.fps, clock=clock, stamp=True):
-                if stopped:
-                    return
-                frame = av.VideoFrame(size.width, size.height, "yuv420p")
-                for view, plane in zip(picture_of(frame).each(), planes.each(), strict=True):
-                    view[:] = plane
-                frame.pts = number
-                container.mux(stream.encode(frame))
-                number += 1
-
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(publish(Path(folder)))
-    return 0
-
-
-def make_certificate(folder: Path) -> dict[str, str]:
-    """A P-256 key and certificate: the one FFmpeg makes by itself fails in DTLS."""
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-days", "2", "-subj", "/CN=soak", "-keyout", str(key), "-out", str(cert)],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
-    return {"cert_file": str(cert), "key_file": str(key)}
+    parser.add_argument("--json", type=Path, help="write all samples and findings there")
+    return parser.parse_args()
 
 
 def write_config(folder: Path, arguments: argparse.Namespace) -> Path:
-    backend = {
-        "name": "measured",
-        "upscaler": arguments.backend,
-        "stabilise": arguments.stabilise or "off",
-        "settings": dict(arguments.settings),
-    }
+    backend = {"name": "measured", "upscaler": arguments.backend, "settings": arguments.settings}
+    if arguments.stabilise:
+        backend["stabilise"] = arguments.stabilise
     config = {
         "server": {"port": arguments.port},
         "encode": {"bitrate_bps": arguments.bitrate},
         "default_backend": "measured",
-        "backends": [backend],
+        "backends": [backend, {"name": "bicubic", "upscaler": "bicubic"}],
     }
     path = folder / "soak.yaml"
     path.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
     return path
 
 
-def sample(pid: int) -> Sample:
-    stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return Sample(
-        at_s=time.monotonic(),
-        cpu_s=(int(stat[11]) + int(stat[12])) / TICKS,
-        rss_mb=int(stat[21]) * PAGE / 1e6,
-        threads=int(stat[17]),
-        descriptors=len(os.listdir(f"/proc/{pid}/fd")),
+class Soak:
+    """One run: its children, its samples and its faults."""
+
+    def __init__(self, arguments: argparse.Namespace, server: subprocess.Popen[bytes]) -> None:
+        self._arguments = arguments
+        self._server = server
+        self._base = f"http://127.0.0.1:{arguments.port}"
+        self._publisher: subprocess.Popen[bytes] | None = None
+        self._publishers = 0
+        self._samples: list[Sample] = []
+        self._delays_ms: list[float] = []
+        self._faults: list[str] = []
+
+    def run(self) -> int:
+        seconds = self._arguments.minutes * 60
+        idle = sample(self._server.pid)
+        with contextlib.ExitStack() as children:
+            self._start_publisher()
+            children.callback(self._end_publisher)
+            wait_for(lambda: self._stream()["state"] == "live", 40)
+            before = self._stream()["frames"]
+            judge = children.enter_context(self._child("judge", "--seconds", str(seconds)))
+            crowd = self._arguments.viewers - 1
+            churn = ["--churn"] if self._arguments.faults else []
+            children.enter_context(self._child("crowd", "--viewers", str(crowd), *churn))
+            self._watch_over(seconds)
+            seen = json.loads(judge.communicate(timeout=30)[0] or b"{}")
+            stream = self._stream()
+            if not seen:
+                raise SystemExit(f"the judge saw nothing: {stream}")
+        counted = self._settled()
+        return self._report(seen, before, stream, counted, idle)
+
+    def _watch_over(self, seconds: float) -> None:
+        """Take samples, and let something go wrong in each minute, until the time is over."""
+        start_s = time.monotonic()
+        next_fault_s = start_s + FAULT_AFTER_S
+        kinds = [self._kill_publisher, self._switch_and_back, self._send_junk, self._stop_publisher]
+        while (left_s := start_s + seconds - time.monotonic()) > 0:
+            self._samples.append(sample(self._server.pid))
+            delay_ms = self._stream()["latency_ms"].get("total") or {"p95": 0.0}
+            self._delays_ms.append(delay_ms["p95"] or 0.0)
+            if self._arguments.faults and time.monotonic() >= next_fault_s:
+                next_fault_s += 60
+                fault = kinds[len(self._faults) % len(kinds)]
+                self._faults.append(fault.__name__.removeprefix("_"))
+                print(f"{seconds - left_s:.0f} s: {self._faults[-1]}", flush=True)
+                fault()
+            time.sleep(min(SAMPLE_S, max(0.0, left_s)))
+
+    # ---- faults ----
+
+    def _kill_publisher(self) -> None:
+        assert self._publisher is not None
+        self._publisher.kill()
+        self._publisher.wait()
+        time.sleep(AWAY_S)
+        self._start_publisher()
+
+    def _stop_publisher(self) -> None:
+        """As a network that carries nothing for a while."""
+        assert self._publisher is not None
+        self._publisher.send_signal(signal.SIGSTOP)
+        time.sleep(AWAY_S)
+        self._publisher.send_signal(signal.SIGCONT)
+
+    def _switch_and_back(self) -> None:
+        for name in ("bicubic", "measured"):
+            # Refused while the backend recovers from what a busy machine did to it.
+            self._send("PUT", f"/api/v1/streams/{STREAM}/backend", json.dumps({"backend": name}))
+            time.sleep(AWAY_S)
+
+    def _send_junk(self) -> None:
+        """Offers that are none, and requests for what is not there."""
+        for number in range(50):
+            answers = {
+                self._send("POST", f"/whip/junk-{number}", "v=0\r\n" * number),
+                self._send("POST", f"/whep/{STREAM}", "m=video 9 UDP/TLS/RTP/SAVPF 96\r\n"),
+                self._send("DELETE", f"/sessions/junk-{number}", ""),
+            }
+            assert all(400 <= answer < 500 for answer in answers), answers
+
+    # ---- children ----
+
+    def _start_publisher(self) -> None:
+        arguments, url = self._arguments, f"{self._base}/whip/{STREAM}"
+        common = ["--size", arguments.size, "--fps", str(arguments.fps)]
+        if arguments.publisher == "own":
+            source = ["--loop", str(arguments.clip)] if arguments.clip else ["--demo"]
+            command = ["publish", "--stamp", "--burst", str(arguments.burst)]
+            command = streamlift(*command, *common, *source, url)
+        else:
+            received = self._stream()["frames"]["received"] if self._publishers else 0
+            first = self._publishers * PUBLISHER_STEP + received
+            command = _peer("publish", url, "--first", str(first), *common)
+            command += ["--clip", str(arguments.clip)] if arguments.clip else []
+        self._publishers += 1
+        self._publisher = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+    def _end_publisher(self) -> None:
+        if self._publisher is not None:
+            stop(self._publisher)
+
+    @contextlib.contextmanager
+    def _child(self, role: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+        command = _peer(role, f"{self._base}/whep/{STREAM}", *options)
+        child = subprocess.Popen(command, stdout=subprocess.PIPE)
+        try:
+            yield child
+        finally:
+            stop(child)
+
+    # ---- the service ----
+
+    def _stream(self) -> Any:
+        return read(f"{self._base}/api/v1/streams/{STREAM}")
+
+    def _send(self, method: str, path: str, body: str) -> int:
+        kind = "application/json" if body.startswith("{") else "application/sdp"
+        request = urllib.request.Request(
+            self._base + path, body.encode(), {"Content-Type": kind}, method=method
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def _settled(self) -> dict[str, Any]:
+        """The counts when publishers and viewers are gone and no frame is on its way any more."""
+        counts: dict[str, Any] = {}
+
+        def still() -> bool:
+            nonlocal counts
+            former, counts = counts, self._stream()["frames"]
+            return counts == former
+
+        time.sleep(1)
+        _try_for(still, 10)
+        return counts
+
+    # ---- the verdict ----
+
+    def _report(
+        self,
+        seen: dict[str, Any],
+        before: dict[str, Any],
+        stream: dict[str, Any],
+        counted: dict[str, Any],
+        idle: Sample,
+    ) -> int:
+        last = sample(self._server.pid)
+        samples = self._samples
+        dropped = _dropped(stream["frames"]) - _dropped(before)
+        findings = [
+            *_accounting(counted),
+            *_viewing(seen, dropped),
+            *_delay(self._delays_ms, self._arguments.delay_bound_ms),
+            *_growth(samples, idle, last),
+        ]
+        record = {
+            "arguments": {k: str(v) for k, v in vars(self._arguments).items()},
+            "cpu": processor(),
+            "load": os.getloadavg()[0],
+            "faults": self._faults,
+            "viewer": seen,
+            "stream": stream,
+            "counted": counted,
+            "samples": [dataclasses.asdict(s) for s in (idle, *samples, last)],
+            "delays_p95_ms": self._delays_ms,
+            "findings": findings,
+        }
+        if self._arguments.json:
+            self._arguments.json.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        print(json.dumps({k: record[k] for k in ("viewer", "counted", "faults")}, indent=1))
+        print(f"cpu: {record['cpu']}, load {record['load']:.1f}")
+        print(f"rss MB: {_some(samples, lambda s: round(s.rss_mb))}")
+        print(f"threads: {_some(samples, lambda s: s.threads)}, after: {last.threads}")
+        print(f"descriptors: {_some(samples, lambda s: s.descriptors)}, after: {last.descriptors}")
+        print(_row(self._arguments, samples, seen, dropped))
+        for finding in findings:
+            print(f"FOUND: {finding}")
+        return int(bool(findings))
+
+
+def _accounting(counted: dict[str, Any]) -> list[str]:
+    """Every frame that came in went out to the viewers or is counted as dropped."""
+    told = counted["encoded"] + _dropped(counted)
+    if counted["received"] == told:
+        return []
+    return [f"received {counted['received']}, encoded and dropped {told}: {counted}"]
+
+
+def _viewing(seen: dict[str, Any], dropped: int) -> list[str]:
+    """A viewer keeps its connection, misses only what is counted, and sees nothing twice."""
+    found = []
+    if seen["lost"] > dropped:
+        found.append(f"a viewer misses {seen['lost']} frames, the service tells of {dropped}")
+    if seen["repeated"]:
+        found.append(f"a viewer saw {seen['repeated']} frames again")
+    if seen["ended"]:
+        found.append("a viewer's connection ended")
+    return found
+
+
+def _delay(delays_ms: list[float], bound_ms: float) -> list[str]:
+    """From arrival at the service to sending, which the peers' own slowness does not lengthen."""
+    worst_ms = max(delays_ms)
+    return [f"p95 of the delay was {worst_ms:.0f} ms"] if worst_ms > bound_ms else []
+
+
+def _growth(samples: list[Sample], idle: Sample, last: Sample) -> list[str]:
+    """Level: the last third holds no more than the first two, and nothing stays when all left."""
+    third = max(1, len(samples) // 3)
+    earlier, later = samples[:-third] or samples, samples[-third:]
+    found = []
+    for name, spare in (("descriptors", SPARE_DESCRIPTORS), ("threads", SPARE_THREADS)):
+        most = max(getattr(s, name) for s in earlier)
+        least = min(getattr(s, name) for s in later)
+        if least > most + spare:
+            found.append(f"{name} grow: at most {most}, later at least {least}")
+    if last.descriptors > idle.descriptors + SPARE_DESCRIPTORS:
+        found.append(f"descriptors: {idle.descriptors} before, {last.descriptors} after all left")
+    middle = earlier[len(earlier) // 2 :]
+    was_mb, is_mb = (mean(s.rss_mb for s in part) for part in (middle, later))
+    if is_mb > SPARE_MEMORY * was_mb + SPARE_MEMORY_MB:
+        found.append(f"memory grows: {was_mb:.0f} MB, later {is_mb:.0f} MB")
+    return found
+
+
+def _row(
+    arguments: argparse.Namespace, samples: list[Sample], seen: dict[str, Any], dropped: int
+) -> str:
+    first, last = samples[0], samples[-1]
+    cores = (last.cpu_s - first.cpu_s) / max(0.1, last.at_s - first.at_s)
+    latency = seen["latency_ms"] or {"p50": None, "p95": None}
+    name = arguments.backend + (f" + {arguments.stabilise}" if arguments.stabilise else "")
+    return (
+        "| backend | viewers | minutes | fps | gap max ms | latency p50 / p95 ms | first frame ms "
+        "| lost | repeated | dropped | service cores | RSS MB |\n|" + "---|" * 12 + "\n"
+        f"| {name} | {arguments.viewers} | {arguments.minutes:g} | {seen['fps']} "
+        f"| {seen['gap_ms']['max']} | {latency['p50']} / {latency['p95']} "
+        f"| {seen['first_frame_ms']} | {seen['lost']} | {seen['repeated']} | {dropped} "
+        f"| {cores:.2f} | {first.rss_mb:.0f} -> {last.rss_mb:.0f} |"
     )
 
 
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return platform.processor()
+def _peer(role: str, url: str, *options: str) -> list[str]:
+    return bound(sys.executable, "-m", "scripts.soak_peers", role, url, *options)
 
 
-def wait_for(ready: Any, seconds: float) -> None:
+def _dropped(frames: dict[str, Any]) -> int:
+    return int(sum(frames["dropped"].values()))
+
+
+def _some(samples: list[Sample], value: Callable[[Sample], int]) -> str:
+    return " ".join(str(value(s)) for s in samples[:: max(1, len(samples) // 12)])
+
+
+def _try_for(check: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if ready():
-                return
-        except (OSError, KeyError):
-            pass  # not up yet: that is what is waited for
-        if time.monotonic() > deadline:
-            raise SystemExit("the service or its stream did not come up in time")
-        time.sleep(0.2)
-
-
-def read(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        return json.load(answer)
-
-
-def streamlift() -> list[str]:
-    return [sys.executable, "-m", "streamlift.cli"]
+    while not check() and time.monotonic() < deadline:
+        time.sleep(0.5)
 
 
 if __name__ == "__main__":

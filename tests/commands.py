@@ -9,6 +9,8 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from scripts.children import bound
+
 __all__ = ["START_S", "address", "running"]
 
 START_S = 30.0
@@ -25,10 +27,7 @@ async def running(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
     }
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "streamlift.cli",
-        *arguments,
+        *bound(sys.executable, "-m", "streamlift.cli", *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=environment,

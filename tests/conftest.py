@@ -1,9 +1,14 @@
-"""What all tests share: strict skips, asyncio's debug mode, a running service, a certificate."""
+"""What all tests share: strict skips, asyncio's debug mode, a running service, a certificate.
+
+Also how a run ends: SIGTERM ends it as Ctrl-C does, and tests that gave up are counted and shown.
+"""
 
 from __future__ import annotations
 
 import datetime
 import os
+import signal
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,6 +16,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.machine import GAVE_UP
 
 # Read when an event loop is made: forgotten awaits and calls from the wrong thread become errors.
 os.environ["PYTHONASYNCIODEBUG"] = "1"
@@ -28,8 +34,34 @@ settings.register_profile(
 )
 settings.load_profile("streamlift")
 
+NOT_UNIT = frozenset({"peer", "client", "browser", "soak", "cluster", "gpu", "weights", "scope"})
+"""Markers of tests that need more than this process; all others are `unit`."""
+
 REQUIRED = frozenset(filter(None, os.environ.get("STREAMLIFT_REQUIRE", "").split(",")))
 """Markers whose tests must run here: a skip of one of them is a failure."""
+
+
+def pytest_configure() -> None:
+    # With all that Ctrl-C does: what tests opened is closed, and the summary printed.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if NOT_UNIT.isdisjoint(marker.name for marker in item.iter_markers()):
+            item.add_marker(pytest.mark.unit)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = terminalreporter.stats.get("xfailed", [])
+    gave_up = [r for r in reports if r.wasxfail.removeprefix("reason: ").startswith(GAVE_UP)]
+    if gave_up:
+        terminalreporter.section("no verdict: the machine had no time to spare", yellow=True)
+        for report in gave_up:
+            said = report.wasxfail.removeprefix("reason: ").removeprefix(GAVE_UP)
+            terminalreporter.line(f"{report.nodeid}: {said}")
+        terminalreporter.line(f"{len(gave_up)} timing tests gave up; run them on an idle machine")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 from aiortc.mediastreams import MediaStreamError
+from scripts.children import bound
 from tests.clips import TICKS, CodedClip
 from tests.serving import until
 
@@ -270,9 +271,11 @@ async def ffmpeg_whip(
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONASYNCIODEBUG"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(Path(__file__).parent / "live" / "ffmpeg_whip.py"),
-        json.dumps(order),
+        *bound(
+            sys.executable,
+            str(Path(__file__).parent / "live" / "ffmpeg_whip.py"),
+            json.dumps(order),
+        ),
         stdout=asyncio.subprocess.PIPE,
         env=environment,
     )

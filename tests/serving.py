@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from streamlift.app import create_app
 from streamlift.config import BackendConfig, Config
 from streamlift.service import Service
 
-__all__ = ["Served", "light", "serving", "until"]
+__all__ = ["Served", "WebServer", "light", "serving", "until"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ async def serving(config: Config | None = None, *, tls: bool = False) -> AsyncIt
     app = create_app(config)
     with listen(config, "127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        web = uvicorn.Server(server_settings(app, config, listener))
+        web = WebServer(server_settings(app, config, listener))
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(web.serve(sockets=[listener]))
             await until(lambda: web.started or running.done(), "the service to start")
@@ -91,3 +91,11 @@ async def serving(config: Config | None = None, *, tls: bool = False) -> AsyncIt
                 web.should_exit = True
                 async with asyncio.timeout(15):
                     await asyncio.wait([running])
+
+
+class WebServer(uvicorn.Server):
+    """Leaves signals to pytest: Ctrl-C ends the run, not the service that a test waits for."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

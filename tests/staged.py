@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-import pytest
-from tests.machine import Spell
 from tests.serving import Served, light, serving, until
 from tests.stamped import Shown, Source, StampViewer, lost, max_gap_ms, sending, viewing
 
 from streamlift.config import BackendConfig, Config
 
-__all__ = ["SLOWEST_GAP_MS", "Stage", "late", "stage", "too_long", "toy", "twice", "used"]
+__all__ = ["SLOWEST_GAP_MS", "Stage", "late", "stage", "too_long", "toy", "used"]
 
 SLOWEST_GAP_MS = 250.0
 """What a viewer may wait for a picture on a machine that does other things as well."""
@@ -80,19 +78,6 @@ async def stage(*backends: BackendConfig, fps: float = 25.0) -> AsyncIterator[St
             async with viewing(service.whep()) as viewer:
                 await viewer.more(10)
                 yield Stage(service, http, source, viewer, events)
-
-
-async def twice(run: Callable[[], Awaitable[list[str]]]) -> None:
-    """Lateness may be the machine's: one more try. What is wrong whatever the load raises."""
-    first = await run()
-    spell = Spell()
-    second = await run() if first else []
-    if not second:
-        return
-    verdict = f"twice too late: {first}, {second}"
-    if overload := spell.overload():
-        pytest.xfail(f"{verdict}; {overload}")  # says nothing about the service
-    pytest.fail(verdict)
 
 
 async def late(on: Stage, shown: list[Shown]) -> list[str]:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.machine import in_time
 from tests.peers import SDP, make_offer
 from tests.serving import Served, light, until
-from tests.staged import SLOWEST_GAP_MS, Stage, late, stage, too_long, toy, twice, used
+from tests.staged import SLOWEST_GAP_MS, Stage, late, stage, too_long, toy, used
 from tests.stamped import Shown, Source, lost, sending, viewing
 
 from streamlift.clock import MonotonicClock
@@ -72,7 +73,7 @@ async def test_a_failed_lane_is_replaced_loses_nothing_and_comes_back(
                     found.append(f"{lost(seen)} lost here, {lost(other)} beside; {dropped}")
                 return found
 
-    await twice(run)
+    await in_time(run)
 
 
 async def test_three_faults_in_a_minute_quarantine_a_backend() -> None:
@@ -116,7 +117,7 @@ async def test_viewers_stay_while_the_publisher_is_gone_and_see_it_come_back() -
             found = [] if back_s <= 1.5 else [f"back after {back_s:.2f} s"]
             return found + ([] if held_s > 0.9 * SLATE_S else [f"held for {held_s:.2f} s only"])
 
-    await twice(run)
+    await in_time(run)
 
 
 async def test_a_second_publisher_is_shown_within_a_second() -> None:
@@ -133,7 +134,7 @@ async def test_a_second_publisher_is_shown_within_a_second() -> None:
             took_s = seen.at_s - connected_s
             return [] if took_s <= 1.5 else [f"shown after {took_s:.2f} s"]
 
-    await twice(run)
+    await in_time(run)
 
 
 @pytest.mark.parametrize("backend", [PLAIN, toy("chunked", **CHUNKS)], ids=["plain", "chunked"])
@@ -156,7 +157,7 @@ async def test_another_picture_size_is_shown_within_a_second(backend: BackendCon
                 found.append(f"{lost(on.viewer.shown)} lost")
             return found
 
-    await twice(run)
+    await in_time(run)
 
 
 async def test_another_frame_rate_is_followed() -> None:
@@ -207,7 +208,7 @@ async def test_one_stream_too_many_is_refused_and_the_first_keeps_its_rate() -> 
             fps = (len(seen) - 1) / (seen[-1].at_s - seen[0].at_s)
             return await late(on, seen) + ([] if fps >= 24 else [f"{fps:.1f} fps"])
 
-    await twice(run)
+    await in_time(run)
 
 
 async def test_a_paused_stream_is_back_soon_after_a_viewer_asks(serve: Any) -> None:
@@ -230,7 +231,7 @@ async def test_a_paused_stream_is_back_soon_after_a_viewer_asks(serve: Any) -> N
                 viewer.assert_unbroken()
         return [] if first_s < 0.5 else [f"first picture after {first_s:.2f} s"]
 
-    await twice(run)
+    await in_time(run)
 
 
 async def _event(on: Stage, kind: str, *, to: str | None = None, nth: int = 1) -> dict[str, Any]:

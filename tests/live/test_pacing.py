@@ -8,8 +8,9 @@ from itertools import pairwise
 
 import pytest
 from tests.clips import picture
+from tests.machine import in_time
 from tests.serving import light, serving
-from tests.staged import toy, twice
+from tests.staged import toy
 from tests.stamped import TINY, lost, viewing
 
 from streamlift.clock import MonotonicClock
@@ -55,4 +56,4 @@ async def test_bursts_of_twelve_in_and_steps_of_eight_out_come_out_even() -> Non
             found.append(f"p95 of spacing {p95_ms:.0f} ms, max {spacings_ms[-1]:.0f} ms")
         return found
 
-    await twice(run)
+    await in_time(run)

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from tests.clips import coded_clip
+from tests.machine import in_time
 from tests.peers import SDP, ffmpeg_whip, make_offer, publishing, watching
 from tests.serving import Served, light, serving, until
-from tests.staged import twice
 
 from streamlift.clock import MonotonicClock
 from streamlift.config import IngestConfig
@@ -36,7 +36,7 @@ async def test_the_first_picture_is_there_soon_after_the_post(service: Served) -
 
     async with publishing(service.whip(), coded_clip()):
         await service.live()
-        await twice(run)
+        await in_time(run)
 
 
 async def test_a_viewer_before_the_publisher_is_told_when_to_come_back(service: Served) -> None:

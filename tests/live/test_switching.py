@@ -9,8 +9,9 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from tests.machine import in_time
 from tests.serving import until
-from tests.staged import SLOWEST_GAP_MS, late, stage, too_long, toy, twice, used
+from tests.staged import SLOWEST_GAP_MS, late, stage, too_long, toy, used
 from tests.stamped import Shown, sending
 
 from streamlift.clock import MonotonicClock
@@ -51,7 +52,7 @@ async def test_switches_between_equal_delays_lose_and_repeat_nothing() -> None:
                 found.append(f"{SWITCHES} switches took {took_s:.0f} s")
             return found
 
-    await twice(run)
+    await in_time(run)
 
 
 async def test_a_switch_is_told_by_events_with_the_measured_gap() -> None:
@@ -68,7 +69,7 @@ async def test_a_switch_is_told_by_events_with_the_measured_gap() -> None:
             assert (stream["state"], stream["backend"]) == ("live", "twin")
             return [] if told["gap_ms"] <= SLOWEST_GAP_MS else [f"a gap of {told['gap_ms']} ms"]
 
-    await twice(run)
+    await in_time(run)
 
 
 async def test_from_slow_to_fast_the_picture_jumps_forward_once() -> None:
@@ -89,7 +90,7 @@ async def test_from_slow_to_fast_the_picture_jumps_forward_once() -> None:
                 found.append(f"latency from {behind_ms:.0f} to {ahead_ms:.0f} ms")
             return found + too_long(seen)
 
-    await twice(run)
+    await in_time(run)
 
 
 async def test_from_fast_to_slow_the_spacing_stretches_and_nothing_is_lost() -> None:
@@ -101,7 +102,7 @@ async def test_from_fast_to_slow_the_spacing_stretches_and_nothing_is_lost() -> 
             on.viewer.assert_unbroken()
             return await late(on, on.viewer.since(started_s))
 
-    await twice(run)
+    await in_time(run)
 
 
 async def test_constant_latency_keeps_the_delay_of_the_slower_one() -> None:
@@ -118,7 +119,7 @@ async def test_constant_latency_keeps_the_delay_of_the_slower_one() -> None:
                 found.append(f"latency from {behind_ms:.0f} to {still_ms:.0f} ms")
             return found
 
-    await twice(run)
+    await in_time(run)
 
 
 async def test_to_a_chunked_backend_and_back_there_is_no_freeze() -> None:
@@ -134,7 +135,7 @@ async def test_to_a_chunked_backend_and_back_there_is_no_freeze() -> None:
             on.viewer.assert_unbroken()
             return found + too_long(on.viewer.since(slow[-1].at_s))
 
-    await twice(run)
+    await in_time(run)
 
 
 async def test_through_every_cpu_backend_the_viewer_stays_and_numbers_only_rise() -> None:
@@ -155,7 +156,7 @@ async def test_through_every_cpu_backend_the_viewer_stays_and_numbers_only_rise(
             # Twice the promise: at 10 fps one frame time is 100 ms.
             return too_long(on.viewer.since(started_s), 2 * SLOWEST_GAP_MS)
 
-    await twice(run)
+    await in_time(run)
 
 
 async def test_many_requests_coalesce_and_the_last_one_wins() -> None:
@@ -187,7 +188,7 @@ async def test_a_newcomer_that_never_warms_is_given_up_and_the_old_one_stays(
             await until(lambda: used(on.service, "never") == 0, "its slot to be free again")
             return await late(on, on.viewer.since(started_s))
 
-    await twice(run)
+    await in_time(run)
 
 
 async def test_a_switch_is_refused_with_its_reason_while_the_stream_goes_on() -> None:

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 from tests.clips import coded_clip, decode
+from tests.machine import in_time
 from tests.peers import SDP, PacketViewer, make_offer, publishing, watching
 from tests.serving import Served, until
-from tests.staged import twice
 
 from streamlift.codec.decoder import picture_of
 from streamlift.frames import Codec
@@ -98,7 +98,7 @@ async def test_a_joining_viewer_gets_a_keyframe_first_and_the_others_see_no_gap(
         steps = {(b[0] - a[0]) % 2**32 for a, b in pairwise(early.units)}
         return [] if steps == {3600} else [f"steps of {steps}"]
 
-    await twice(run)
+    await in_time(run)
 
 
 async def test_a_snapshot_shows_the_newest_picture_in_both_sizes(service: Served) -> None:

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from playwright.async_api import Page, async_playwright
 from tests.clips import coded_clip
+from tests.machine import in_time
 from tests.peers import publishing
 from tests.serving import Served, until
-from tests.staged import twice
 
 from streamlift.config import BackendConfig, Config, EncodeConfig
 from streamlift.frames import Size
@@ -129,7 +129,7 @@ async def test_a_detailed_clip_stays_whole_and_reaches_3_mbit_s(
         problems = [] if widths == {512} else [f"widths {widths}, {told}"]
         return problems if rate_bps >= 3e6 else [*problems, f"{rate_bps / 1e6:.1f} Mbit/s, {told}"]
 
-    await twice(run)
+    await in_time(run)
 
 
 @asynccontextmanager
@@ -162,7 +162,7 @@ async def test_a_viewer_sees_a_picture_soon_from_one_keyframe_and_without_a_free
         keyframes = report["keyFramesDecoded"]
         return problems if keyframes == 1 else [*problems, f"{keyframes} keyframes"]
 
-    await twice(run)
+    await in_time(run)
 
 
 async def test_a_viewer_without_h264_gets_vp8(serve: Callable[..., Awaitable[Served]]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts.children import bound
 from tests.clips import coded_clip
 from tests.peers import publishing
 from tests.serving import Served, until
@@ -107,8 +108,7 @@ async def firefox(url: str, profile: Path) -> AsyncIterator[None]:
     lines = [f"user_pref({json.dumps(k)}, {json.dumps(v)});" for k, v in PREFERENCES.items()]
     (profile / "user.js").write_text("\n".join(lines))
     process = await asyncio.create_subprocess_exec(
-        path,
-        *("--headless", "--no-remote", "--profile", str(profile), url),
+        *bound(path, "--headless", "--no-remote", "--profile", str(profile), url),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
         env={**os.environ, "HOME": str(profile), "MOZ_CRASHREPORTER_DISABLE": "1"},

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from scripts.children import bound
 from tests.clips import decode
 from tests.peers import watching
 from tests.serving import Served, until
@@ -47,7 +48,7 @@ async def test_gstreamer_publishes_and_its_pictures_are_shown(
     plain = Config(backends=(BackendConfig("bicubic", "bicubic"),), default_backend="bicubic")
     served = await serve(plain)
     process = await asyncio.create_subprocess_exec(
-        PYTHON, publisher, served.whip(), "60", stderr=asyncio.subprocess.PIPE
+        *bound(PYTHON, publisher, served.whip(), "60"), stderr=asyncio.subprocess.PIPE
     )
     try:
         await until(

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from aiortc.rtp import RTCP_PSFB_APP, RtcpPsfbPacket, pack_remb_fci
 from tests.clips import TICKS, coded_clip, decode
+from tests.machine import in_time
 from tests.media.lossy import BadNetwork
 from tests.peers import publishing, watching
 from tests.serving import Served, until
-from tests.staged import twice
 
 from streamlift.clock import MonotonicClock
 from streamlift.codec import is_keyframe
@@ -100,7 +100,7 @@ async def test_5_percent_loss_and_jitter_leave_20_fps_and_no_freeze(plain: Serve
         found = [] if median(a_second) >= 20 else [f"pictures a second: {a_second}"]
         return found + ([] if longest_s < 1.0 else [f"a freeze of {longest_s:.1f} s"])
 
-    await twice(run)
+    await in_time(run)
 
 
 async def _times_behind_loss(plain: Served) -> list[float]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from scripts.children import bound
 
 HERE = Path(__file__).parent
 FLAGS = (
@@ -62,7 +63,7 @@ def running_service() -> Iterator[Service]:
     paths = [str(HERE.parents[1] / "src"), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     with subprocess.Popen(
-        [sys.executable, str(HERE / "fake_service.py")],
+        bound(sys.executable, str(HERE / "fake_service.py")),
         stdout=subprocess.PIPE,
         env=environment,
         text=True,

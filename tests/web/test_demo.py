@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page
+from scripts.children import bound
 
 pytestmark = [pytest.mark.browser, pytest.mark.peer]
 
@@ -40,7 +41,7 @@ WATCH_GAPS = """() => {
 def demo_url() -> Iterator[str]:
     """`streamlift serve --demo` on a free port."""
     paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
-    command = [sys.executable, "-m", "streamlift.cli", "serve", "--demo", "--port", "0"]
+    command = bound(sys.executable, "-m", "streamlift.cli", "serve", "--demo", "--port", "0")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 from tests.clips import TICKS, CodedClip, coded_clip
-from tests.serving import until
+from tests.serving import WebServer, until
 
 from streamlift.config import IceConfig
 from streamlift.frames import EncodedFrame, Rendition
@@ -202,7 +202,7 @@ async def listening(app: ASGIApp, host: str = "127.0.0.1") -> AsyncIterator[str]
             ws="none",
             timeout_graceful_shutdown=1,
         )
-        web = uvicorn.Server(config)
+        web = WebServer(config)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(web.serve(sockets=[listener]))
             await until(lambda: web.started, "the fake server to start")

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 from tests.clips import coded_clip
+from tests.machine import in_time
 from tests.media.loopback import Sent
 from tests.media.rtp import rtp_packet
 from tests.peers import ClipPublisher, publishing
 from tests.serving import Served, until
-from tests.staged import twice
 
 from streamlift.clock import ManualClock
 from streamlift.config import BackendConfig, Config, IceConfig
@@ -231,7 +231,7 @@ async def test_sound_reaches_the_viewer_as_it_was_and_as_late_as_the_picture(
         apart_s = abs(sorted(taken)[15] - lag_s)
         return [] if apart_s <= 0.1 else [f"sound and picture {apart_s:.2f} s apart"]
 
-    await twice(run)
+    await in_time(run)
 
 
 @pytest.mark.peer

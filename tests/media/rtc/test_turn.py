@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from scripts.children import bound
 
 from streamlift.config import IceConfig, IceServer
 from streamlift.media.rtc.connection import Peer
@@ -77,8 +78,7 @@ async def coturn(folder: Path) -> AsyncIterator[str]:
         f"log-file=stdout\npidfile={folder}/pid\nuserdb={folder}/db\n"
     )
     process = await asyncio.create_subprocess_exec(
-        path,
-        *("-c", str(settings)),
+        *bound(path, "-c", str(settings)),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )
