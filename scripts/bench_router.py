@@ -155,6 +155,9 @@ class Backend:
     async def aclose(self) -> None:
         return
 
+    async def probe(self) -> None:
+        return
+
     def lane_hung(self, lane: object) -> None:
         raise RuntimeError("a lane that answers each frame at once was called hung")
 

@@ -16,7 +16,7 @@ from streamlift.clock import MonotonicClock
 from streamlift.engine import EngineBackend, left_behind
 from streamlift.engine.backend import EXIT_STUCK
 from streamlift.engine.lane import EngineLane
-from streamlift.errors import NoCapacity, NotReady, UpscalerHung
+from streamlift.errors import NoCapacity, NotReady, OutOfMemory, UpscaleError, UpscalerHung
 from streamlift.frames import BackendState, Load, Size, Slots
 from streamlift.upscalers.toy import Toy
 
@@ -125,6 +125,43 @@ async def test_small_streams_are_many_to_a_slot(make: Make) -> None:
     assert info.load == Load(512 * 512 * 25.0, 3 * 128 * 128 * 25.0)
     for lane in lanes:
         await lane.aclose()
+
+
+async def test_a_probe_passes_beside_a_lane_and_costs_no_slot(make: Make) -> None:
+    backend = make(slots=2)
+    await backend.start()
+    await backend.probe()
+    assert backend.info().slots == Slots(2, 0)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "error"), [({"fail_at": 40}, UpscaleError), ({"oom_at": 40}, OutOfMemory)]
+)
+async def test_a_probe_finds_what_fails_after_a_while(
+    make: Make, knobs: dict[str, Any], error: type[Exception]
+) -> None:
+    backend = make(settings=knobs)
+    await backend.start()
+    with pytest.raises(error):
+        await backend.probe()
+
+
+async def test_a_probe_that_hangs_says_so_and_leaves_its_thread_behind(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamlift.engine.backend._STUCK_S", 0.1)
+    monkeypatch.setattr("streamlift.engine.backend._LONGEST_STEP_S", 0.1)
+    backend = make(settings={"hang_at": 50, "hang_s": 30})
+    await backend.start()
+    with pytest.raises(TimeoutError):
+        await backend.probe()
+    assert left_behind()
+    lane = await backend.open_lane(frame(0).size, options())
+    lane.offer(frame(0, arrived_s=MonotonicClock().now_s()))
+    assert (await anext(aiter(lane))).pts == 0
+    await lane.aclose()
+    assert isinstance(backend._upscaler, Toy)
+    backend._upscaler.released.set()
 
 
 async def test_in_a_worker_a_hang_ends_all_lanes_and_the_process(

@@ -81,6 +81,8 @@ async def test_three_faults_in_a_minute_quarantine_a_backend() -> None:
     async with stage(PLAIN, faulty, BICUBIC) as on:
         await on.switched("faulty")
         await until(lambda: on.kinds("live").count("fault") == 3, "three faults", timeout_s=30)
+        table = on.service.parts.router.table
+        await until(lambda: table.info("faulty").state == "quarantined", "its probe to fail")
         backends = (await on.service.read("/api/v1/backends"))["backends"]
         told = {b["name"]: (b["state"], b["reason"]) for b in backends}
         assert told["faulty"][0] == "quarantined"

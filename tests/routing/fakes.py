@@ -244,6 +244,8 @@ class FakeBackend:
         self.knobs = Knobs()
         self.lanes: list[FakeLane] = []
         self.hung: list[object] = []
+        self.probed = 0
+        self.to_blame = True  # whether `knobs` are its own fault, not what streams send
         self.started = self.closed = False
 
     async def start(self) -> None:
@@ -251,6 +253,13 @@ class FakeBackend:
 
     async def aclose(self) -> None:
         self.closed = True
+
+    async def probe(self) -> None:
+        """As long as 64 frames of a lane; raises what a lane would raise."""
+        self.probed += 1
+        await asyncio.sleep(0.1)
+        if self.knobs.fail_at is not None and self.knobs.fail_at < 64 and self.to_blame:
+            raise self.knobs.error
 
     def lane_hung(self, lane: object) -> None:
         self.hung.append(lane)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from streamlift.errors import UnsupportedSize
 from streamlift.frames import BackendInfo, BackendState, Slots
-from streamlift.routing.budgets import ErrorBudget, FaultKind, fault_kind, info_within
+from streamlift.routing.budgets import (
+    BackendFaults,
+    ErrorBudget,
+    FaultKind,
+    fault_kind,
+    info_within,
+)
 
 
 def test_a_backend_may_be_tried_again_after_a_second_then_two() -> None:
@@ -76,6 +82,66 @@ def test_quarantine_is_over_when_its_time_is_though_nobody_has_tried() -> None:
     budget.fault(31.0, "x")  # the first try failed: longer now
     states = [info_within(info, budget, now_s).state for now_s in (90.0, 91.0)]
     assert states == [BackendState.QUARANTINED, BackendState.READY]
+
+
+def test_one_streams_faults_are_its_own() -> None:
+    faults = BackendFaults()
+    for now_s in (0.0, 10.0, 20.0):
+        faults.fault(now_s, "black", "dots")
+    assert not faults.quarantined
+    assert (faults.may_try(21.0, "dots"), faults.may_try(21.0, "other")) == (False, True)
+    assert faults.may_try(51.0, "dots"), "as after any quarantine"
+    assert faults.suspect, "it may be the backend's fault all the same"
+
+
+def test_a_probe_that_fails_too_makes_them_the_backends() -> None:
+    faults = BackendFaults()
+    for now_s in (0.0, 10.0, 20.0):
+        faults.fault(now_s, "black", "dots")
+    faults.probed(21.0, "raise: no device")
+    assert faults.quarantined
+    assert faults.shared.reason == "raise: no device"
+    assert (faults.may_try(50.0, "other"), faults.may_try(51.0, "other")) == (False, True)
+    assert not faults.suspect
+
+
+def test_a_probe_that_passes_leaves_them_with_the_stream() -> None:
+    faults = BackendFaults()
+    for now_s in (0.0, 10.0, 20.0):
+        faults.fault(now_s, "black", "dots")
+    faults.probed(21.0, "")
+    assert (faults.quarantined, faults.suspect) == (False, False)
+    assert (faults.may_try(21.0, "dots"), faults.may_try(21.0, "other")) == (False, True)
+
+
+def test_faults_that_two_streams_share_are_the_backends() -> None:
+    faults = BackendFaults()
+    for now_s, stream in ((0.0, "one"), (10.0, "one"), (20.0, "two")):
+        faults.fault(now_s, "lost the device", stream)
+    assert faults.quarantined
+    assert not faults.may_try(21.0, "three")
+
+
+def test_faults_of_two_streams_in_different_minutes_are_not_shared() -> None:
+    faults = BackendFaults()
+    for now_s, stream in ((0.0, "one"), (10.0, "one"), (71.0, "two"), (81.0, "two")):
+        faults.fault(now_s, "x", stream)
+    assert not faults.quarantined
+
+
+def test_one_crash_of_several_streams_is_one_fault_of_the_backend() -> None:
+    faults = BackendFaults()
+    for stream in range(5):
+        faults.fault(10.0 + stream * 0.1, "the worker died", str(stream))
+    assert not faults.quarantined
+    assert faults.may_try(11.5, "0")
+
+
+def test_nothing_is_kept_of_streams_that_are_long_gone() -> None:
+    faults = BackendFaults()
+    for number in range(1000):
+        faults.fault(number * 10.0, "x", f"stream-{number}")
+    assert len(faults._own) < 20
 
 
 def quarantined() -> ErrorBudget:

@@ -24,7 +24,7 @@ def whole(stage: Stage) -> bool:
 
 
 def quarantined(stage: Stage) -> bool:
-    return stage.table.budget("ai").quarantined
+    return stage.table.faults("ai").quarantined
 
 
 @in_virtual_time
@@ -114,6 +114,23 @@ async def test_three_faults_in_a_minute_quarantine_the_backend() -> None:
         await asyncio.sleep(35.0)
         assert not quarantined(stage)
         assert stage.stream.snapshot().backend == "ai"
+        assert whole(stage)
+
+
+@in_virtual_time
+async def test_what_one_streams_pictures_provoke_takes_the_backend_from_nobody_else() -> None:
+    async with live("ai", "bicubic", knobs=Knobs(fail_at=30), seconds=90) as stage:
+        stage.backends["ai"].to_blame = False
+        await asyncio.sleep(20.0)
+        assert stage.metrics.value("backend_faults_total", kind="raise", backend="ai") == 3
+        assert stage.backends["ai"].probed == 1
+        assert not quarantined(stage)
+        told = stage.stream.snapshot()
+        assert (told.backend, told.degraded) == ("bicubic", True)
+        states = {info.name: info.state for info in stage.table.infos()}
+        assert states == {"ai": BackendState.READY, "bicubic": BackendState.READY}
+        assert stage.table.info("ai", stage.stream.name).state is BackendState.QUARANTINED
+        assert stage.table.usable("ai", "another")
         assert whole(stage)
 
 

@@ -289,7 +289,8 @@ async def test_settings_of_a_running_stream_can_be_changed() -> None:
 async def test_after_quarantine_a_backend_can_be_had_again() -> None:
     async with routing() as (router, backend, clock):
         for _ in range(3):
-            router.table.budget(backend.name).fault(clock.now_s(), "x")
+            for stream in ("one", "two"):
+                router.table.faults(backend.name).fault(clock.now_s(), "x", stream)
             await asyncio.sleep(1.0)
         with pytest.raises(NotReady, match="quarantined"):
             router.admit("cam")

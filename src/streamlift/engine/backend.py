@@ -7,14 +7,15 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from streamlift.clock import VIDEO_CLOCK_HZ, Clock, MonotonicClock
 from streamlift.engine.capacity import SLOT_PPS, Capacity, need_pps
-from streamlift.engine.chain import UpscaleChain
+from streamlift.engine.chain import UpscaleChain, Upscaled
 from streamlift.engine.devices import Accelerator, free_memory, resolve_device
 from streamlift.engine.engine import Engine
 from streamlift.engine.lane import EngineLane
@@ -42,7 +43,11 @@ _PROBE_LIMIT_S = 2.0
 _SMALL_PROBE = Size(128, 128)
 _HEADROOM = 0.8
 _MAX_SLOTS = 64
+_LONG_PROBE_FRAMES = 64
+"""As many as a stream shows in its first seconds: what fails after a while is to fail here."""
 _STUCK_S = 1.0
+_LONGEST_STEP_S = 4.0
+"""A chunk of the slowest model, and the steps of lanes that come first."""
 _REPORT_S = 0.2
 EXIT_STUCK = 70
 
@@ -164,6 +169,22 @@ class EngineBackend:
         self._lanes.add(lane)
         return lane
 
+    async def probe(self) -> None:
+        if self._upscaler is None or self._state is not BackendState.READY:
+            raise NotReady(f"backend {self.name} is {self._state}: {self._reason}")
+        chain = UpscaleChain(self._upscaler, self._device, Stabilise.OFF, clock=self._clock)
+        # A job for each, so that lanes have their turns between.
+        for lit in _noise(_SMALL_PROBE, _LONG_PROBE_FRAMES):
+            work = asyncio.wrap_future(self._engine.run(partial(_use_up, chain.push, lit)))
+            try:
+                async with asyncio.timeout(_STUCK_S + _LONGEST_STEP_S):
+                    await work
+            except TimeoutError:
+                if self._engine.busy_s >= _STUCK_S:
+                    self._leave_thread()
+                raise
+        await asyncio.wrap_future(self._engine.run(partial(_use_up, chain.finish)))
+
     def lane_hung(self, lane: object) -> None:
         """Nothing to do where only its encoder is slow, or the model works for another lane."""
         if self._engine.steps(lane) or self._engine.abandoned:
@@ -250,16 +271,12 @@ def _run_probe(
     upscaler: Upscaler, device: str, size: Size, *, frames: int, ends: Callable[[], bool]
 ) -> float:
     chain = UpscaleChain(upscaler, device, Stabilise.OFF, clock=MonotonicClock())
-    noise = np.random.default_rng(0).integers(16, 235, (size.height, size.width), dtype=np.uint8)
-    half = np.ascontiguousarray(noise[::2, ::2])
-    pts = itertools.count(0, VIDEO_CLOCK_HZ // 25)
+    noise = _noise(size)
 
     def push() -> None:
         if ends():
             raise NotReady("the service is shutting down")
-        frame = Frame(next(pts), size, Planes(noise, half, half), Colour(), arrived_s=0.0)
-        for _ in chain.push(frame):  # a picture is in host memory when it comes out
-            pass
+        _use_up(chain.push, next(noise))
 
     spec = upscaler.spec
     for _ in range(spec.first + spec.step):
@@ -270,6 +287,19 @@ def _run_probe(
     for _ in range(count):
         push()
     taken_s = time.perf_counter() - started
-    for _ in chain.finish():
-        pass
+    _use_up(chain.finish)
     return count / taken_s
+
+
+def _noise(size: Size, count: int | None = None) -> Iterator[Frame]:
+    """Frames of lit noise, endless without a `count`."""
+    noise = np.random.default_rng(0).integers(16, 235, (size.height, size.width), dtype=np.uint8)
+    half = np.ascontiguousarray(noise[::2, ::2])
+    for number in itertools.count() if count is None else range(count):
+        pts = number * VIDEO_CLOCK_HZ // 25
+        yield Frame(pts, size, Planes(noise, half, half), Colour(), arrived_s=0.0)
+
+
+def _use_up(work: Callable[..., Iterator[Upscaled]], *frames: Frame) -> None:
+    for _ in work(*frames):  # a picture is in host memory when it comes out
+        pass

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from streamlift.clock import Clock
 from streamlift.errors import NoCapacity, NotReady, UnknownBackend
 from streamlift.frames import BackendInfo, BackendState
-from streamlift.routing.budgets import ErrorBudget, info_within
+from streamlift.routing.budgets import BackendFaults, fault_kind, info_within
 from streamlift.routing.ports import Backend
 
 __all__ = ["FALLBACK", "BackendTable"]
@@ -16,11 +16,12 @@ FALLBACK = "bicubic"
 
 
 class BackendTable:
-    """Backends by name, each with its error budget; they may come and go while streams run.
+    """Backends by name, each with its faults; they may come and go while streams run.
 
     `fallback` names the one that streams fall back to, if one of that name is there. A backend
     that is removed takes no new lanes; its open ones go on until their streams have left, and
-    whoever removes it closes it after that.
+    whoever removes it closes it after that. Where a `stream` may be named, the answer is as that
+    stream sees it, who may have to keep away from a backend that is good for others.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class BackendTable:
         self._clock = clock
         self._fallback = fallback
         self._backends: dict[str, Backend] = {}
-        self._budgets: dict[str, ErrorBudget] = {}
+        self._faults: dict[str, BackendFaults] = {}
         self._told: dict[str, BackendState] = {}
         for backend in backends:
             self.add(backend)
@@ -55,44 +56,56 @@ class BackendTable:
         """Take a backend in, in the place of one of the same name; it starts without faults."""
         name = backend.info().name
         self._backends[name] = backend
-        self._budgets[name] = ErrorBudget()
+        self._faults[name] = BackendFaults()
 
     def remove(self, name: str) -> Backend:
         """Let no new lane be opened on it; returns it. Raises UnknownBackend."""
         backend = self[name]
-        del self._backends[name], self._budgets[name]
+        del self._backends[name], self._faults[name]
         self._told.pop(name, None)
         return backend
 
-    def infos(self) -> tuple[BackendInfo, ...]:
+    def infos(self, stream: str = "") -> tuple[BackendInfo, ...]:
         """All backends as they are now; one that failed repeatedly is `quarantined`."""
-        return tuple(self.info(name) for name in self._backends)
+        return tuple(self.info(name, stream) for name in self._backends)
 
-    def info(self, name: str) -> BackendInfo:
+    def info(self, name: str, stream: str = "") -> BackendInfo:
         """One backend as it is now. Raises UnknownBackend."""
-        return info_within(self[name].info(), self._budgets[name], self._clock.now_s())
+        info, now_s = self[name].info(), self._clock.now_s()
+        return info_within(info, self._faults[name].budget_for(stream, now_s), now_s)
 
-    def budget(self, name: str) -> ErrorBudget:
+    def faults(self, name: str) -> BackendFaults:
         """The faults of a backend; those of one that has been removed count for nothing."""
-        return self._budgets.get(name) or ErrorBudget()
+        return self._faults.get(name) or BackendFaults()
 
-    def usable(self, name: str) -> bool:
+    async def probe(self, name: str) -> None:
+        """Let a backend that one stream suspects show whether it is to blame; quarantine if so."""
+        faults, reason = self.faults(name), ""
+        faults.suspect = False  # once is enough
+        try:
+            await self[name].probe()
+        except Exception as error:  # noqa: BLE001 - whatever a model may raise is the answer
+            kind = fault_kind(error)
+            reason = f"{kind}: {error or kind}" if kind.counts else ""
+        faults.probed(self._clock.now_s(), reason)
+
+    def usable(self, name: str, stream: str = "") -> bool:
         """Whether a lane may be opened on it: it is there, ready, and no fault is too recent."""
         if name not in self._backends:
             return False
         ready = self._backends[name].info().state is BackendState.READY
-        return ready and self._budgets[name].may_try(self._clock.now_s())
+        return ready and self._faults[name].may_try(self._clock.now_s(), stream)
 
-    def why_not(self, name: str) -> str:
+    def why_not(self, name: str, stream: str = "") -> str:
         """Why a backend is not usable, for a person to read."""
         if name not in self._backends:
             return f"{name} was removed"
-        info = self.info(name)
+        info = self.info(name, stream)
         return f"{name} is {info.state}: {info.reason or 'failed just now'}"
 
-    def must_be_free(self, name: str) -> None:
+    def must_be_free(self, name: str, stream: str = "") -> None:
         """Raises UnknownBackend, NotReady or NoCapacity when no lane could be opened now."""
-        info = self.info(name)
+        info = self.info(name, stream)
         if info.state is not BackendState.READY:
             raise NotReady(f"backend {name} is {info.state}: {info.reason}", found=info.state)
         if not info.has_room:

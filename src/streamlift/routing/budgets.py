@@ -16,7 +16,7 @@ from streamlift.errors import (
 )
 from streamlift.frames import BackendInfo, BackendState
 
-__all__ = ["ErrorBudget", "FaultKind", "fault_kind", "info_within"]
+__all__ = ["BackendFaults", "ErrorBudget", "FaultKind", "fault_kind", "info_within"]
 
 BUDGET = 3
 WINDOW_S = 60.0
@@ -45,7 +45,7 @@ class FaultKind(StrEnum):
 
 
 class ErrorBudget:
-    """Three faults in a minute put a backend in quarantine; pure, the caller brings the time.
+    """Three faults in a minute mean quarantine; pure, the caller brings the time.
 
     Lanes that fail within half a second are one fault: one crash ends all lanes of a backend.
     Before quarantine the backend may be tried again after 1 s, then 2 s. Quarantine starts at
@@ -81,14 +81,23 @@ class ErrorBudget:
             self._faults_s.popleft()
         self._faults_s.append(now_s)
         if self.quarantined or len(self._faults_s) >= BUDGET:
-            self.quarantined = True
-            self._closed_until_s = now_s + self._quarantine_s
-            self._quarantine_s = min(2 * self._quarantine_s, LONGEST_QUARANTINE_S)
+            self.quarantine(now_s, reason)
         else:
             self._closed_until_s = now_s + BACK_OFF_S * 2 ** (len(self._faults_s) - 1)
 
+    def quarantine(self, now_s: float, reason: str) -> None:
+        """Whatever was counted so far."""
+        self.reason = reason
+        self.quarantined = True
+        self._closed_until_s = now_s + self._quarantine_s
+        self._quarantine_s = min(2 * self._quarantine_s, LONGEST_QUARANTINE_S)
+
     def may_try(self, now_s: float) -> bool:
         return now_s >= self._closed_until_s
+
+    def over(self, now_s: float) -> bool:
+        """Whether the series of faults is over: the next one begins as the first did."""
+        return now_s - max(self._closed_until_s, self._incident_s) > WINDOW_S
 
     def works(self, now_s: float) -> None:
         """A lane of the backend has shown pictures; ends quarantine."""
@@ -96,6 +105,68 @@ class ErrorBudget:
             self.quarantined = False
             self._faults_s.clear()
             self.reason = ""
+
+
+class BackendFaults:
+    """Whose the faults of one backend are: each stream's first, the backend's if it is shared.
+
+    What a stream sends may provoke faults; then only that stream must keep away, for as long as
+    its own budget says. The backend is in quarantine when two streams failed on it within a
+    minute, three times in all, or when a stream's budget is used up (`suspect`) and a probe
+    with pictures of the backend's own fails too.
+    """
+
+    def __init__(self) -> None:
+        self.shared = ErrorBudget()
+        self.suspect = False
+        self._own: dict[str, ErrorBudget] = {}
+        self._recent: deque[tuple[float, str, str]] = deque(maxlen=64)  # time, stream, reason
+        self._shared_until_s = float("-inf")  # faults up to then are in the shared budget
+
+    @property
+    def quarantined(self) -> bool:
+        return self.shared.quarantined
+
+    def fault(self, now_s: float, reason: str, stream: str) -> None:
+        """A lane of this stream failed."""
+        self._forget(now_s)
+        own = self._own.setdefault(stream, ErrorBudget())
+        own.fault(now_s, reason)
+        self._recent.append((now_s, stream, reason))
+        if len({who for _, who, _ in self._recent}) > 1:
+            for when_s, _, why in self._recent:
+                if when_s > self._shared_until_s:
+                    self.shared.fault(when_s, why)
+            self._shared_until_s = now_s
+        elif own.quarantined:
+            self.suspect = True
+
+    def probed(self, now_s: float, reason: str) -> None:
+        """A probe is over; `reason` why it failed, empty if it did not."""
+        self.suspect = False
+        if reason:
+            self.shared.quarantine(now_s, reason)
+
+    def budget_for(self, stream: str, now_s: float) -> ErrorBudget:
+        """The budget that keeps this stream away for longer; the shared one for nobody's."""
+        own = self._own.get(stream)
+        return self.shared if own is None or not self.shared.may_try(now_s) else own
+
+    def may_try(self, now_s: float, stream: str) -> bool:
+        return self.shared.may_try(now_s) and self.budget_for(stream, now_s).may_try(now_s)
+
+    def works(self, now_s: float, stream: str) -> None:
+        """A lane of this stream has shown pictures."""
+        self.shared.works(now_s)
+        if stream in self._own:
+            self._own[stream].works(now_s)
+
+    def _forget(self, now_s: float) -> None:
+        """Streams come and go: nothing is kept of those that did no harm for long."""
+        while self._recent and now_s - self._recent[0][0] > WINDOW_S:
+            self._recent.popleft()
+        for stream in [name for name, own in self._own.items() if own.over(now_s)]:
+            del self._own[stream]
 
 
 def info_within(info: BackendInfo, budget: ErrorBudget, now_s: float) -> BackendInfo:

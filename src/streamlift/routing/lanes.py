@@ -60,7 +60,7 @@ class Lanes:
         journal: Journal,
         clock: Clock,
     ) -> None:
-        self.preference = Preference(wanted, table)
+        self.preference = Preference(wanted, table, journal.stream)
         self.refusal: NoCapacity | None = None  # there was no slot for the publisher's first lane
         self._table = table
         self._options = options
@@ -321,7 +321,7 @@ class Lanes:
         kind, reason, now_s = fault_kind(error), str(error) or repr(error), self._clock.now_s()
         log.warning("stream %s: %s: %s: %r", self._journal.stream, lane.backend, kind, error)
         if kind.counts:
-            self._table.budget(lane.backend).fault(now_s, reason)
+            self._charge(lane.backend, now_s, reason)
         if lane is self._front() and not lane.finished:
             self._replace(lane, kind, f"{kind}: {reason}")
             return
@@ -331,6 +331,14 @@ class Lanes:
             self._passage.give_up_switch(reason, back=True)
         elif lane is self._passage.successor:
             self._settle()
+
+    def _charge(self, backend: str, now_s: float, reason: str) -> None:
+        """Count a fault, and have the backend probed when it is time to know whose it is."""
+        faults, stream = self._table.faults(backend), self._journal.stream
+        faults.fault(now_s, reason, stream)
+        if faults.suspect and self._tasks is not None:
+            probe = self._table.probe(backend)
+            self._tasks.create_task(supervise(f"stream {stream}: probe of {backend}", probe))
 
     def _replace(self, lane: OpenLane, kind: FaultKind, reason: str) -> None:
         """Open a lane on the fallback backend and give it all that the failed one owed."""

@@ -112,6 +112,11 @@ class Backend(Protocol):
         """
         ...
 
+    async def probe(self) -> None:
+        """Upscale pictures of its own beside the open lanes. Raises what a lane would raise, and
+        TimeoutError for a hang: a stream fails on it, and this tells whose fault that is."""
+        ...
+
     def lane_hung(self, lane: Lane) -> None:
         """This lane of it was found hung; call it before closing the lane. Never waits.
 

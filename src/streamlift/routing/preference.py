@@ -29,12 +29,13 @@ class Preference:
     `degraded`: the picture comes from the fallback, for the reason `why`.
     """
 
-    def __init__(self, wanted: str, table: BackendTable) -> None:
+    def __init__(self, wanted: str, table: BackendTable, stream: str) -> None:
         self.wanted = wanted
         self.degraded = False
         self.why = ""
         self.request: Request | None = None
         self._table = table
+        self._stream = stream
         self._retry_s = float("-inf")
         self._retry_after_s = RETRY_S
         self._restless_since_s: float | None = None  # since when the shown lane is behind
@@ -53,10 +54,10 @@ class Preference:
     def for_new_lane(self) -> str:
         """The backend for a lane that is opened now."""
         fallback = self._table.fallback
-        if fallback is None or self._table.usable(self.wanted):
+        if fallback is None or self._table.usable(self.wanted, self._stream):
             return self.wanted
         self.degraded = fallback != self.wanted
-        self.why = self._table.why_not(self.wanted)
+        self.why = self._table.why_not(self.wanted, self._stream)
         return fallback
 
     def for_slate(self) -> str:
@@ -82,7 +83,7 @@ class Preference:
         if backend == self.wanted:
             self.degraded = False
             self._retry_after_s = RETRY_S
-            self._table.budget(backend).works(now_s)
+            self._table.faults(backend).works(now_s, self._stream)
 
     def due(self, shown: str, calm: bool, now_s: float) -> bool:
         """Whether to begin moving from backend `shown` to the wanted one now.
@@ -94,8 +95,8 @@ class Preference:
             return True
         target = self.target
         if target != self.wanted:
-            self.degraded, self.why = True, self._table.why_not(self.wanted)
-        if shown == target or now_s < self._retry_s or not self._table.usable(target):
+            self.degraded, self.why = True, self._table.why_not(self.wanted, self._stream)
+        if shown == target or now_s < self._retry_s or not self._table.usable(target, self._stream):
             self._restless_since_s = None
             return False
         if calm:

@@ -144,7 +144,7 @@ class Router:
         else:
             target = backend or stream.backend
             if target != stream.backend:
-                self.table.must_be_free(target)
+                self.table.must_be_free(target, name)
             stream.switch(target, mode=mode)
         return stream.snapshot()
 

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from streamlift.clock import Clock
 from streamlift.errors import UnknownStream
@@ -79,7 +80,7 @@ class Stream:
             self._viewers_changed,
             self._skipped,
         )
-        self._autopilot = Autopilot(policy, table.infos, clock.now_s())
+        self._autopilot = Autopilot(policy, partial(table.infos, name), clock.now_s())
         choice = self._autopilot.choose(None, None)
         self._lanes = Lanes(
             backend if choice is None else choice.backend,
