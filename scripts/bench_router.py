@@ -113,6 +113,7 @@ class Publisher:
 class Lane:
     """Answers each frame at once. Fits `routing.ports.Lane`."""
 
+    upscaled = 0
     dropped: Mapping[str, int] = {}
     degraded = False
     can_spend_less = False

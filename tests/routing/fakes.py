@@ -146,6 +146,7 @@ class FakeLane:
         self.parked = 0
         self.degraded = False
         self.can_spend_less = False
+        self.upscaled = 0
         self.dropped: Counter[str] = Counter()
 
     def offer(self, item: Frame) -> bool:
@@ -191,6 +192,7 @@ class FakeLane:
             for out in ready:
                 self._misbehave()
                 self.delivered += 1
+                self.upscaled += 1
                 if self.delivered - 1 in knobs.lose or (
                     knobs.lose_every and self.delivered % knobs.lose_every == 0
                 ):

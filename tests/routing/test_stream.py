@@ -384,6 +384,16 @@ async def test_what_publishers_and_lanes_count_is_in_the_metrics_once() -> None:
     assert stage.stream.snapshot().frames.dropped == {"packet_loss": 5, "stale": 3}
 
 
+@in_virtual_time
+async def test_upscaled_counts_what_came_out_of_the_model_though_it_was_never_encoded() -> None:
+    async with live("ai", knobs=Knobs(lose_every=5), seconds=2.0) as stage:
+        await asyncio.sleep(4.0)
+        frames = stage.stream.snapshot().frames
+        assert frames.upscaled == sum(lane.upscaled for lane in stage.backends["ai"].lanes) >= 50
+        assert frames.encoded == len(stage.viewer.pts) < frames.upscaled
+        assert stage.metrics.value("frames_total", stage="upscaled") == frames.upscaled
+
+
 def _counted(stage: Stage) -> tuple[float, ...]:
     value = stage.metrics.value
     return (

@@ -37,6 +37,7 @@ class Counts:
         self._dropped: Counter[str] = Counter()
         self._past_ingest: Counter[str] = Counter()  # dropped by publishers that are gone
         self._past_lanes: Counter[str] = Counter()  # and by lanes
+        self._past_upscaled = 0  # by lanes that are gone
         self._told: Counter[tuple[str, str]] = Counter()  # to the metrics, of others' counts
         self._past_received = 0
         self._past_decoded = 0
@@ -87,17 +88,18 @@ class Counts:
         self._past_decoded += counts.decoded
         self._past_ingest.update(counts.dropped)
 
-    def lane_gone(self, dropped: Mapping[str, int]) -> None:
-        """Keep what a lane dropped that is closing now."""
+    def lane_gone(self, upscaled: int, dropped: Mapping[str, int]) -> None:
+        """Keep what a lane upscaled and dropped that is closing now."""
+        self._past_upscaled += upscaled
         self._past_lanes.update(dropped)
 
     def lane_drops(self, lanes: Mapping[str, int]) -> int:
         """All that lanes ever dropped, given the drops of the present ones."""
         return self._past_lanes.total() + sum(lanes.values())
 
-    def report(self, ingest: IngestCounts | None, lanes: Mapping[str, int]) -> None:
+    def report(self, ingest: IngestCounts | None, upscaled: int, lanes: Mapping[str, int]) -> None:
         """Bring the metrics up to what publishers and lanes have counted; as for `frames`."""
-        counts = self.frames(ingest, lanes)
+        counts = self.frames(ingest, upscaled, lanes)
         stages = {"received": counts.received, "decoded": counts.decoded}
         for stage, frames in (stages | {"upscaled": counts.upscaled}).items():
             self._tell(frames, "frames_total", stage)
@@ -116,8 +118,11 @@ class Counts:
             labels = {"stage": stage, "reason": reason} if reason else {"stage": stage}
             self._metrics.count(name, new, **labels)
 
-    def frames(self, ingest: IngestCounts | None, lanes: Mapping[str, int]) -> FrameCounts:
-        """The counts now: `ingest` of the present publisher, drops of the present lanes."""
+    def frames(
+        self, ingest: IngestCounts | None, upscaled: int, lanes: Mapping[str, int]
+    ) -> FrameCounts:
+        """The counts now: `ingest` of the present publisher, what the present lanes upscaled (two
+        of them during a switch) and dropped."""
         dropped = self._past_ingest + self._past_lanes + self._dropped
         dropped.update(lanes)
         received, decoded = self._past_received, self._past_decoded
@@ -127,7 +132,7 @@ class Counts:
         return FrameCounts(
             received=received,
             decoded=decoded,
-            upscaled=self._encoded + dropped["encode_busy"],
+            upscaled=self._past_upscaled + upscaled,
             encoded=self._encoded,
             dropped={reason: n for reason, n in sorted(dropped.items()) if n},
         )

@@ -96,6 +96,11 @@ class Lanes:
         return self._screen.shown is not None and self._screen.shown.can_spend_less
 
     @property
+    def upscaled(self) -> int:
+        """Pictures that came out of the models of the lanes that are open now."""
+        return sum(lane.upscaled for lane in self._open)
+
+    @property
     def dropped(self) -> Counter[str]:
         """Drops of the lanes that are open now, by reason."""
         return sum((lane.dropped for lane in self._open), Counter())
@@ -284,7 +289,7 @@ class Lanes:
         except Exception as error:  # noqa: BLE001 - whatever a backend raises ends only its lane
             self._failed(lane, error)  # before closing, which may take its time
         finally:
-            self._counts.lane_gone(lane.dropped)
+            self._counts.lane_gone(lane.upscaled, lane.dropped)
             await lane.close()
 
     def _ended(self, lane: OpenLane) -> None:

@@ -118,7 +118,7 @@ class OpenLane:
             raise UpscaleError("the lane ended before it was told to finish")
 
     async def close(self) -> None:
-        """Free its place on the backend. Read `dropped` before; afterwards it is empty."""
+        """Free its place on the backend. Read `upscaled` and `dropped` before it, not after."""
         self.alive = False
         lane, self._lane = self._lane, None
         if lane is not None:
@@ -255,6 +255,11 @@ class OpenLane:
     def can_spend_less(self) -> bool:
         """Whether it has a cheaper way of its own to keep up."""
         return self._lane is not None and self._lane.can_spend_less
+
+    @property
+    def upscaled(self) -> int:
+        """Pictures that came out of the model so far; as for `dropped`."""
+        return 0 if self._lane is None else self._lane.upscaled
 
     @property
     def dropped(self) -> Counter[str]:

@@ -50,8 +50,13 @@ class Lane(Protocol):
     """
 
     @property
+    def upscaled(self) -> int:
+        """Pictures that came out of the model, whatever became of them."""
+        ...
+
+    @property
     def dropped(self) -> Mapping[str, int]:
-        """Frames offered but never delivered, by reason (`stale`, `encode_busy`)."""
+        """Frames offered but never delivered, by reason (`stale`, `encode_busy`, `over_share`)."""
         ...
 
     @property

@@ -243,7 +243,7 @@ class Stream:
             publisher=None if self._seat.publisher is None else counts.publisher(),
             output=dataclasses.replace(counts.output(self._clock.now_s()), renditions=renditions),
             latency_ms=counts.latency_ms(),
-            frames=counts.frames(self._seat.counts, self._lanes.dropped),
+            frames=counts.frames(self._seat.counts, self._lanes.upscaled, self._lanes.dropped),
             viewers=self.viewers,
         )
 
@@ -347,7 +347,7 @@ class Stream:
             self._review(now_s)
 
     def _report(self) -> None:
-        self._counts.report(self._seat.counts, self._lanes.dropped)
+        self._counts.report(self._seat.counts, self._lanes.upscaled, self._lanes.dropped)
 
     def _review(self, now_s: float) -> None:
         """Does the backend keep up, and would the policy choose another?"""
