@@ -173,11 +173,16 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Rendition:
-    """One way to encode a stream's output."""
+    """One way to encode a stream's output.
+
+    `thin`: the one that all viewers on a thin link share, whatever `profile` says H.264 Baseline,
+    and at less than the rate (see `codec.encoded_bitrate_bps`).
+    """
 
     codec: Codec
     bitrate_bps: int
     profile: str = "High"
+    thin: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,16 @@ import av
 import numpy as np
 import pytest
 from av.video.codeccontext import VideoCodecContext
-from tests.clips import TICKS, decode, picture
+from tests.clips import SMALL, TICKS, decode, picture
 
-from streamlift.codec import H264Encoder, VideoEncoder, is_keyframe, nal_types, open_encoder
+from streamlift.codec import (
+    H264Encoder,
+    VideoEncoder,
+    encoded_bitrate_bps,
+    is_keyframe,
+    nal_types,
+    open_encoder,
+)
 from streamlift.codec.decoder import picture_of
 from streamlift.errors import UpscaleError
 from streamlift.frames import Codec, Colour, Plane, Rendition, Size
@@ -160,3 +167,18 @@ def test_the_decoder_needs_no_second_picture_to_show_the_first() -> None:
     units = _encode(_open(Codec.H264), 3)
     shown = [len(context.decode(av.Packet(unit))) for unit in units]
     assert shown == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("bitrate_bps", "thin_bps"), [(6_000_000, 2_000_000), (3_000_000, 1_500_000)]
+)
+def test_the_rendition_for_thin_links_is_baseline_at_a_lower_rate(
+    bitrate_bps: int, thin_bps: int
+) -> None:
+    thin = Rendition(Codec.H264, bitrate_bps, "High", thin=True)
+    assert encoded_bitrate_bps(thin) == thin_bps
+    encoder = open_encoder(thin, SMALL, 25, preset="ultrafast", colour=Colour())
+    data, _ = encoder.encode(picture(SMALL, 0), 0, keyframe=True)
+    encoder.close()
+    sps = data.index(b"\x67") + 1
+    assert data[sps] == 66, "profile_idc of Baseline"

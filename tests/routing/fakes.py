@@ -212,7 +212,7 @@ class FakeLane:
 
     def _encode(self, out: Frame) -> list[EncodedFrame]:
         made = []
-        for rendition in sorted(self.wanted, key=lambda r: (r.codec, r.profile)):
+        for rendition in sorted(self.wanted, key=lambda r: (r.codec, r.thin)):
             keyframe = rendition in self._keyframe or rendition not in self._known
             self._keyframe.discard(rendition)
             self.keyframes_made += keyframe

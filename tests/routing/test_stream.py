@@ -385,6 +385,16 @@ async def test_what_publishers_and_lanes_count_is_in_the_metrics_once() -> None:
 
 
 @in_virtual_time
+async def test_viewers_on_thin_links_share_one_rendition_while_they_watch() -> None:
+    async with running() as (stream, _, _):
+        own = stream._lane_options().renditions
+        with stream.watch(thin=True), stream.watch(thin=True), stream.watch():
+            (thin,) = stream._lane_options().renditions - own
+            assert (thin.codec, thin.thin) == (Codec.H264, True)
+        assert stream._lane_options().renditions == own
+
+
+@in_virtual_time
 async def test_upscaled_counts_what_came_out_of_the_model_though_it_was_never_encoded() -> None:
     async with live("ai", knobs=Knobs(lose_every=5), seconds=2.0) as stage:
         await asyncio.sleep(4.0)

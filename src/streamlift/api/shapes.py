@@ -88,7 +88,11 @@ def stream_json(stream: StreamSnapshot) -> dict[str, Any]:
             "fps": _rounded(output.fps),
             "bitrate_bps": None if output.bitrate_bps is None else int(output.bitrate_bps),
             "renditions": [
-                {"codec": r.codec, "bitrate_bps": encoded_bitrate_bps(r), "profile": r.profile}
+                {
+                    "codec": r.codec,
+                    "bitrate_bps": encoded_bitrate_bps(r),
+                    "profile": "Thin" if r.thin else r.profile,
+                }
                 for r in output.renditions
             ],
         },

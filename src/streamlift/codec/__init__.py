@@ -2,7 +2,6 @@
 
 from streamlift.codec.bitstream import has_picture, is_keyframe, nal_types, parameter_sets
 from streamlift.codec.encoder import (
-    THIN,
     AdjustableEncoder,
     H264Encoder,
     VideoEncoder,
@@ -13,7 +12,6 @@ from streamlift.codec.encoder import (
 from streamlift.codec.levels import h264_level
 
 __all__ = [
-    "THIN",
     "AdjustableEncoder",
     "H264Encoder",
     "VideoEncoder",

@@ -16,7 +16,6 @@ from streamlift.errors import UpscaleError
 from streamlift.frames import Codec, Colour, Plane, Planes, Rendition, Size
 
 __all__ = [
-    "THIN",
     "AdjustableEncoder",
     "H264Encoder",
     "VideoEncoder",
@@ -32,8 +31,6 @@ _VP8_CPU_USED = -6
 """Negative values are a fixed speed; positive ones adapt to wall time and lose quality quietly."""
 
 
-THIN = "Thin"
-"""The profile for viewers on a thin link, shared by all of them: H.264 Baseline or VP8, slow."""
 THIN_BPS = 2_000_000
 
 
@@ -63,13 +60,13 @@ def open_encoder(
     bitrate_bps = encoded_bitrate_bps(rendition)
     if rendition.codec is Codec.VP8:
         return Vp8Encoder(size, fps, bitrate_bps)
-    profile = "Baseline" if rendition.profile == THIN else rendition.profile
+    profile = "Baseline" if rendition.thin else rendition.profile
     return H264Encoder(size, fps, bitrate_bps, profile=profile, preset=preset, colour=colour)
 
 
 def encoded_bitrate_bps(rendition: Rendition) -> int:
     """The rate it is encoded at: for a thin link at most 2 Mbit/s and half the stream's own."""
-    if rendition.profile == THIN:
+    if rendition.thin:
         return min(THIN_BPS, rendition.bitrate_bps // 2)
     return rendition.bitrate_bps
 

@@ -172,7 +172,7 @@ class EncodeThread:
 
 def _runs_on(encoder: VideoEncoder, former: Rendition, wanted: Rendition) -> bool:
     """Give the running encoder the new bit rate, if it is of the same format and takes it."""
-    if (former.codec, former.profile) != (wanted.codec, wanted.profile):
+    if replace(former, bitrate_bps=wanted.bitrate_bps) != wanted:
         return False
     if not isinstance(encoder, AdjustableEncoder):
         return False

@@ -14,8 +14,8 @@ from streamlift.routing.source import SourceView
 
 __all__ = ["Fanout"]
 
-Format = tuple[Codec, str]
-"""What tells renditions apart for viewers: codec and profile; the bit rate may change."""
+Format = tuple[Codec, str, bool]
+"""What tells renditions apart for viewers: codec, profile, thin; the bit rate may change."""
 
 
 class Fanout:
@@ -50,22 +50,21 @@ class Fanout:
         """Sessions that watch any view."""
         return self.source.broadcast.viewers + sum(b.viewers for b in self._broadcasts.values())
 
-    def watch(self, view: View, codec: Codec | None, profile: str | None) -> Cursor:
-        """A viewer's cursor; codec and profile default to the default rendition's."""
+    def watch(self, view: View, codec: Codec | None, *, thin: bool = False) -> Cursor:
+        """A viewer's cursor; the codec defaults to the default rendition's."""
         if view is View.SOURCE:
             return self.source.broadcast.cursor()
         codec = codec or self.rendition.codec
-        if profile is None:
-            profile = self.rendition.profile if codec is self.rendition.codec else ""
-        rendition = dataclasses.replace(self.rendition, codec=codec, profile=profile)
+        profile = self.rendition.profile if codec is self.rendition.codec else ""
+        rendition = dataclasses.replace(self.rendition, codec=codec, profile=profile, thin=thin)
         return self._broadcast(rendition).cursor()
 
     def renditions(self) -> frozenset[Rendition]:
         """What must be encoded: the default one always, others while they are watched."""
         return frozenset(
-            dataclasses.replace(self.rendition, codec=codec, profile=profile)
-            for (codec, profile), broadcast in self._broadcasts.items()
-            if broadcast.viewers or (codec, profile) == _format(self.rendition)
+            dataclasses.replace(self.rendition, codec=codec, profile=profile, thin=thin)
+            for (codec, profile, thin), broadcast in self._broadcasts.items()
+            if broadcast.viewers or (codec, profile, thin) == _format(self.rendition)
         )
 
     def leads(self, encoded: EncodedFrame) -> bool:
@@ -106,4 +105,4 @@ class Fanout:
 
 
 def _format(rendition: Rendition) -> Format:
-    return rendition.codec, rendition.profile
+    return rendition.codec, rendition.profile, rendition.thin

@@ -120,10 +120,11 @@ class Router:
         name: str,
         view: View = View.UPSCALED,
         codec: Codec | None = None,
-        profile: str | None = None,
+        *,
+        thin: bool = False,
     ) -> Cursor:
         """A viewer's cursor. Raises UnknownStream."""
-        return self.stream(name).watch(view, codec, profile)
+        return self.stream(name).watch(view, codec, thin=thin)
 
     async def switch(
         self,

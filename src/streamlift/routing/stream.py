@@ -165,14 +165,15 @@ class Stream:
             self._leave_seat(publisher)
 
     def watch(
-        self, view: View = View.UPSCALED, codec: Codec | None = None, profile: str | None = None
+        self, view: View = View.UPSCALED, codec: Codec | None = None, *, thin: bool = False
     ) -> Cursor:
         """A viewer's cursor; close it when the viewer is gone.
 
-        Codec and profile default to the default rendition's. Raises UnknownStream when closed.
+        The codec defaults to the default rendition's; `thin` for a viewer whose link cannot carry
+        that. Raises UnknownStream when closed.
         """
         self._must_be_open()
-        return self._fanout.watch(view, codec, profile)
+        return self._fanout.watch(view, codec, thin=thin)
 
     def request_keyframe(self) -> None:
         """A viewer lost a picture; requests are merged to one keyframe per half second."""
@@ -232,7 +233,7 @@ class Stream:
     def snapshot(self) -> StreamSnapshot:
         """All that the API tells of this stream, now."""
         counts, degraded = self._counts, self._lanes.degraded
-        renditions = tuple(sorted(self._fanout.renditions(), key=lambda r: (r.codec, r.profile)))
+        renditions = tuple(sorted(self._fanout.renditions(), key=lambda r: (r.codec, r.thin)))
         return StreamSnapshot(
             name=self.name,
             state=self.state,

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-from streamlift.codec import THIN
 from streamlift.config import IceConfig
 from streamlift.errors import (
     IceRestart,
@@ -105,7 +104,7 @@ class Service(Parts):
         def open_frames(slow: bool) -> AbstractContextManager[Cursor]:
             if view is View.SOURCE:
                 return self.router.watch(stream, view)  # as the publisher sends it, for every link
-            return self.router.watch(stream, view, viewer.codec, THIN if slow else None)
+            return self.router.watch(stream, view, viewer.codec, thin=slow)
 
         life = run_viewer(self, self.sessions, session, viewer, open_frames)
         self._live(f"viewer of stream {stream}", life)
