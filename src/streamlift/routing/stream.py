@@ -271,8 +271,7 @@ class Stream:
 
     def _repeat(self, now_s: float) -> None:
         """Show the last picture again: the publisher is there, but has nothing new to show."""
-        last = self._counts.last_in
-        if last is None or self._paused(now_s):
+        if (last := self._counts.last_in) is None or self._paused(now_s):
             return
         self._seen(now_s)
         self._metrics.count("frames_repeated_total", reason="quiet")
@@ -357,16 +356,16 @@ class Stream:
 
     def _look_after_publisher(self, now_s: float) -> None:
         publisher = self._seat.publisher
-        absence = None if publisher is None else publisher.absence
-        if self._seat.lasting or (publisher is not None and absence is None):
+        if self._seat.lasting:
             self._stayed_s = now_s
         if publisher is None or self._seat.fresh:
             return
-        if absence is not None:
-            if not self._absence.gone:
-                self._gone(absence)
-        elif self._absence.gone or (self._still_wanted and self._absence.quiet(now_s)):
-            self._repeat(now_s)
+        if (absence := publisher.absence) is None:
+            self._stayed_s = now_s
+            if self._absence.gone or (self._still_wanted and self._absence.quiet(now_s)):
+                self._repeat(now_s)
+        elif not self._absence.gone:
+            self._gone(absence)
 
     def _report(self) -> None:
         self._counts.report(self._seat.counts, self._lanes.upscaled, self._lanes.dropped)
