@@ -94,7 +94,6 @@ class Publisher:
         self._clock = clock
         self._cost = cost
         self.counts = IngestCounts()
-        self.absence: str | None = None
 
     async def __aiter__(self) -> AsyncIterator[Frame]:
         start_s = self._clock.now_s()
@@ -118,6 +117,7 @@ class Lane:
     dropped: Mapping[str, int] = {}
     degraded = False
     can_spend_less = False
+    stuck_s = 0.0
 
     def __init__(self) -> None:
         self._ready: asyncio.Queue[Frame | None] = asyncio.Queue()

@@ -31,6 +31,7 @@ __all__ = [
     "Slots",
     "Stabilise",
     "StageTimes",
+    "Unencoded",
 ]
 
 Plane = npt.NDArray[np.uint8]
@@ -206,6 +207,13 @@ class EncodedFrame:
     data: bytes
     arrived_s: float
     stages: StageTimes = StageTimes()
+
+
+@dataclass(frozen=True, slots=True)
+class Unencoded:
+    """An upscaled picture that nobody wanted encoded: what a lane without renditions gives back."""
+
+    pts: int
 
 
 @dataclass(frozen=True, slots=True)

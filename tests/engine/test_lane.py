@@ -23,7 +23,16 @@ from streamlift.engine.capacity import SLOT_PPS, Capacity, Share, need_pps
 from streamlift.engine.engine import Engine
 from streamlift.engine.lane import CATCH_UP_S, MAX_QUEUED, EngineLane
 from streamlift.errors import OutOfMemory, UpscaleError
-from streamlift.frames import Codec, EncodedFrame, Frame, Planes, Rendition, Size, Stabilise
+from streamlift.frames import (
+    Codec,
+    EncodedFrame,
+    Frame,
+    Planes,
+    Rendition,
+    Size,
+    Stabilise,
+    Unencoded,
+)
 from streamlift.stamp import read_stamp
 from streamlift.upscalers import Upscaler, UpscalerSpec
 from streamlift.upscalers.bicubic import Bicubic
@@ -73,7 +82,7 @@ async def test_a_lane_that_got_nothing_finishes_too(clock: Clock) -> None:
 
 async def test_a_keyframe_request_makes_exactly_one_keyframe(clock: Clock) -> None:
     async with _lane(Bicubic(), clock) as lane:
-        frames = aiter(lane)
+        frames = _encoded(lane)
         keys = []
         for number in range(8):
             if number in (3, 4):
@@ -84,11 +93,31 @@ async def test_a_keyframe_request_makes_exactly_one_keyframe(clock: Clock) -> No
     assert keys == [True, False, False, True, True, False, False, False]
 
 
+async def test_a_lane_on_trial_encodes_nothing_before_the_next_frame_offered(
+    clock: Clock, encoders: Encoders
+) -> None:
+    async with _lane(Toy(PRIMED), clock) as lane:
+        lane.set_renditions(frozenset())
+        for number in range(12):
+            lane.offer(frame(number))
+        await until(lambda: not lane._inbox, "the model to take them")
+        assert encoders.opened == []
+        lane.set_renditions(frozenset({H264}))
+        for number in range(12, 20):
+            lane.offer(frame(number))
+        lane.finish()
+        out = [one async for one in lane]
+    assert [one.pts // TICKS for one in out] == list(range(20))
+    assert [isinstance(one, Unencoded) for one in out] == 12 * [True] + 8 * [False]
+    keys = [one.pts // TICKS for one in out if isinstance(one, EncodedFrame) and one.keyframe]
+    assert keys == [12]
+
+
 async def test_a_second_rendition_is_encoded_while_it_is_wanted(
     clock: Clock, encoders: Encoders
 ) -> None:
     async with _lane(Bicubic(), clock) as lane:
-        frames = aiter(lane)
+        frames = _encoded(lane)
         seen = []
         for number in range(6):
             wanted = frozenset({H264, VP8}) if 2 <= number < 4 else frozenset({H264})
@@ -350,7 +379,7 @@ async def test_a_change_of_size_starts_anew_with_a_keyframe(clock: Clock) -> Non
         for number in range(20):
             lane.offer(frame(number, size=SMALL if number < 11 else Size(192, 160)))
         lane.finish()
-        out = [e async for e in lane]
+        out = [e async for e in _encoded(lane)]
     assert [e.pts // TICKS for e in out] == list(range(20))
     assert [e.size for e in out] == 11 * [Size(256, 256)] + 9 * [Size(384, 320)]
     assert [n for n, e in enumerate(out) if e.keyframe] == [0, 11]
@@ -517,7 +546,14 @@ async def _through(lane: EngineLane, count: int) -> list[EncodedFrame]:
         lane.offer(frame(number))
         await until(lambda: not lane._inbox or lane._ended, "the model to take it")
     lane.finish()
-    return [encoded async for encoded in lane]
+    return [encoded async for encoded in _encoded(lane)]
+
+
+async def _encoded(lane: EngineLane) -> AsyncIterator[EncodedFrame]:
+    """What a lane delivers that is asked for at least one rendition throughout."""
+    async for one in lane:
+        assert isinstance(one, EncodedFrame)
+        yield one
 
 
 def _threads() -> set[str]:

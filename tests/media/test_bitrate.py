@@ -14,7 +14,7 @@ from streamlift.clock import MonotonicClock
 from streamlift.codec import is_keyframe
 from streamlift.config import BackendConfig, Config
 from streamlift.engine.encode import EncodeThread, Picture
-from streamlift.frames import Codec, Colour, EncodedFrame, Rendition, Size, StageTimes
+from streamlift.frames import Codec, Colour, EncodedFrame, Rendition, Size, StageTimes, Unencoded
 
 SIZE = Size(256, 256)
 
@@ -39,7 +39,8 @@ class Encoding:
             done=lambda _: None,
         )
 
-    def _deliver(self, frame: EncodedFrame) -> None:
+    def _deliver(self, frame: EncodedFrame | Unencoded) -> None:
+        assert isinstance(frame, EncodedFrame)
         with self._arrived:
             self.frames.append(frame)
             self._arrived.notify_all()

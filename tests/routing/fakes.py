@@ -26,6 +26,7 @@ from streamlift.frames import (
     Size,
     Slots,
     StageTimes,
+    Unencoded,
 )
 from streamlift.routing.ports import IngestCounts
 
@@ -69,7 +70,6 @@ class FakePublisher:
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Frame | Exception | None] = asyncio.Queue()
         self.counts = IngestCounts()
-        self.absence: str | None = None
         self.keyframes_asked = 0
         self.closed_with: str | None = None
 
@@ -141,6 +141,7 @@ class FakeLane:
         self.options = options
         self.wanted = options.renditions
         self.offered: list[int] = []
+        self._begin_after = -1  # pts; nothing before is encoded, after a time without renditions
         self.delivered = 0
         self.keyframes_made = 0
         self.closed = False
@@ -159,10 +160,16 @@ class FakeLane:
         self._inbox.put_nowait(None)
 
     def set_renditions(self, wanted: frozenset[Rendition]) -> None:
+        if not self.wanted and wanted:
+            self._begin_after = self.offered[-1] if self.offered else -1
         self.wanted = wanted
 
     def request_keyframe(self) -> None:
         self._keyframe |= self.wanted
+
+    @property
+    def stuck_s(self) -> float:
+        return float("inf")  # nobody looks inside: only its silence tells
 
     def park(self) -> None:
         self.parked += 1
@@ -172,7 +179,7 @@ class FakeLane:
             self.closed = True
             self._backend.used -= 1
 
-    async def __aiter__(self) -> AsyncIterator[EncodedFrame]:
+    async def __aiter__(self) -> AsyncIterator[EncodedFrame | Unencoded]:
         knobs = self._knobs
         taken: list[Frame] = []
         steps = 0
@@ -211,8 +218,10 @@ class FakeLane:
         if self._knobs.hang_at is not None and self.delivered >= self._knobs.hang_at:
             await asyncio.Event().wait()
 
-    def _encode(self, out: Frame) -> list[EncodedFrame]:
-        made = []
+    def _encode(self, out: Frame) -> list[EncodedFrame | Unencoded]:
+        if not self.wanted or out.pts <= self._begin_after:
+            return [Unencoded(out.pts)]
+        made: list[EncodedFrame | Unencoded] = []
         for rendition in sorted(self.wanted, key=lambda r: (r.codec, r.thin)):
             keyframe = rendition in self._keyframe or rendition not in self._known
             self._keyframe.discard(rendition)

@@ -65,11 +65,8 @@ def test_every_phase_is_reached_and_all_but_two_can_be_left() -> None:
 @pytest.mark.parametrize(
     ("kind", "facts", "changes", "move"),
     [
-        # A switch: prove itself, come into step, make a keyframe, follow without a hole.
-        (Kind.SWITCH, SWITCH, {"frames": 5, "key_waited_s": 0.2}, Move.STAY),
-        (Kind.SWITCH, SWITCH, {"high": 0.4}, Move.STAY),
-        (Kind.SWITCH, SWITCH, {"high": 0.4, "key_waited_s": 0.0}, Move.STAY),
-        (Kind.SWITCH, SWITCH, {}, Move.ASK),
+        # A switch in step: begin with the first keyframe, follow without a hole.
+        (Kind.SWITCH, SWITCH, {}, Move.STAY),
         (Kind.SWITCH, SWITCH, {"key_waited_s": 0.0, "old_comes_first": True}, Move.STAY),
         (Kind.SWITCH, SWITCH, {"key_waited_s": 0.0}, Move.CUT),
         (Kind.SWITCH, SWITCH, {"key_waited_s": 1.6, "old_comes_first": True}, Move.CUT),
@@ -126,27 +123,43 @@ def test_decision(
     kind: Kind, facts: TransitionFacts, changes: dict[str, object], move: Move
 ) -> None:
     now = dataclasses.replace(facts, **changes)  # type: ignore[arg-type]
-    assert transition(kind).consider(now, 0.0) is move
+    begun = transition(kind)
+    begun.phase = Phase.IN_STEP if kind is Kind.SWITCH else Phase.PROVING
+    assert begun.consider(now) is move
+
+
+@pytest.mark.parametrize(
+    ("changes", "handed_over"),
+    [
+        ({}, True),
+        ({"shown": None}, True),
+        ({"frames": 5}, False),  # not yet believed
+        ({"high": 0.4}, False),  # later than what is shown
+        ({"high": 0.4, "key_waited_s": 0.0}, False),
+        ({"frames": 0, "high": None}, False),
+    ],
+)
+def test_a_newcomer_gets_all_frames_when_it_is_in_step(
+    changes: dict[str, object], handed_over: bool
+) -> None:
+    move = transition()
+    what = move.consider(dataclasses.replace(SWITCH, **changes))  # type: ignore[arg-type]
+    assert what is (Move.HAND_OVER if handed_over else Move.STAY)
+    assert (move.phase is Phase.IN_STEP) == handed_over
 
 
 def test_a_newcomer_that_is_not_in_step_is_never_cut_to() -> None:
-    ready = dataclasses.replace(SWITCH, key_waited_s=0.0)
+    ready = dataclasses.replace(SWITCH, frames=5, key_waited_s=0.0)
     for phase in (Phase.OPENING, Phase.PROVING):
         assert decide(Kind.SWITCH, phase, ready) is Move.STAY
-
-
-def test_a_keyframe_is_asked_for_twice_a_second_at_most() -> None:
-    move = transition()
-    asked = [move.consider(SWITCH, n / 8) for n in range(10)]
-    assert [n for n, what in enumerate(asked) if what is Move.ASK] == [0, 5]
 
 
 def test_nothing_is_considered_after_the_cut() -> None:
     move = transition(Kind.SUCCESSION)
     ready = dataclasses.replace(SUCCESSION, key_waited_s=0.0)
-    assert move.consider(ready, 0.0) is Move.CUT
+    assert move.consider(ready) is Move.CUT
     move.take(Step.CUT)
-    assert move.consider(ready, 0.0) is Move.STAY
+    assert move.consider(ready) is Move.STAY
 
 
 def test_the_old_picture_is_held_back_a_little_longer_than_the_newcomer_needs() -> None:

@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 from streamlift.clock import Clock
 from streamlift.codec import AdjustableEncoder, VideoEncoder, encoded_bitrate_bps, open_encoder
 from streamlift.errors import StreamliftError, UpscaleError
-from streamlift.frames import Colour, EncodedFrame, Planes, Rendition, Size, StageTimes
+from streamlift.frames import (
+    Colour,
+    EncodedFrame,
+    Planes,
+    Rendition,
+    Size,
+    StageTimes,
+    Unencoded,
+)
 
 __all__ = ["EncodeThread", "Picture"]
 
@@ -49,7 +57,7 @@ class EncodeThread:
         fps: float | None,
         depth: int,
         clock: Clock,
-        deliver: Callable[[EncodedFrame], None],
+        deliver: Callable[[EncodedFrame | Unencoded], None],
         skip: Callable[[], None],
         done: Callable[[StreamliftError | None], None],
     ) -> None:
@@ -65,10 +73,18 @@ class EncodeThread:
         self._size: Size | None = None
         self._colour = Colour()
         self._last_pts: int | None = None
+        self._begin_after: int | None = None  # pts
+        self._busy_since_s: float | None = None
         self._keyframe_wanted = threading.Event()
         self._aborted = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"encode-{name}", daemon=True)
         self._thread.start()
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the present picture has been encoded for; 0 when idle."""
+        since_s = self._busy_since_s
+        return 0.0 if since_s is None else self._clock.now_s() - since_s
 
     def offer(self, picture: Picture) -> bool:
         """Queue a picture; False when the queue is full and it was dropped."""
@@ -98,14 +114,20 @@ class EncodeThread:
     def request_keyframe(self) -> None:
         self._keyframe_wanted.set()
 
-    def set_renditions(self, wanted: frozenset[Rendition]) -> None:
+    def set_renditions(self, wanted: frozenset[Rendition], after: int | None = None) -> None:
+        """`after`: the pts of the last picture on its way; where nothing was encoded so far, the
+        first keyframe is the picture after it, and no earlier one."""
+        if not self._renditions and wanted:
+            self._begin_after = after
         self._renditions = wanted
 
     def _run(self) -> None:
         error: StreamliftError | None = None
         try:
             while (picture := self._pictures.get()) is not None and not self._aborted.is_set():
+                self._busy_since_s = self._clock.now_s()
                 self._encode(picture)
+                self._busy_since_s = None
         except StreamliftError as found:
             error = found
         except Exception as found:  # ends this lane only; PyAV raises many types
@@ -124,6 +146,10 @@ class EncodeThread:
             return
         self._last_pts = picture.pts
         wanted = self._renditions
+        if not wanted or (self._begin_after is not None and picture.pts <= self._begin_after):
+            self._close_encoders()
+            self._deliver(Unencoded(picture.pts))
+            return
         size = picture.planes.size
         if size != self._size or picture.colour != self._colour:
             self._close_encoders()

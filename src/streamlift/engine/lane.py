@@ -22,6 +22,7 @@ from streamlift.frames import (
     Rendition,
     Stabilise,
     StageTimes,
+    Unencoded,
 )
 from streamlift.mailbox import Mailbox
 from streamlift.upscalers.base import Upscaler
@@ -84,7 +85,8 @@ class EngineLane:
         self._ladder = Ladder(clock, best=Rung.FULL if steady else Rung.UNSTEADIED)
         self._drops_seen = 0
         # Event loop only.
-        self._out: Mailbox[EncodedFrame] = Mailbox(_OUT_BOUND)
+        self._last_offered: int | None = None  # pts
+        self._out: Mailbox[EncodedFrame | Unencoded] = Mailbox(_OUT_BOUND)
         self._closed = False
         spec = upscaler.spec
         self._encode = EncodeThread(
@@ -108,6 +110,11 @@ class EngineLane:
             return dict(self._dropped)
 
     @property
+    def stuck_s(self) -> float:
+        """Another lane's step counts too: as long as that hangs, this one has no turn."""
+        return max(self._engine.busy_s, self._encode.busy_s)
+
+    @property
     def degraded(self) -> bool:
         """True while the upscaler gives no more than bicubic, to keep up."""
         return self._ladder.degraded
@@ -124,6 +131,7 @@ class EngineLane:
                 self._dropped["over_share"] += 1
                 return False
             self._inbox.append(frame)
+            self._last_offered = frame.pts
             self._park_since_s = None
             self._drop_stale()
             self._engine.changed.notify_all()
@@ -149,12 +157,12 @@ class EngineLane:
             self._engine.changed.notify_all()
 
     def set_renditions(self, wanted: frozenset[Rendition]) -> None:
-        self._encode.set_renditions(wanted)
+        self._encode.set_renditions(wanted, self._last_offered)
 
     def request_keyframe(self) -> None:
         self._encode.request_keyframe()
 
-    def __aiter__(self) -> AsyncIterator[EncodedFrame]:
+    def __aiter__(self) -> AsyncIterator[EncodedFrame | Unencoded]:
         return self._out
 
     async def aclose(self) -> None:
@@ -288,7 +296,7 @@ class EngineLane:
 
     # ---- back on the event loop ----
 
-    def _deliver(self, encoded: EncodedFrame) -> None:
+    def _deliver(self, encoded: EncodedFrame | Unencoded) -> None:
         if not self._out.put(encoded) and not self._closed:
             with self._engine.changed:
                 self._dropped["undelivered"] += 1

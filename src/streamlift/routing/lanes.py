@@ -16,7 +16,7 @@ from contextlib import aclosing, suppress
 
 from streamlift.clock import Clock
 from streamlift.errors import NoCapacity
-from streamlift.frames import EncodedFrame, Frame, LaneOptions, Rendition, Size
+from streamlift.frames import EncodedFrame, Frame, LaneOptions, Rendition, Size, Unencoded
 from streamlift.routing.backends import BackendTable
 from streamlift.routing.budgets import FaultKind, fault_kind
 from streamlift.routing.counts import Counts
@@ -122,8 +122,8 @@ class Lanes:
             front = self._succeed(front, frame.size, Purpose(slate=slate, admission=admission))
         if not front.offer(frame, now_s):
             self._counts.drop("stale")
-        if (coming := self._passage.switching_to) is not None:
-            coming.offer(frame, now_s)
+        if (switch := self._passage.switch) is not None:
+            switch.lane.offer(frame, now_s)
 
     def switch(self, backend: str, mode: SwitchMode | None, reason: str) -> None:
         """Move to another backend; the last request wins. Returns at once."""
@@ -206,7 +206,8 @@ class Lanes:
             return
         request, self.preference.request = self.preference.request, None
         cause = Cause.RETURN if request is None else Cause.ASKED
-        move = self._new(Kind.SWITCH, cause, self.preference.target, shown.size, Purpose())
+        purpose = Purpose(proving=True)
+        move = self._new(Kind.SWITCH, cause, self.preference.target, shown.size, purpose)
         move.back_to = None if request is None else request.before
         self._begin(move, "trying again" if request is None else request.reason)
 
@@ -230,14 +231,14 @@ class Lanes:
         lane.task.add_done_callback(lambda _: self._ended(lane))  # also if it never started
         return lane
 
-    def _settle(self) -> None:
+    def _settle(self, reason: str = "another lane is due") -> None:
         """Another succession is due before this one is done: show what there is, or give it up."""
         lane, move = self._passage.successor, self._passage.move
         if lane is None or move is None:
             return
         key = lane.first_key(self._screen.last_pts, self._clock.now_s())
         if key is None:
-            self._passage.give_up_succession("superseded")
+            self._passage.give_up_succession(reason)
         else:
             self._cut(move, key)
             self._turn()
@@ -259,9 +260,11 @@ class Lanes:
             return
         now_s = self._clock.now_s()
         key = lane.first_key(self._screen.last_pts, now_s)
-        what = move.consider(self._screen.facts(lane, key, self._mode), now_s)
-        if what is Move.ASK:
-            lane.request_keyframe()
+        what = move.consider(self._screen.facts(lane, key, self._mode))
+        if what is Move.HAND_OVER:
+            lane.encode(self._options().renditions)
+            if self._screen.shown is not None:
+                self._screen.shown.finish(now_s)
         elif what is Move.CUT and key is not None:
             self._cut(move, key)
 
@@ -297,8 +300,12 @@ class Lanes:
         self._open.discard(lane)
         self._turn()
 
-    def _arrived(self, lane: OpenLane, encoded: EncodedFrame) -> None:
+    def _arrived(self, lane: OpenLane, encoded: EncodedFrame | Unencoded) -> None:
         now_s = self._clock.now_s()
+        if isinstance(encoded, Unencoded):
+            lane.returned(encoded.pts, now_s, self._screen.encode_s)
+            self._turn()
+            return
         one = Delivered(encoded, lane, self._fanout.leads(encoded))
         if one.leads:
             lane.returned(one.pts, now_s)
@@ -332,10 +339,10 @@ class Lanes:
             return
         lane.alive = False
         self._journal.fault(lane.backend, kind, None, f"{kind}: {reason}")
-        if lane is self._passage.switching_to:
+        if lane is self._passage.successor:
+            self._settle(reason)
+        elif lane is self._passage.newcomer:
             self._passage.give_up_switch(reason, back=True)
-        elif lane is self._passage.successor:
-            self._settle()
 
     def _charge(self, backend: str, now_s: float, reason: str) -> None:
         """Count a fault, and have the backend probed when it is time to know whose it is."""
@@ -349,7 +356,7 @@ class Lanes:
         """Open a lane on the fallback backend and give it all that the failed one owed."""
         self._passage.give_up_switch(f"{lane.backend} failed meanwhile")
         owed = lane.give_up()
-        self._settle()
+        self._settle(reason)
         name = self.preference.after_fault(lane.backend, reason)
         self._journal.fault(lane.backend, kind, name, reason)
         after_s = REOPEN_S if lane.backend == name else 0.0

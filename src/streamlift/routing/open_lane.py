@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from streamlift.errors import NoCapacity, UpscaleError
-from streamlift.frames import EncodedFrame, Frame, LaneOptions, Rendition, Size
+from streamlift.frames import EncodedFrame, Frame, LaneOptions, Rendition, Size, Unencoded
 from streamlift.routing.pacing import Offsets
 from streamlift.routing.ports import Backend, Lane
 from streamlift.routing.watchdog import Watchdog
@@ -35,12 +36,14 @@ class Purpose:
 
     `slate`: it carries the still picture of a stream without publisher. `admission`: it is the
     first lane of a publisher, who is turned away when there is no slot. `replaces`: it stands in
-    for a lane that failed, and is given what that one owed. `after_s`: time to let pass first.
+    for a lane that failed, and is given what that one owed. `proving`: it has to show that it
+    keeps up before anything is encoded. `after_s`: time to let pass first.
     """
 
     slate: bool = False
     admission: bool = False
     replaces: bool = False
+    proving: bool = False
     after_s: float = 0.0
 
 
@@ -80,6 +83,7 @@ class OpenLane:
         self._lane: Lane | None = None
         self._unsent: deque[Frame] = deque()  # the last of `owed`, not yet with the lane
         self._parked = False
+        self._proving = purpose.proving  # it encodes nothing yet
         self._watchdog = self._new_watchdog()
 
     # Its life, in the order in which it is lived.
@@ -95,16 +99,18 @@ class OpenLane:
         await asyncio.sleep(self.purpose.after_s)
         async with asyncio.timeout(within_s + SLOT_WAIT_S):
             try:
-                self._lane = await self._on.open_lane(self.size, options())
+                self._lane = await self._on.open_lane(self.size, self._asked(options()))
             except NoCapacity:
                 former = None if predecessor is None else predecessor.task
                 if former is None or former.done():
                     raise
                 await asyncio.wait([former], timeout=SLOT_WAIT_S)
-                self._lane = await self._on.open_lane(self.size, options())
-        self._lane.set_renditions(options().renditions)  # they may have changed meanwhile
+                self._lane = await self._on.open_lane(self.size, self._asked(options()))
+        self.set_renditions(options().renditions)  # they may have changed meanwhile
 
-    async def frames(self, now_s: Callable[[], float]) -> AsyncGenerator[EncodedFrame, None]:
+    async def frames(
+        self, now_s: Callable[[], float]
+    ) -> AsyncGenerator[EncodedFrame | Unencoded, None]:
         """Hand over what waited, then what it delivers, to its end. Raises UpscaleError."""
         lane = self._lane
         assert lane is not None  # opened before
@@ -175,8 +181,13 @@ class OpenLane:
         return owed
 
     def set_renditions(self, wanted: frozenset[Rendition]) -> None:
-        if self._lane is not None:
+        if self._lane is not None and not self._proving:
             self._lane.set_renditions(wanted)
+
+    def encode(self, wanted: frozenset[Rendition]) -> None:
+        """It has proved itself: the next frame offered is its first keyframe."""
+        self._proving = False
+        self.set_renditions(wanted)
 
     def request_keyframe(self) -> None:
         if self._lane is not None:
@@ -188,11 +199,14 @@ class OpenLane:
 
     # What it gives back.
 
-    def returned(self, pts: int, now_s: float) -> None:
-        """The lane gave back this frame; earlier ones that it did not give back, it dropped."""
+    def returned(self, pts: int, now_s: float, encode_s: float = 0.0) -> None:
+        """The lane gave back this frame; earlier ones that it did not give back, it dropped.
+
+        `encode_s`: what encoding would have added, if it was not encoded.
+        """
         while self.owed and self.owed[0].pts <= pts:
             self.owed.popleft()
-        self.offsets.observe(pts, now_s)
+        self.offsets.observe(pts, now_s + encode_s)
         self._watchdog.answered(now_s)
         self._hand_over(REPLAY_WINDOW - len(self.owed) + len(self._unsent), now_s)
 
@@ -231,8 +245,14 @@ class OpenLane:
         return any(f.pts < before and (after is None or f.pts > after) for f in self.owed)
 
     def hung(self, now_s: float) -> bool:
-        """Whether it has been silent for longer than it ever needed."""
-        return self.alive and not self._parked and self._watchdog.hung(now_s)
+        """Whether it has been silent for longer than it ever needed, and is stuck in one thing.
+
+        One that goes on, late, is merely slow: a fault would not make its machine any faster.
+        """
+        lane = self._lane
+        if lane is None or not self.alive or self._parked or not self._watchdog.hung(now_s):
+            return False
+        return lane.stuck_s > self._watchdog.silence_s
 
     def tell_hung(self) -> None:
         """Leave it to the backend to get its place free again."""
@@ -265,6 +285,9 @@ class OpenLane:
     def dropped(self) -> Counter[str]:
         """What it has dropped so far, by reason; nothing before it is open and once it closes."""
         return Counter() if self._lane is None else Counter(self._lane.dropped)
+
+    def _asked(self, options: LaneOptions) -> LaneOptions:
+        return dataclasses.replace(options, renditions=frozenset()) if self._proving else options
 
     def _new_watchdog(self) -> Watchdog:
         return Watchdog(FALLBACK_SILENCE_S) if self.purpose.replaces else Watchdog()

@@ -36,14 +36,17 @@ class Passage:
 
     @property
     def switch(self) -> Transition | None:
-        """The switch that is under way, until its cut."""
+        """The switch that is under way, as long as both lanes are fed and it can be given up."""
         move = self.move
-        return move if move is not None and move.coming and move.kind is Kind.SWITCH else None
+        if move is None or move.kind is not Kind.SWITCH:
+            return None
+        return move if move.phase in (Phase.OPENING, Phase.PROVING) else None
 
     @property
     def switching_to(self) -> OpenLane | None:
-        """The lane that a switch is moving to."""
-        return None if self.switch is None else self.switch.lane
+        """The lane that a switch is moving to, until its cut; the shown one is held back for it."""
+        move = self.move
+        return self.newcomer if move is not None and move.kind is Kind.SWITCH else None
 
     def begin(self, move: Transition) -> None:
         """A new lane is to be shown."""
@@ -81,6 +84,8 @@ class Passage:
         owed = lane.give_up()
         if owed:
             self._counts.drop("superseded", len(owed))
+        if move.kind is Kind.SWITCH:
+            self._preference.gave_up(self._clock.now_s(), move.back_to)
         self._abandon(move, reason)
 
     def turned_away(self) -> None:

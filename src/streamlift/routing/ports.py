@@ -14,6 +14,7 @@ from streamlift.frames import (
     LaneOptions,
     Rendition,
     Size,
+    Unencoded,
 )
 
 __all__ = ["Backend", "IngestCounts", "Lane", "Publisher"]
@@ -30,12 +31,6 @@ class Publisher(Protocol):
 
     @property
     def counts(self) -> IngestCounts: ...
-
-    @property
-    def absence(self) -> str | None:
-        """Why it must count as gone, though its session lasts; None while it is there, and be it
-        that it has nothing new to show."""
-        ...
 
     def __aiter__(self) -> AsyncIterator[Frame]: ...
 
@@ -75,7 +70,15 @@ class Lane(Protocol):
         """True while the lane, when it drops frames, has a cheaper way of its own to try."""
         ...
 
-    def __aiter__(self) -> AsyncIterator[EncodedFrame]: ...
+    @property
+    def stuck_s(self) -> float:
+        """How long what it does now has taken, 0 while it waits; infinite if nobody can tell.
+
+        It tells a lane that hangs from one whose machine is busy with other things.
+        """
+        ...
+
+    def __aiter__(self) -> AsyncIterator[EncodedFrame | Unencoded]: ...
 
     def offer(self, frame: Frame) -> bool:
         """Hand over a frame; never waits. False means it was dropped at once."""
@@ -85,7 +88,10 @@ class Lane(Protocol):
         """No more frames will come: deliver all that is owed, then end the iteration."""
         ...
 
-    def set_renditions(self, wanted: frozenset[Rendition]) -> None: ...
+    def set_renditions(self, wanted: frozenset[Rendition]) -> None:
+        """What to encode from now on. Without any, pictures are upscaled and come as `Unencoded`;
+        a lane that has had none encodes the next frame that is offered, as a keyframe."""
+        ...
 
     def request_keyframe(self) -> None:
         """The next frame of every rendition becomes a keyframe."""

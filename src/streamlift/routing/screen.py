@@ -29,6 +29,7 @@ class Screen:
         self._clock = clock
         self._playout = Playout()
         self._held_back_s = 0.0  # delay kept by constant latency
+        self._encode_s = 0.0
 
     @property
     def last_pts(self) -> int | None:
@@ -39,6 +40,11 @@ class Screen:
     def last_s(self) -> float | None:
         """When it went out."""
         return self._playout.last_s
+
+    @property
+    def encode_s(self) -> float:
+        """What encoding took of the last picture: it stands for that of a lane on trial."""
+        return self._encode_s
 
     def put(self, one: Delivered) -> None:
         """A frame of the shown lane is ready."""
@@ -122,5 +128,6 @@ class Screen:
         elif one.lane.purpose.slate:
             self._journal.slate_shown()
         elif one.leads:
+            self._encode_s = one.encoded.stages.encode_s
             self._counts.sent(one.encoded, self._clock.now_s(), one.lane.backend)
             self._journal.apply(StreamEvent.PICTURE)

@@ -34,7 +34,6 @@ JUMP_S = 0.12
 PATIENCE_S = 1.5
 """How long frames of a finished lane may hold up those of its successor."""
 MARGIN_S = 0.01
-ASK_AGAIN_S = 0.5
 
 
 class Kind(StrEnum):
@@ -65,7 +64,7 @@ class Phase(StrEnum):
 
     OPENING = "opening"  # the new lane has delivered nothing yet
     PROVING = "proving"  # it delivers; its delay is not yet known, or too long
-    IN_STEP = "in_step"  # it keeps up with the shown lane, and waits for a keyframe to begin with
+    IN_STEP = "in_step"  # it keeps up: frames go to it alone, the shown lane pays what it owes
     LANDING = "landing"  # it is the shown lane; its first picture has yet to go out
     DONE = "done"
     GIVEN_UP = "given_up"
@@ -99,7 +98,7 @@ class Move(StrEnum):
     """What to do now."""
 
     STAY = "stay"
-    ASK = "ask"  # have the newcomer make a keyframe
+    HAND_OVER = "hand_over"  # give further frames to the newcomer alone
     CUT = "cut"  # show the newcomer from its keyframe on
 
 
@@ -147,7 +146,6 @@ class Transition:
         self.back_to: str | None = None  # what is wanted again if a switch that was asked for fails
         self.phase = Phase.OPENING
         self.last_s: float | None = None  # when the last picture before the cut went out
-        self._asked_s = float("-inf")  # when a keyframe was last asked of the newcomer
 
     @property
     def after(self) -> str:
@@ -177,32 +175,32 @@ class Transition:
                 f"it can be {', '.join(TABLE[self.phase]) or 'nothing more'}"
             ) from None
 
-    def consider(self, facts: TransitionFacts, now_s: float) -> Move:
+    def consider(self, facts: TransitionFacts) -> Move:
         """What to do now; takes the steps that the new lane's own progress means."""
         if not self.coming:
             return Move.STAY
         if self.phase is Phase.OPENING and facts.frames:
             self.take(Step.DELIVERED)
-        if self.phase is Phase.PROVING and self.kind is Kind.SWITCH and _caught_up(facts):
-            self.take(Step.CAUGHT_UP)
         move = decide(self.kind, self.phase, facts)
-        if move is Move.ASK:
-            if now_s - self._asked_s <= ASK_AGAIN_S:
-                return Move.STAY
-            self._asked_s = now_s
+        if move is Move.HAND_OVER:
+            self.take(Step.CAUGHT_UP)
         return move
 
 
 def decide(kind: Kind, phase: Phase, facts: TransitionFacts) -> Move:
-    """A successor is shown from its first keyframe on, once nothing older is to come; a newcomer
-    of a switch only when it is in step, and asked for a keyframe then."""
+    """A lane that gets all frames is shown from its first keyframe on, once nothing older is to
+    come. The newcomer of a switch gets them all when it is in step, and encodes from then on."""
     if kind is Kind.SUCCESSION:
         return _follow(facts)
-    if phase is not Phase.IN_STEP:
-        return Move.STAY
-    if facts.key_waited_s is None:
-        return Move.ASK
-    return Move.CUT if _jumps(facts) else _follow(facts)
+    match phase:
+        case Phase.PROVING if _caught_up(facts):
+            return Move.HAND_OVER
+        case Phase.IN_STEP if facts.key_waited_s is not None and _jumps(facts):
+            return Move.CUT
+        case Phase.IN_STEP:
+            return _follow(facts)
+        case _:
+            return Move.STAY
 
 
 def hold_offset(high: float | None, spread: float, frames: int) -> float | None:

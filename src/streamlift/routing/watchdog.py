@@ -29,14 +29,14 @@ class Watchdog:
         "_answers_s",
         "_complete_s",
         "_first_offer_s",
-        "_silence_s",
         "_since_answer",
         "_since_first",
         "_steps",
+        "silence_s",
     )
 
     def __init__(self, silence_s: float = SILENCE_S) -> None:
-        self._silence_s = silence_s
+        self.silence_s = silence_s
         self._steps: deque[int] = deque(maxlen=RECENT)
         self._answers_s: deque[float] = deque(maxlen=RECENT)
         self._since_answer = 0  # frames offered since the last answer
@@ -80,4 +80,4 @@ class Watchdog:
             return now_s - self._first_offer_s > LEARNING_S
         if self._complete_s is None:
             return False
-        return now_s - self._complete_s > max(self._answers_s, default=0.0) + self._silence_s
+        return now_s - self._complete_s > max(self._answers_s, default=0.0) + self.silence_s

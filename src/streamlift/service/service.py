@@ -72,7 +72,7 @@ class Service(Parts):
             publisher = WhipPublisher(
                 stream,
                 ice,
-                ingest=self.config.ingest,
+                max_side=self.config.ingest.max_size,
                 clock=self.clock,
                 metrics=self.metrics,
             )
