@@ -15,6 +15,8 @@ __all__ = ["Demo", "run_demo"]
 logger = logging.getLogger(__name__)
 
 _STREAM = "demo"
+_BITRATE = "2000000"
+"""What a publisher of 512x512 sends; every packet costs the sender and the service time."""
 _RESTART_S = 2.0
 _STOP_S = 3.0
 
@@ -32,7 +34,7 @@ class Demo:
 
 async def run_demo(demo: Demo, token: str | None) -> None:
     """Keep a child process publishing with `token`; a real WHIP client, like any other."""
-    command = [sys.executable, "-m", "streamlift.cli", "publish", "--stamp", "--wait"]
+    command = [sys.executable, "-m", "streamlift.cli", "publish", "--wait", "--bitrate", _BITRATE]
     command += ["--demo"] if demo.clip is None else ["--loop", demo.clip]
     command.append(f"{demo.base_url}/whip/{_STREAM}")
     environment = dict(os.environ)

@@ -41,8 +41,7 @@ async def test_serve_with_the_demo_can_be_watched_and_ends_at_a_signal(tmp_path:
         assert report["size"] == [1024, 1024]
         assert report["frames"] > 1
         assert set(report["gap_ms"]) == {"p50", "p95", "max"}
-        assert set(report["latency_ms"]) == {"p50", "p95"}
-        assert report["repeated"] == 0
+        assert report["latency_ms"] is None, "the demo carries no stamp"
         children = _children(serve)
         serve.send_signal(signal.SIGTERM)
         _, log = await asyncio.wait_for(serve.communicate(), START_S)

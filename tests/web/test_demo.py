@@ -40,10 +40,9 @@ WATCH_GAPS = """() => {
 @pytest.fixture(scope="module")
 def demo_url() -> Iterator[str]:
     """`streamlift serve --demo` on a free port."""
-    paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
     command = bound(sys.executable, "-m", "streamlift.cli", "serve", "--demo", "--port", "0")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=_environment(), stdout=pipe, text=True) as process:
         try:
             assert process.stdout is not None
             found = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
@@ -68,9 +67,21 @@ def test_the_demo_plays_side_by_side(page: Page, demo_url: str) -> None:
     page.screenshot(path=ARTIFACTS / "console.png")
 
 
-def test_both_halves_of_the_demo_show_the_same_frame(page: Page, demo_url: str) -> None:
-    page.goto(demo_url)
-    wait_until(page, PLAYING)
+def test_both_halves_show_the_same_frame(page: Page, demo_url: str) -> None:
+    """The demo carries no stamp, so a second publisher that does is looked at."""
+    command = bound(sys.executable, "-m", "streamlift.cli", "publish", "--demo", "--stamp")
+    with subprocess.Popen([*command, f"{demo_url}whip/stamped"], env=_environment()) as publisher:
+        try:
+            page.goto(demo_url)
+            wait_until(page, "() => document.querySelector('#stream option[value=stamped]')")
+            page.select_option("#stream", "stamped")
+            wait_until(page, PLAYING)
+            _see_the_same_frame(page)
+        finally:
+            publisher.terminate()
+
+
+def _see_the_same_frame(page: Page) -> None:
     page.click("#view-compare")
     wait_until(page, "() => document.getElementById('lock').textContent === 'Same frame'")
     page.evaluate("() => { streamlift.sync.readStamps = true; }")
@@ -113,6 +124,11 @@ def test_a_camera_published_on_the_page_comes_back_upscaled(page: Page, demo_url
     wait_until(page, PLAYING)
     page.click("#publish-stop")
     wait_until(page, "() => streamlift.publisher.phase === 'idle'")
+
+
+def _environment() -> dict[str, str]:
+    paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def same_share(page: Page) -> float:

@@ -47,40 +47,33 @@ def _publish(arguments: argparse.Namespace) -> int:
 
 
 async def _publish_until_done(arguments: argparse.Namespace) -> int:
-    from streamlift.media.files.clips import clip_pictures, clip_rate, paced
-    from streamlift.media.files.scene import SCENE_FPS, SCENE_SIZE, scene_pictures
+    from streamlift.media.files.clips import clip_rate
+    from streamlift.media.files.scene import SCENE_FPS, SCENE_SIZE
     from streamlift.media.remote.client import WhipClient
     from streamlift.media.remote.http import Unreachable
 
     clock = MonotonicClock()
-    size, fps = SCENE_SIZE, SCENE_FPS
+    frame_size, fps = SCENE_SIZE, SCENE_FPS
     if arguments.source is not None:
-        size, fps = clip_rate(arguments.source)
-    size, fps = arguments.size or size, arguments.fps or fps
+        frame_size, fps = clip_rate(arguments.source)
+    frame_size, fps = arguments.size or frame_size, arguments.fps or fps
     stop = asyncio.current_task()
     assert stop is not None
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.cancel)
-    client = WhipClient(size, fps, arguments.bitrate, clock=clock)
+    client = WhipClient(frame_size, fps, arguments.bitrate, clock=clock)
 
     def live() -> None:
-        print(f"publishing {size} at {fps:g} fps to {arguments.url}", flush=True)
+        print(f"publishing {frame_size} at {fps:g} fps to {arguments.url}", flush=True)
 
     try:
         async with asyncio.timeout(arguments.seconds):
             while True:
-                if arguments.source is None:
-                    pictures = scene_pictures(size)
-                else:
-                    pictures = clip_pictures(arguments.source, size, loop=arguments.loop)
-                timed = paced(
-                    pictures, fps, clock=clock, stamp=arguments.stamp, burst=arguments.burst
-                )
                 try:
                     reason = await client.run(
                         arguments.url,
                         arguments.token or os.environ.get(TOKEN_VARIABLE),
-                        timed,
+                        _source(arguments, frame_size, fps, clock),
                         on_live=live,
                     )
                 except Unreachable:
@@ -92,3 +85,27 @@ async def _publish_until_done(arguments: argparse.Namespace) -> int:
                 return OK if client.sent else NO_FRAME
     except (TimeoutError, asyncio.CancelledError):
         return OK if client.sent else NO_FRAME
+
+
+def _source(arguments: argparse.Namespace, frame_size: Any, fps: float, clock: Any) -> Any:
+    """Something that comes round again is coded once, unless every picture is stamped anew."""
+    from streamlift.media.files.clips import clip_pictures, paced
+    from streamlift.media.files.coded_loop import CodedLoop
+    from streamlift.media.files.scene import scene_pictures, scene_round
+
+    path, burst = arguments.source, arguments.burst
+    again = path is None or arguments.loop
+    if again and not arguments.stamp:
+
+        def once() -> Any:
+            if path is None:
+                return scene_round(frame_size)
+            return clip_pictures(path, frame_size, loop=False)
+
+        return CodedLoop(once, frame_size, fps, arguments.bitrate, clock=clock, burst=burst)
+    pictures = (
+        scene_pictures(frame_size)
+        if path is None
+        else clip_pictures(path, frame_size, loop=arguments.loop)
+    )
+    return paced(pictures, fps, clock=clock, stamp=arguments.stamp, burst=burst)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import cast
 
 import cv2
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from streamlift.frames import Planes, Size
 
-__all__ = ["SCENE_FPS", "SCENE_SIZE", "scene_pictures"]
+__all__ = ["SCENE_FPS", "SCENE_SIZE", "scene_pictures", "scene_round"]
 
 SCENE_SIZE = Size(512, 512)
 SCENE_FPS = 25.0
@@ -31,6 +32,11 @@ def scene_pictures(size: Size = SCENE_SIZE, seed: int = 7) -> Iterator[Planes]:
         bgr = shot(number % _SHOT_FRAMES / SCENE_FPS, number)
         yield _planes(bgr)
         number += 1
+
+
+def scene_round(size: Size = SCENE_SIZE, seed: int = 7) -> Iterator[Planes]:
+    """Each shot once: the whole scene, which then begins anew."""
+    return islice(scene_pictures(size, seed), 3 * _SHOT_FRAMES)
 
 
 class _Landscape:

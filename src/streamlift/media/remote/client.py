@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Protocol, runtime_checkable
 
 from aiortc.mediastreams import MediaStreamError
 
@@ -14,6 +15,7 @@ from streamlift.codec import H264Encoder
 from streamlift.config import IceConfig
 from streamlift.frames import Codec, EncodedFrame, Planes, Rendition, Size
 from streamlift.mailbox import Mailbox
+from streamlift.media.files.coded_loop import KEYFRAME_EVERY_S, TimedUnit
 from streamlift.media.incoming.video_in import VideoReceiver
 from streamlift.media.outgoing.whep_viewer import Packetized, Packetizer
 from streamlift.media.remote.http import Signalling
@@ -21,22 +23,29 @@ from streamlift.media.rtc.connection import Peer
 from streamlift.media.rtc.sender import PayloadTrack, SenderTap
 from streamlift.tasks import to_its_end
 
-__all__ = ["TimedPicture", "WhipClient", "watch_whep"]
+__all__ = ["CodedSource", "TimedPicture", "WhipClient", "watch_whep"]
 
 logger = logging.getLogger(__name__)
 
 VIEW_MAX_SIDE = 5120
 _QUEUED = 64
-_KEYFRAME_EVERY_S = 2.0
 
 TimedPicture = tuple[int, Planes]
 """pts at 90 kHz and the picture."""
 
 
-class WhipClient:
-    """Publishes pictures: encodes them as they come and answers keyframe requests.
+@runtime_checkable
+class CodedSource(Protocol):
+    """Gives access units at their time; asks before each whether a keyframe is wanted."""
 
-    It also sends a keyframe every two seconds, so that relays that cannot ask can join.
+    def units(self, keyframe_wanted: Callable[[], bool]) -> AsyncGenerator[TimedUnit]: ...
+
+
+class WhipClient:
+    """Publishes pictures, which it encodes as they come, or what is coded already.
+
+    It answers keyframe requests, and sends a keyframe every two seconds, so that relays that cannot
+    ask can join.
     """
 
     def __init__(self, size: Size, fps: float, bitrate_bps: int, *, clock: Clock) -> None:
@@ -53,7 +62,7 @@ class WhipClient:
         self,
         url: str,
         token: str | None,
-        pictures: AsyncIterator[TimedPicture],
+        pictures: AsyncIterator[TimedPicture] | CodedSource,
         *,
         on_live: Callable[[], None],
     ) -> str:
@@ -78,7 +87,7 @@ class WhipClient:
             self._ready.end()
             await peer.close()
 
-    async def _send(self, peer: Peer, pictures: AsyncIterator[TimedPicture]) -> str:
+    async def _send(self, peer: Peer, pictures: AsyncIterator[TimedPicture] | CodedSource) -> str:
         try:
             async with asyncio.TaskGroup() as tasks:
                 gone = tasks.create_task(peer.wait_gone())
@@ -91,27 +100,41 @@ class WhipClient:
             raise failed.exceptions[0] from None  # the one of `feed`: what the caller can act on
         return reason
 
-    async def _feed(self, pictures: AsyncIterator[TimedPicture]) -> None:
+    async def _feed(self, pictures: AsyncIterator[TimedPicture] | CodedSource) -> None:
+        units = (
+            pictures.units(self._take_wish)
+            if isinstance(pictures, CodedSource)
+            else self._encoded(pictures)
+        )
+        async with aclosing(units):
+            async for pts, data, keyframe in units:
+                frame = EncodedFrame(
+                    pts, self._size, self._rendition, keyframe, data, self._clock.now_s()
+                )
+                self._ready.put(self._packetizer.packetize(frame))
+
+    async def _encoded(self, pictures: AsyncIterator[TimedPicture]) -> AsyncGenerator[TimedUnit]:
         encoder = H264Encoder(
             self._size, self._fps, self._rendition.bitrate_bps, profile="Baseline"
         )
         last_key_pts: int | None = None
         try:
             async for pts, planes in pictures:
-                due = last_key_pts is None or pts - last_key_pts >= _KEYFRAME_EVERY_S * 90_000
-                wanted, self._keyframe_wanted = self._keyframe_wanted or due, False
+                due = last_key_pts is None or pts - last_key_pts >= KEYFRAME_EVERY_S * 90_000
+                wanted = self._take_wish() or due
                 # A thread cannot be cancelled: the encoder would be closed while it still works.
                 data, keyframe = await to_its_end(
                     asyncio.to_thread(encoder.encode, planes, pts, keyframe=wanted)
                 )
                 if keyframe:
                     last_key_pts = pts
-                frame = EncodedFrame(
-                    pts, self._size, self._rendition, keyframe, data, self._clock.now_s()
-                )
-                self._ready.put(self._packetizer.packetize(frame))
+                yield pts, data, keyframe
         finally:
             encoder.close()
+
+    def _take_wish(self) -> bool:
+        wanted, self._keyframe_wanted = self._keyframe_wanted, False
+        return wanted
 
     async def _next(self) -> Packetized:
         try:
