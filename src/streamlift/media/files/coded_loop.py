@@ -10,7 +10,7 @@ from streamlift.codec import H264Encoder
 from streamlift.frames import Planes, Size
 from streamlift.tasks import to_its_end
 
-__all__ = ["KEYFRAME_EVERY_S", "CodedLoop", "TimedUnit"]
+__all__ = ["CodedLoop", "TimedUnit"]
 
 KEYFRAME_EVERY_S = 2.0
 """Relays that cannot ask for a keyframe can join at these."""

@@ -15,7 +15,6 @@ from streamlift.codec import H264Encoder
 from streamlift.config import IceConfig
 from streamlift.frames import Codec, EncodedFrame, Planes, Rendition, Size
 from streamlift.mailbox import Mailbox
-from streamlift.media.files.coded_loop import KEYFRAME_EVERY_S, TimedUnit
 from streamlift.media.incoming.video_in import VideoReceiver
 from streamlift.media.outgoing.whep_viewer import Packetized, Packetizer
 from streamlift.media.remote.http import Signalling
@@ -23,15 +22,20 @@ from streamlift.media.rtc.connection import Peer
 from streamlift.media.rtc.sender import PayloadTrack, SenderTap
 from streamlift.tasks import to_its_end
 
-__all__ = ["CodedSource", "TimedPicture", "WhipClient", "watch_whep"]
+__all__ = ["CodedSource", "TimedPicture", "TimedUnit", "WhipClient", "watch_whep"]
 
 logger = logging.getLogger(__name__)
 
 VIEW_MAX_SIDE = 5120
 _QUEUED = 64
 
+KEYFRAME_EVERY_S = 2.0
+
 TimedPicture = tuple[int, Planes]
 """pts at 90 kHz and the picture."""
+
+TimedUnit = tuple[int, bytes, bool]
+"""pts at 90 kHz, an access unit, and whether it is a keyframe."""
 
 
 @runtime_checkable
