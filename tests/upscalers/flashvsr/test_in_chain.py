@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streamlift.clock import ManualClock
-from streamlift.engine.chain import UpscaleChain
+from streamlift.engine.chain import UpscaleChain, Upscaled
 from streamlift.frames import Colour, Frame, Planes, Size, Stabilise
 from streamlift.stamp import draw_stamp, read_stamp
 from streamlift.upscalers.flashvsr.tiny import create_tiny_random
@@ -24,6 +24,29 @@ def test_stamps_and_times_stay_together(start: str) -> None:
         stamp = read_stamp(out.planes.y, scale=2)
         assert stamp is not None
         assert stamp.number == number
+
+
+def test_a_stream_that_was_parked_goes_on_as_if_it_had_not_been() -> None:
+    upscaler = create_tiny_random("cpu", {})
+    plain, parked = (
+        UpscaleChain(upscaler, "cpu", Stabilise.OFF, clock=ManualClock()) for _ in range(2)
+    )
+    parked.park()  # before there is anything to park
+    expected: list[Upscaled] = []
+    found: list[Upscaled] = []
+    for number in range(20):
+        expected += plain.push(_frame(number))
+        found += parked.push(_frame(number))
+        if number in (0, 5, 12):
+            parked.park()
+            parked.park()
+    expected += plain.finish()
+    parked.park()
+    found += parked.finish()
+    assert len(found) == len(expected) == 20
+    for one, other in zip(found, expected, strict=True):
+        assert one.frame.pts == other.frame.pts
+        assert np.array_equal(one.planes.y, other.planes.y)
 
 
 def _frame(number: int) -> Frame:

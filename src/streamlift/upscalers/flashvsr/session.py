@@ -64,7 +64,12 @@ class FlashVsrSession:
         return self._due()
 
     def finish(self) -> Iterator[Tensor]:
-        """Yield the frames still owed, from copies of the last one; the session ends."""
+        """Yield the frames still owed, from copies of the last one; the session ends.
+
+        It owes nothing after that, however often it is asked.
+        """
+        if self._closed:
+            return iter(())
         self._check_open()
         self._closed = True
         return self._settle()
