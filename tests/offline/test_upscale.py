@@ -8,12 +8,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
+from tests.offline.media import Sound, make_clip, pictures_of
 
 from streamlift.errors import MediaError, UpscaleError
 from streamlift.frames import Stabilise
-from streamlift.offline.upscale import Progress, upscale_file
+from streamlift.offline import Options, Progress, upscale_file
 from streamlift.upscalers.bicubic import Bicubic
 from streamlift.upscalers.toy import Toy, ToyKnobs
 
@@ -23,37 +23,14 @@ FRAMES = 12
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     """A moving 96x64 video of odd frame rate, with sound."""
-    path = tmp_path / "clip.mp4"
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=Fraction(30000, 1001))
-        assert isinstance(video, VideoStream)
-        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
-        sound = container.add_stream("aac", rate=48000)
-        assert isinstance(sound, AudioStream)
-        for number in range(FRAMES):
-            picture = np.zeros((64, 96, 3), np.uint8)
-            picture[:, number * 6 : number * 6 + 24] = 200
-            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(video.encode(None))
-        silence = av.AudioFrame.from_ndarray(
-            np.zeros((2, 1024), np.float32), format="fltp", layout="stereo"
-        )
-        silence.sample_rate = 48000
-        for number in range(10):
-            silence.pts = number * 1024
-            container.mux(sound.encode(silence))
-        container.mux(sound.encode(None))
-    return path
-
-
-def pictures_of(path: Path) -> list[av.VideoFrame]:
-    with av.open(str(path)) as container:
-        return list(container.decode(video=0))
+    return make_clip(
+        tmp_path / "clip.mp4", frames=FRAMES, rate=Fraction(30000, 1001), sounds=[Sound()]
+    )
 
 
 def test_a_video_keeps_its_frames_times_and_sound(clip: Path, tmp_path: Path) -> None:
     target = tmp_path / "big.mp4"
-    assert upscale_file(clip, target, Bicubic()) == FRAMES
+    assert upscale_file(clip, target, Bicubic()).pictures == FRAMES
     before, after = pictures_of(clip), pictures_of(target)
     assert {(f.width, f.height) for f in after} == {(192, 128)}
     steps = [round(float(f.time), 3) for f in after if f.time is not None]
@@ -66,14 +43,17 @@ def test_a_video_keeps_its_frames_times_and_sound(clip: Path, tmp_path: Path) ->
 def test_a_model_with_look_ahead_gives_every_frame(clip: Path, tmp_path: Path) -> None:
     toy = Toy(ToyKnobs(first=5, step=4, lag=2))
     target = tmp_path / "big.mkv"
-    assert upscale_file(clip, target, toy, stabilise=Stabilise.LITE) == FRAMES
+    assert (
+        upscale_file(clip, target, toy, options=Options(stabilise=Stabilise.LITE)).pictures
+        == FRAMES
+    )
     assert len(pictures_of(target)) == FRAMES
 
 
 def test_a_numbered_sequence_goes_in_and_out(clip: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "a" / "%03d.png", tmp_path / "b" / "%03d.png"
     upscale_file(clip, first, Bicubic())
-    assert upscale_file(first, second, Bicubic()) == FRAMES
+    assert upscale_file(first, second, Bicubic()).pictures == FRAMES
     names = sorted(p.name for p in second.parent.iterdir())
     assert names == [f"{n:03d}.png" for n in range(1, FRAMES + 1)]
     assert pictures_of(second.parent / "001.png")[0].width == 384
@@ -87,7 +67,7 @@ def test_an_image_of_odd_size_is_doubled(tmp_path: Path) -> None:
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = 45, 31, "rgb24"
         container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-    assert upscale_file(source, target, Bicubic()) == 1
+    assert upscale_file(source, target, Bicubic()).pictures == 1
     found = pictures_of(target)[0].to_ndarray(format="rgb24")
     assert found.shape == (62, 90, 3)
     assert abs(int(found.mean()) - 120) <= 2

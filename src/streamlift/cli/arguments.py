@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
+from fractions import Fraction
 from typing import Any
 
 from streamlift.config import Config, load_config
 
-__all__ = ["TOKEN_VARIABLE", "bitrate", "load_given", "positive", "size"]
+__all__ = [
+    "TOKEN_VARIABLE",
+    "bitrate",
+    "fraction",
+    "load_given",
+    "positive",
+    "result_size",
+    "size",
+]
 
 TOKEN_VARIABLE = "STREAMLIFT_TOKEN"
 _LEAST_SIDE = 64
@@ -52,3 +61,24 @@ def bitrate(text: str) -> int:
     if not text.isdecimal() or int(text) < 1000:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected bits a second, at least 1000")
     return int(text)
+
+
+def fraction(text: str) -> Fraction:
+    """A number such as 2, 1.5 or 30000/1001, above 0 and at most 1000."""
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(0)
+    if not 0 < value <= 1000:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number above 0")
+    return value
+
+
+def result_size(text: str) -> Any:
+    from streamlift.frames import Size
+
+    width, _, height = text.lower().partition("x")
+    sides = [int(side) if side.isdecimal() and len(side) < 6 else 0 for side in (width, height)]
+    if not all(1 <= side <= 16384 for side in sides):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected WIDTHxHEIGHT, both 1 to 16384")
+    return Size(*sides)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from streamlift.cli.arguments import TOKEN_VARIABLE, bitrate, positive, size
-from streamlift.cli.exit_codes import NO_FRAME, OK
+from streamlift.cli.exit_codes import INTERRUPTED, NO_FRAME, OK, TERMINATED
 from streamlift.clock import MonotonicClock
 from streamlift.errors import ConfigError
 
@@ -59,8 +59,14 @@ async def _publish_until_done(arguments: argparse.Namespace) -> int:
     frame_size, fps = arguments.size or frame_size, arguments.fps or fps
     stop = asyncio.current_task()
     assert stop is not None
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sign, stop.cancel)
+    ended_by: list[int] = []
+
+    def end(code: int) -> None:
+        ended_by.append(code)
+        stop.cancel()
+
+    for sign, code in ((signal.SIGTERM, TERMINATED), (signal.SIGINT, INTERRUPTED)):
+        asyncio.get_running_loop().add_signal_handler(sign, end, code)
     client = WhipClient(frame_size, fps, arguments.bitrate, clock=clock)
 
     def live() -> None:
@@ -84,6 +90,8 @@ async def _publish_until_done(arguments: argparse.Namespace) -> int:
                 print(f"ended: {reason}", flush=True)
                 return OK if client.sent else NO_FRAME
     except (TimeoutError, asyncio.CancelledError):
+        if ended_by:
+            return ended_by[0]
         return OK if client.sent else NO_FRAME
 
 

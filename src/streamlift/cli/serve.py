@@ -43,7 +43,7 @@ def add_serve(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="CLIP",
         help="also publish stream 'demo': CLIP over and over, or a built-in moving scene",
     )
-    serve.set_defaults(run=_serve)
+    serve.set_defaults(run=_serve, endless=True)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -68,6 +68,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     if arguments.demo is not None:
         demo = Demo(f"{scheme}://{_local_name(server.host)}:{port}", arguments.demo or None)
     app = create_app(config, demo=demo)
+    told_to_end = False
 
     class Server(uvicorn.Server):
         """Begins to drain at the signal itself, before open responses are waited for."""
@@ -80,19 +81,25 @@ def _serve(arguments: argparse.Namespace) -> int:
             gc.freeze()
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            nonlocal told_to_end
+            told_to_end = True
             if hasattr(app.state, "service"):
                 app.state.service.drain()
             super().handle_exit(sig, frame)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal told_to_end
+        told_to_end = web.should_exit = True
 
     web = Server(server_settings(app, config, listener))
     print(f"streamlift {__version__} at {scheme}://{_local_name(server.host)}:{port}", flush=True)
     if not config.auth.complete:
         logger.warning("no tokens are configured: only this machine can use the service")
-    # When all is drained uvicorn raises the signal again; that must not look like a failure.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    # Before uvicorn listens to signals, and when all is drained and it raises the signal again.
+    signal.signal(signal.SIGTERM, end)
     with listener, suppress(KeyboardInterrupt):
         web.run(sockets=[listener])
-    code = OK if web.started else FAILED
+    code = OK if web.started or told_to_end else FAILED
     if left_behind():
         # All is closed but a model that does not return; see `left_behind`.
         sys.stdout.flush()

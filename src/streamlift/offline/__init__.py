@@ -1,5 +1,6 @@
 """Files instead of streams."""
 
-from streamlift.offline.upscale import Progress, upscale_file
+from streamlift.offline.options import Options, Progress, Result
+from streamlift.offline.upscale import upscale_file
 
-__all__ = ["Progress", "upscale_file"]
+__all__ = ["Options", "Progress", "Result", "upscale_file"]

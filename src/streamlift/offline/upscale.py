@@ -1,50 +1,60 @@
-"""Upscaling files: any video or image that PyAV opens, audio copied, memory flat."""
+"""Upscaling a file: what it is, what the target can hold, then pictures in, pictures out."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
 
-import av
-import cv2
-import numpy as np
-from av.audio.stream import AudioStream
-from av.container import InputContainer, OutputContainer
-from av.video.stream import VideoStream
+from av.container import InputContainer
 
-from streamlift.clock import VIDEO_CLOCK_HZ, Clock, MonotonicClock
-from streamlift.codec.decoder import colour_of, picture_of
-from streamlift.engine.chain import UpscaleChain, Upscaled
+from streamlift.clock import Clock, MonotonicClock
 from streamlift.errors import MediaError
-from streamlift.frames import Colour, Frame, Plane, Planes, Size, Stabilise
+from streamlift.frames import Stabilise
+from streamlift.offline.description import describe, main_video, opened
+from streamlift.offline.enlarge import Enlarger, open_enlarger
+from streamlift.offline.judging import judge_pixels, judge_video, pixel_aspect
+from streamlift.offline.names import Numbered
+from streamlift.offline.options import Options, Progress, Result
+from streamlift.offline.overlap import ahead, behind
+from streamlift.offline.pictures import Picture
+from streamlift.offline.reading import Reader
+from streamlift.offline.replacing import check_target, replacing
+from streamlift.offline.sinks import (
+    ImageFiles,
+    Pictures,
+    PixelSink,
+    animation_file,
+    several_pictures,
+)
+from streamlift.offline.sources import (
+    ArraySource,
+    Kind,
+    describe_pixels,
+    kind_of_source,
+    moments,
+    numbers_of,
+)
+from streamlift.offline.steps import Notes, shown
+from streamlift.offline.still_work import upscale_stills
+from streamlift.offline.stills import check_still_size
+from streamlift.offline.targets import (
+    ANIMATIONS,
+    check_opens,
+    choose_encoding,
+    container_of,
+    even,
+    is_image,
+)
+from streamlift.offline.tracks import kept_along
+from streamlift.offline.writing import VideoWriter, open_writer
 from streamlift.upscalers import Upscaler
 
-__all__ = ["Progress", "upscale_file"]
+__all__ = ["upscale_file"]
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-_TIME_BASE = Fraction(1, VIDEO_CLOCK_HZ)
-_DEFAULT_FPS = 25
-_MATRICES = {"bt601": 6, "bt709": 1, "bt2020": 9}  # ITU-T H.273
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Frames done, frames in all if the file says so, and frames a second so far."""
-
-    done: int
-    total: int | None
-    fps: float
-
-    @property
-    def left_s(self) -> float | None:
-        if self.total is None or self.fps == 0:
-            return None
-        return max(0, self.total - self.done) / self.fps
+_AHEAD, _BEHIND = 6, 4
+"""Pictures read ahead and waiting to be written: what memory holds whatever the length."""
 
 
 def upscale_file(
@@ -53,263 +63,213 @@ def upscale_file(
     upscaler: Upscaler,
     *,
     device: str = "cpu",
-    stabilise: Stabilise = Stabilise.OFF,
-    crf: int = 14,
+    options: Options | None = None,
     progress: Callable[[Progress], None] | None = None,
     clock: Clock | None = None,
-) -> int:
-    """Upscale `source` into `target`; returns the number of pictures written.
+) -> Result:
+    """Upscale `source` into `target`.
 
-    `source`: a video, an image, or a numbered sequence such as `in/%04d.png`. `target`: a video by
-    its suffix, an image, or a numbered sequence; audio of a video is copied into a video. The
-    target appears whole or not at all (a sequence: picture by picture). `crf` is libx264's quality,
-    0 (lossless) to 51. Raises MediaError when a file cannot be read or written, UpscaleError when
-    the model fails.
+    `source`: a video, an image, an animation, or a numbered sequence such as `in/%04d.png`.
+    `target`: the same, by its suffix. It appears whole or not at all (a sequence: picture by
+    picture). What the result does not keep is a line of its warnings. Raises ConfigError for what
+    cannot be meant, MediaError (with the step and the file) when a file cannot be read or written,
+    UpscaleError when the model fails.
     """
-    time = clock or MonotonicClock()
-    chain = UpscaleChain(upscaler, device, stabilise, clock=time)
-    with _reading(source) as container:
-        video = container.streams.video[0]
-        total = video.frames or _estimate(video)
-        if _is_image(target):
-            writing = _ImageWriter(target)
-            written = _run(container, chain, writing, total, progress, time)
-        else:
-            with _replacing(target) as part, _writing(part, target) as output:
-                writer = _VideoWriter(output, container, upscaler.spec.scale, crf)
-                written = _run(container, chain, writer, total, progress, time)
-    if written == 0:
-        raise MediaError(f"{source} holds no picture", found=0, expected="at least one frame")
-    return written
+    options, clock = options or Options(), clock or MonotonicClock()
+    check_target(source, target, clobber=options.clobber)
+    kind, form = kind_of_source(source)
+    to_images, to_animation = _forms(target, kind)
+    if not (to_images or to_animation):
+        container_of(target)  # a suffix that is unknown is said before all else
+    spec = upscaler.spec
+    in_time = kind is not Kind.STILL and (
+        options.stabilise is not Stabilise.OFF or spec.chunked or spec.max_owed > 0
+    )
+    if kind is not Kind.VIDEO and (to_images or to_animation) and not in_time:
+        return upscale_stills(
+            source,
+            target,
+            kind,
+            form,
+            to_animation,
+            upscaler,
+            device=device,
+            options=options,
+            progress=progress,
+            clock=clock,
+        )
+    job = _Job(source, target, kind, form, upscaler, device, options, progress, clock)
+    return job.into_pixels(to_animation) if to_images or to_animation else job.into_video()
 
 
-class _Writer(Protocol):
-    def picture(self, upscaled: Upscaled) -> None: ...
-
-    def audio(self, packet: av.Packet[Any]) -> None: ...
-
-    def finish(self) -> None: ...
-
-
-def _run(
-    container: InputContainer,
-    chain: UpscaleChain,
-    writer: _Writer,
-    total: int | None,
-    progress: Callable[[Progress], None] | None,
-    clock: Clock,
-) -> int:
-    started_s, written = clock.now_s(), 0
-
-    def put(outputs: Iterator[Upscaled]) -> int:
-        count = 0
-        for output in outputs:
-            writer.picture(output)
-            count += 1
-        return count
-
-    for item in _read(container):
-        if isinstance(item, av.Packet):
-            writer.audio(item)
-            continue
-        written += put(chain.push(item))
-        if progress is not None:
-            taken_s = clock.now_s() - started_s
-            progress(Progress(written, total, written / taken_s if taken_s else 0.0))
-    written += put(chain.finish())
-    writer.finish()
-    if progress is not None:
-        progress(Progress(written, written, written / max(1e-9, clock.now_s() - started_s)))
-    return written
+def _forms(target: Path, kind: Kind) -> tuple[bool, bool]:
+    """Whether the target is images, or an animation."""
+    suffix = target.suffix.lower()
+    if suffix == ".webp" and kind is not Kind.STILL and Numbered.read(target) is None:
+        return False, True
+    if suffix in ANIMATIONS and suffix != ".webp":
+        return False, True
+    return is_image(target), False
 
 
-def _read(container: InputContainer) -> Iterator[Frame | av.Packet[Any]]:
-    """Pictures as frames, audio as packets, in file order; pts never goes back."""
-    video = container.streams.video[0]
-    video.thread_type = "AUTO"
-    audio = container.streams.audio[0] if container.streams.audio else None
-    last_pts = -1
-    for packet in container.demux(*(s for s in (video, audio) if s is not None)):
-        if packet.stream is audio:
-            if packet.dts is not None:
-                yield packet
-            continue
-        for decoded in packet.decode():
-            assert isinstance(decoded, av.VideoFrame)
-            last_pts = max(last_pts + 1, _pts_of(decoded, video, last_pts))
-            yuv = decoded
-            if decoded.format.name not in ("yuv420p", "yuvj420p"):
-                yuv = decoded.reformat(format="yuv420p", dst_colorspace=_matrix_of(decoded))
-            yield Frame(
-                pts=last_pts,
-                size=Size(yuv.width, yuv.height),
-                planes=picture_of(yuv),
-                colour=colour_of(decoded),
-                arrived_s=0.0,
-            )
-
-
-def _pts_of(decoded: av.VideoFrame, video: VideoStream, last_pts: int) -> int:
-    if decoded.pts is None or decoded.time_base is None:
-        rate = video.average_rate or _DEFAULT_FPS
-        return last_pts + round(VIDEO_CLOCK_HZ / rate) if last_pts >= 0 else 0
-    return int(decoded.pts * decoded.time_base * VIDEO_CLOCK_HZ)
-
-
-def _matrix_of(decoded: av.VideoFrame) -> int | None:
-    # RGB has no matrix yet: images become BT.601, what the rest of the service assumes.
-    return _MATRICES["bt601"] if "rgb" in decoded.format.name else None
-
-
-class _VideoWriter:
-    """H.264 at constant quality; the source's audio goes along untouched."""
+class _Job:
+    """One run on the video's path."""
 
     def __init__(
-        self, output: OutputContainer, source: InputContainer, scale: int, crf: int
+        self,
+        source: Path,
+        target: Path,
+        kind: Kind,
+        form: str,
+        upscaler: Upscaler,
+        device: str,
+        options: Options,
+        progress: Callable[[Progress], None] | None,
+        clock: Clock,
     ) -> None:
-        video = source.streams.video[0]
-        self._output = output
-        self._stream = output.add_stream("libx264", rate=video.average_rate or _DEFAULT_FPS)
-        self._stream.width = video.width * scale
-        self._stream.height = video.height * scale
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.time_base = _TIME_BASE
-        self._stream.options = {"crf": str(crf), "preset": "veryfast"}
-        self._audio: AudioStream | None = None
-        if source.streams.audio:
-            self._audio = output.add_stream_from_template(source.streams.audio[0])
-        self._size = Size(self._stream.width, self._stream.height)
-        self._colour: Colour | None = None
+        self._source, self._target, self._kind, self._form = source, target, kind, form
+        self._upscaler, self._device, self._options = upscaler, device, options
+        self._progress, self._clock = progress, clock
+        self._notes = Notes()
+        if kind is Kind.VIDEO:
+            self._about = describe(source)
+        else:
+            self._about = describe_pixels(source, kind, form, options.fps, self._notes)
+        self._size = options.result_size(self._about.upright, upscaler.spec.scale)
 
-    def picture(self, upscaled: Upscaled) -> None:
-        planes = upscaled.planes
-        if planes.size != self._size:
-            raise MediaError(
-                "the picture size changes in mid-file, which one video stream cannot hold",
-                found=str(planes.size),
-                expected=str(self._size),
+    def into_video(self) -> Result:
+        options, about, target, notes = self._options, self._about, self._target, self._notes
+        container = container_of(target)
+        encoding, line = choose_encoding(
+            target,
+            codec=options.codec,
+            crf=options.crf,
+            bits=10 if about.bits > 8 else 8,
+            hardware=options.hardware,
+        )
+        if line:
+            notes.say(line)
+        judge_video(target, about, encoding, self._size, notes)
+        check_opens(encoding, self._size if encoding.odd else even(self._size), target)
+        with (
+            closing(self._enlarger(encoding.bits)) as enlarger,
+            self._opened() as container_of_source,
+            replacing(target, clobber=options.clobber) as part,
+            open_writer(part, target, container) as output,
+        ):
+            reader = self._reader(container_of_source, encoding.bits, tracks=True)
+            writer = VideoWriter(
+                target,
+                output,
+                container,
+                encoding,
+                about,
+                self._size,
+                pixel_aspect(about, self._size, options),
+                container_of_source,
+                reader.start_offset_s,
+                notes,
             )
-        if self._colour is None:
-            self._colour = upscaled.frame.colour
-            context = self._stream.codec_context
-            context.colorspace = _MATRICES.get(self._colour.matrix, _MATRICES["bt601"])
-            context.color_range = 2 if self._colour.full_range else 1
-        frame = _av_frame(planes)
-        frame.pts = upscaled.frame.pts
-        frame.time_base = _TIME_BASE
-        self._output.mux(self._stream.encode(frame))
+            if isinstance(reader, Reader):
+                reader.keep(writer.tracks)
+            self._run(reader, enlarger, writer)
+            writer.finish()
+        return self._result(reader, writer.written)
 
-    def audio(self, packet: av.Packet[Any]) -> None:
-        if self._audio is not None:
-            packet.stream = self._audio
-            self._output.mux(packet)
+    def into_pixels(self, to_animation: bool) -> Result:
+        """Pictures of a video as images or an animation."""
+        about, target = self._about, self._target
+        bits = 10 if about.bits > 8 and not to_animation else 8
+        judge_pixels(target, about, self._notes)
+        check_still_size(self._size, target)
+        several = about.expected is not None and about.expected > 1
+        if several and not to_animation and Numbered.read(target) is None:
+            raise several_pictures(target)
+        with ExitStack() as stack:
+            enlarger = stack.enter_context(closing(self._enlarger(bits)))
+            opened_source = stack.enter_context(self._opened())
+            sink: PixelSink
+            if to_animation:
+                sink = stack.enter_context(
+                    animation_file(
+                        target,
+                        self._size,
+                        self._notes,
+                        plays=0,
+                        last_s=1 / (about.rate or Fraction(25)),
+                        clobber=self._options.clobber,
+                    )
+                )
+            else:
+                sink = ImageFiles(
+                    target, self._notes, numbers=self._numbers(), clobber=self._options.clobber
+                )
+            reader = self._reader(opened_source, bits, tracks=False)
+            pictures = Pictures(sink, about.colour, about.size, self._size, about.time_base)
+            self._run(reader, enlarger, pictures)
+            pictures.finish()
+        return self._result(reader, pictures.written)
 
-    def finish(self) -> None:
-        self._output.mux(self._stream.encode(None))
+    def _enlarger(self, bits: int) -> Enlarger:
+        return open_enlarger(
+            self._upscaler,
+            self._device,
+            self._about,
+            bits,
+            stabilise=self._options.stabilise,
+            clock=self._clock,
+            workers=self._options.workers,
+        )
 
+    def _opened(self) -> AbstractContextManager[InputContainer | None]:
+        return opened(self._source) if self._kind is Kind.VIDEO else nullcontext()
 
-class _ImageWriter:
-    """One image, or a numbered sequence; each file appears whole."""
+    def _reader(
+        self, container: InputContainer | None, bits: int, *, tracks: bool
+    ) -> Reader | ArraySource:
+        if container is None:
+            frames = moments(self._source, self._kind, self._form, self._options.fps, self._notes)
+            return ArraySource(frames, self._about, bits)
+        others = kept_along(container, main_video(container)) if tracks else []
+        return Reader(self._source, container, self._about, others, self._notes, bits=bits)
 
-    def __init__(self, target: Path) -> None:
-        self._target = target
-        self._numbered = "%" in target.name
-        self._count = 0
+    def _numbers(self) -> Sequence[int]:
+        sequence = Numbered.read(self._source)
+        return () if sequence is None else numbers_of(sequence, Notes()).there
 
-    def picture(self, upscaled: Upscaled) -> None:
-        if self._count and not self._numbered:
+    def _result(self, reader: Reader | ArraySource, written: int) -> Result:
+        if written == 0:
             raise MediaError(
-                "the source holds several pictures; give a numbered target",
-                found=self._target.name,
-                expected="such as out/%05d.png, or a video",
+                f"reading {shown(self._source)}: no picture in it can be decoded", found=0
             )
-        self._count += 1
-        path = self._target
-        if self._numbered:
-            path = path.with_name(path.name % self._count)
-        encoded, data = cv2.imencode(path.suffix, _bgr_of(upscaled))
-        if not encoded:
-            raise MediaError(f"cannot save {path.name} as {path.suffix}")
-        with _replacing(path) as part:
-            part.write_bytes(data.tobytes())
+        if self._progress is not None:
+            self._progress(Progress(written, written, 0.0))
+        return Result(written, self._notes.lines, reader.cut_off)
 
-    def audio(self, packet: av.Packet[Any]) -> None:
-        """Pictures carry no sound."""
+    def _run(
+        self, reader: Reader | ArraySource, enlarger: Enlarger, writer: VideoWriter | Pictures
+    ) -> None:
+        started_s, done = self._clock.now_s(), 0
 
-    def finish(self) -> None:
-        """Every picture is on disk already."""
+        def tell() -> None:
+            if self._progress is None:
+                return
+            taken_s = self._clock.now_s() - started_s
+            total = self._about.expected
+            if total is None and reader.share > 0:
+                total = max(done, round(reader.pictures / reader.share))
+            self._progress(Progress(done, total, done / taken_s if taken_s else 0.0))
 
-
-@contextmanager
-def _reading(source: Path) -> Iterator[InputContainer]:
-    try:
-        container = av.open(str(source))
-    except (OSError, av.FFmpegError, ValueError) as error:
-        expected = "a video, an image or numbered images"
-        raise MediaError(
-            f"cannot read {source}: {error}; expected {expected}",
-            found=str(source),
-            expected=expected,
-        ) from error
-    with container:
-        if not container.streams.video:
-            raise MediaError(f"{source} holds no video", found=str(source), expected="a video")
-        try:
-            yield container
-        except av.FFmpegError as error:
-            raise MediaError(f"{source}: {error}", found=str(source)) from error
-
-
-@contextmanager
-def _writing(part: Path, target: Path) -> Iterator[OutputContainer]:
-    suffix = target.suffix.lstrip(".").lower()
-    try:
-        output = av.open(str(part), "w", format={"mkv": "matroska"}.get(suffix, suffix))
-    except (OSError, av.FFmpegError, ValueError) as error:
-        raise MediaError(
-            f"cannot write {target}: {error}",
-            found=target.suffix,
-            expected=".mp4, .mkv, .mov, .png, .jpg or a numbered sequence",
-        ) from error
-    with output:
-        yield output
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A path beside `target` that becomes it at the end, or is removed on failure."""
-    part = target.with_name(f".{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        os.replace(part, target)
-    except OSError as error:
-        raise MediaError(f"cannot write {target}: {error.strerror}", found=str(target)) from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _estimate(video: VideoStream) -> int | None:
-    if video.duration is None or video.time_base is None or not video.average_rate:
-        return None
-    return round(video.duration * video.time_base * video.average_rate)
-
-
-def _is_image(target: Path) -> bool:
-    return target.suffix.lower() in _IMAGES
-
-
-def _av_frame(planes: Planes) -> av.VideoFrame:
-    frame = av.VideoFrame(planes.size.width, planes.size.height, "yuv420p")
-    for plane, view in zip((planes.y, planes.u, planes.v), picture_of(frame).each(), strict=True):
-        view[:] = plane
-    return frame
-
-
-def _bgr_of(upscaled: Upscaled) -> Plane:
-    """(H, W, 3) BGR for saving; honours the matrix and range."""
-    colour = upscaled.frame.colour
-    frame = _av_frame(upscaled.planes)
-    frame.colorspace = _MATRICES.get(colour.matrix, _MATRICES["bt601"])
-    frame.color_range = 2 if colour.full_range else 1
-    return np.ascontiguousarray(frame.to_ndarray(format="bgr24"))
+        with ahead(reader, _AHEAD) as items, behind(writer.take, _BEHIND) as writing:
+            for item in items:
+                if not isinstance(item, Picture):
+                    writing.put(item)
+                    continue
+                for enlarged in enlarger.push(item):
+                    writing.put(enlarged)
+                    done += 1
+                    tell()
+            for enlarged in enlarger.finish():
+                writing.put(enlarged)
+                done += 1
+                tell()

@@ -1,0 +1,62 @@
+"""Interrupted is not done: exit codes after signals, and nothing half-made left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+from tests.commands import START_S, address, running
+from tests.offline.media import make_clip
+from tests.serving import until
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough pictures that no machine is done with them at once."""
+    path = tmp_path_factory.mktemp("long") / "in.mp4"
+    return make_clip(path, frames=700, size=(320, 180), options={"preset": "ultrafast"})
+
+
+@pytest.mark.parametrize(("sign", "code"), SIGNALS, ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("target", ["out.mp4", "out.gif", "%04d.png"])
+async def test_upscale_leaves_nothing_behind(
+    sign: signal.Signals, code: int, target: str, long_clip: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    command = ("upscale", str(long_clip), str(folder / target))
+    async with running(*command) as process:
+        await until(lambda: any(folder.iterdir()), "the target to be begun", timeout_s=START_S)
+        process.send_signal(sign)
+        _, said = await asyncio.wait_for(process.communicate(), START_S)
+    assert process.returncode == code, said.decode()
+    assert "Traceback" not in said.decode()
+    assert not list(folder.glob("*.part"))
+    assert not list(folder.glob(".*"))
+    if "%" not in target:
+        assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("sign", "code"), SIGNALS, ids=["Ctrl-C", "SIGTERM"])
+async def test_bench_tells_that_it_was_interrupted(sign: signal.Signals, code: int) -> None:
+    async with running("bench", "--quality", "--backend", "compact", "--verbose") as process:
+        assert process.stderr is not None
+        await asyncio.wait_for(process.stderr.readline(), START_S)  # the model is there
+        process.send_signal(sign)
+        _, said = await asyncio.wait_for(process.communicate(), START_S)
+    assert process.returncode == code, said.decode()
+    assert "Traceback" not in said.decode()
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+async def test_serve_ends_with_0(sign: signal.Signals) -> None:
+    async with running("serve", "--port", "0", "--backend", "bicubic") as process:
+        await address(process)
+        process.send_signal(sign)
+        _, said = await asyncio.wait_for(process.communicate(), START_S)
+    assert process.returncode == 0, said.decode()
+    assert "Traceback" not in said.decode()
