@@ -96,7 +96,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     if not config.auth.complete:
         logger.warning("no tokens are configured: only this machine can use the service")
     # Before uvicorn listens to signals, and when all is drained and it raises the signal again.
-    signal.signal(signal.SIGTERM, end)
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, end)
     with listener, suppress(KeyboardInterrupt):
         web.run(sockets=[listener])
     code = OK if web.started or told_to_end else FAILED
