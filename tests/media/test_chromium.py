@@ -179,3 +179,52 @@ async def test_a_viewer_without_h264_gets_vp8(serve: Callable[..., Awaitable[Ser
         codec = await page.evaluate(STATISTICS, "codec")
     assert report["framesDecoded"] >= 1
     assert codec["mimeType"] == "video/VP8"
+
+
+@pytest.mark.parametrize("rids", [["q", "h", "f"], ["l", "m", "h"], ["r0", "r1", "r2"]])
+async def test_of_several_sizes_the_largest_arrives(
+    serve: Callable[..., Awaitable[Served]], clip: Path, rids: list[str]
+) -> None:
+    encodings = [
+        f"{{rid: '{rid}', scaleResolutionDownBy: {scale}}}"
+        for rid, scale in zip(rids, (4, 2, 1), strict=True)
+    ]
+    publish: Any = PUBLISH.replace("[{maxBitrate: 4000000}]", f"[{', '.join(encodings)}]")
+    served = await serve(PLAIN)
+    async with chromium(served.url, f"--use-file-for-fake-video-capture={clip}") as page:
+        await page.evaluate(publish, served.whip())
+        await until(
+            lambda: any(
+                s.publisher is not None and s.publisher.size == Size(512, 512)
+                for s in served.parts.router.streams()
+            ),
+            "pictures of 512x512",
+            timeout_s=30,
+        )
+
+
+@pytest.mark.parametrize("order", ["audio first", "video first"])
+async def test_a_publisher_with_sound_connects_in_either_order(
+    serve: Callable[..., Awaitable[Served]], order: str
+) -> None:
+    tracks = ["getAudioTracks", "getVideoTracks"]
+    if order == "video first":
+        tracks.reverse()
+    adding = "".join(f"pc.addTrack(media.{name}()[0], media);" for name in tracks)
+    publish: Any = PUBLISH.replace("frameRate: 25}", "frameRate: 25}, audio: true").replace(
+        """pc.addTransceiver(media.getVideoTracks()[0],
+    {direction: 'sendonly', sendEncodings: [{maxBitrate: 4000000}]});""",
+        adding,
+    )
+    assert adding in publish
+    served = await serve(PLAIN)
+    async with chromium(served.url) as page:
+        await page.evaluate(publish, served.whip())
+        await until(
+            lambda: any(s.state == "live" for s in served.parts.router.streams()),
+            "the stream to be live",
+            timeout_s=20,
+        )
+        publisher = served.parts.router.stream("live").publisher
+        assert publisher is not None
+        assert publisher.audio is not None

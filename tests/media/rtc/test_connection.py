@@ -338,7 +338,8 @@ async def test_a_refusal_names_what_was_offered_and_what_would_be_taken() -> Non
     with pytest.raises(UnsupportedOffer, match="no video format") as refused:
         read_offer(offer, Role.VIEW)
     assert "packetization-mode=0" in str(refused.value.found)
-    assert "packetization-mode=1" in str(refused.value.expected)
+    assert "packetization-mode=1" in str(refused.value)
+    assert refused.value.expected == ["H264", "VP8"]
 
 
 async def test_candidates_in_the_first_section_only_are_checked() -> None:

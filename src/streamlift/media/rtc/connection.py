@@ -40,15 +40,16 @@ from streamlift.media.rtc.ice import (
     take_media_as_consent,
 )
 from streamlift.media.rtc.sdp import (
-    WANTED,
     Offer,
     Role,
     announced,
     finish_answer,
+    no_common_format,
     sections_without_candidates,
     with_bundle_led_by,
     without_candidates,
 )
+from streamlift.media.rtc.simulcast import RID_URI, with_layer
 from streamlift.media.rtc.transport_cc import EXTENSION_URI
 from streamlift.metrics import Metrics
 from streamlift.tasks import to_its_end
@@ -149,6 +150,8 @@ class Peer:
         await self._settle(await self.connection.createAnswer())
         enlarge_receive_buffers(self._ice)
         answer = finish_answer(self.connection.localDescription.sdp, self._announce)
+        if offer.role is Role.PUBLISH and offer.video.layer is not None:
+            answer = with_layer(answer, offer.video.layer)
         self._must_have_candidates(answer)
         return answer
 
@@ -237,14 +240,11 @@ class Peer:
     def _choose(self, offer: Offer, kind: str) -> tuple[Format, ...]:
         """The formats to answer with. Raises UnsupportedOffer when none fits."""
         sending = offer.role is Role.VIEW
-        offered = next((m.formats for m in offer.media if m.kind == kind), ())
-        taken = chosen(offered, self._wanted[kind], sending=sending)
-        if not taken and any(m.kind == kind for m in offer.media):
-            raise UnsupportedOffer(
-                f"no {kind} format in common",
-                found=[str(f) for f in offered],
-                expected=WANTED[offer.role] if kind == "video" else "opus",
-            )
+        offered = next((m for m in offer.media if m.kind == kind), None)
+        if offered is None:
+            return ()
+        if not (taken := chosen(offered.formats, self._wanted[kind], sending=sending)):
+            raise no_common_format(offered, offer.role)
         return taken
 
     def _take_passive_role(self, offer_sdp: str) -> None:
@@ -269,12 +269,14 @@ class Peer:
             receiving = transceiver.direction in ("recvonly", "sendrecv")
             if media is None or transceiver.kind != "video" or not receiving:
                 continue
-            ids = [e.id for e in media.rtp.headerExtensions if e.uri == EXTENSION_URI]
-            if not ids:
+            ids = {e.uri: e.id for e in media.rtp.headerExtensions}
+            transceiver._headerExtensions += [
+                RTCRtpHeaderExtensionParameters(id=ids[uri], uri=uri)
+                for uri in (EXTENSION_URI, RID_URI)
+                if uri in ids
+            ]
+            if EXTENSION_URI not in ids:
                 continue
-            transceiver._headerExtensions.append(
-                RTCRtpHeaderExtensionParameters(id=ids[0], uri=EXTENSION_URI)
-            )
             for codec in transceiver._codecs:
                 if not is_rtx(codec):
                     kept = [f for f in codec.rtcpFeedback if f.type != "goog-remb"]

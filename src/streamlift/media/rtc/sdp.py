@@ -11,15 +11,16 @@ from streamlift.errors import MalformedSdp, UnsupportedOffer
 from streamlift.frames import Codec
 from streamlift.media.rtc.candidates import is_address, is_usable
 from streamlift.media.rtc.formats import Format, read_formats
+from streamlift.media.rtc.simulcast import largest_layer
 
 __all__ = [
-    "WANTED",
     "IceFragment",
     "Offer",
     "OfferedMedia",
     "Role",
     "announced",
     "finish_answer",
+    "no_common_format",
     "read_fragment",
     "read_offer",
     "sections_without_candidates",
@@ -41,7 +42,7 @@ class Role(StrEnum):
     VIEW = "view"
 
 
-WANTED = {
+_WANTED = {
     Role.PUBLISH: "VP8, or H264 of any profile and packetization mode, payload type 0-63 or 96-127",
     Role.VIEW: "VP8, or H264 with packetization-mode=1, payload type 0-63 or 96-127",
 }
@@ -56,6 +57,8 @@ class OfferedMedia:
     mid: str
     direction: str
     formats: tuple[Format, ...]
+    layer: str | None = None
+    """Of several sizes offered (simulcast) the rid of the largest."""
 
     @property
     def has_opus(self) -> bool:
@@ -261,7 +264,7 @@ def _read_media(section: list[str]) -> OfferedMedia:
     kind = section[0][2:].split(" ")[0]
     mid = _attribute(section, "mid") or ""
     direction = next((line[2:] for line in section if line[2:] in _DIRECTIONS), "sendrecv")
-    return OfferedMedia(kind, mid, direction, read_formats(section))
+    return OfferedMedia(kind, mid, direction, read_formats(section), largest_layer(section))
 
 
 def _check_media(media: tuple[OfferedMedia, ...], role: Role) -> None:
@@ -283,11 +286,17 @@ def _check_media(media: tuple[OfferedMedia, ...], role: Role) -> None:
             expected=" or ".join(wanted),
         )
     if not _negotiable(video, role):
-        raise UnsupportedOffer(
-            "no video format in common",
-            found=[str(f) for f in video.formats],
-            expected=WANTED[role],
-        )
+        raise no_common_format(video, role)
+
+
+def no_common_format(offered: OfferedMedia, role: Role) -> UnsupportedOffer:
+    """The refusal that tells what was offered and what would be taken."""
+    video = offered.kind == "video"
+    return UnsupportedOffer(
+        f"no {offered.kind} format in common; taken would be {_WANTED[role] if video else 'Opus'}",
+        found=[str(f) for f in offered.formats],
+        expected=list(_CODECS) if video else ["OPUS"],
+    )
 
 
 def _negotiable(video: OfferedMedia, role: Role) -> tuple[Codec, ...]:
