@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamlift.config import Config, check_name, load_config
+from streamlift.config import AuthConfig, Config, TokenConfig, check_name, load_config
 from streamlift.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -198,3 +198,51 @@ def test_stabilise_among_the_settings_is_told_where_it_belongs(tmp_path: Path) -
     path.write_text("backends: [{name: compact, upscaler: compact, settings: {stabilise: lite}}]\n")
     with pytest.raises(ConfigError, match=r"is now backends\.compact\.stabilise"):
         load_config(path, {})
+
+
+def test_a_token_may_be_for_some_streams(tmp_path: Path) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text("auth: {view: [all, {token: some, streams: [a, b]}]}")
+    assert load_config(path, {}).auth.view == ("all", TokenConfig("some", ("a", "b")))
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("auth: {view: [{token: hidden, streams: []}]}", "no stream at all"),
+        ("auth: {view: [{token: hidden, streams: ['a b']}]}", "'a b' is not allowed"),
+        ("auth: {view: [{streams: [a]}]}", "lacks token"),
+        ("auth: {view: [{token: hidden, stream: a}]}", "stream"),
+        ("auth: {view: ['']}", "empty"),
+        ("auth: {view: [7]}", "view"),
+        ("auth: {link_secret: hidden}", "too short"),
+    ],
+)
+def test_tokens_that_cannot_be_meant_are_refused_and_not_repeated(
+    tmp_path: Path, written: str, says: str
+) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text(written)
+    with pytest.raises(ConfigError, match=says) as refused:
+        load_config(path, {})
+    assert "hidden" not in f"{refused.value} {refused.value.found} {refused.value.expected}"
+
+
+def test_no_token_is_shown_with_the_configuration() -> None:
+    auth = AuthConfig(("hidden",), (TokenConfig("hidden"),), link_secret="hidden" * 8)
+    assert "hidden" not in repr(Config(auth=auth))
+
+
+@pytest.mark.parametrize("written", ["0", "-1", "1e9", "many"])
+def test_limits_are_positive_numbers(tmp_path: Path, written: str) -> None:
+    path = tmp_path / "service.yaml"
+    for name in ("connections", "head_s"):
+        path.write_text(f"limits: {{{name}: {written}}}")
+        with pytest.raises(ConfigError, match=f"limits.{name}"):
+            load_config(path, {})
+
+
+def test_seconds_may_be_whole(tmp_path: Path) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text("limits: {head_s: 3, body_s: 0x4}")
+    assert load_config(path, {}).limits.head_s == 3.0

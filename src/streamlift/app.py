@@ -10,15 +10,24 @@ from fastapi import FastAPI
 
 from streamlift.api import create_api
 from streamlift.clock import Clock, MonotonicClock
-from streamlift.config import POLICIES, BackendConfig, Config
-from streamlift.demo import Demo, run_demo
+from streamlift.config import POLICIES, AuthConfig, BackendConfig, Config
+from streamlift.demo import STREAM, Demo, run_demo
 from streamlift.engine import Accelerator, EngineBackend, accelerators
 from streamlift.frames import Codec, Rendition, Stabilise
 from streamlift.media.files.slate import slate
 from streamlift.media.outgoing.packetizer import Packetizer
 from streamlift.metrics import Metrics
 from streamlift.routing import BackendTable, EventLog, Policy, Router, StreamSettings
-from streamlift.service import Outputs, Pulls, Service, Sessions, Snapshots
+from streamlift.service import (
+    Followers,
+    Grants,
+    Guesses,
+    Outputs,
+    Pulls,
+    Service,
+    Sessions,
+    Snapshots,
+)
 from streamlift.tasks import supervise
 
 __all__ = ["create_app", "default_of"]
@@ -59,7 +68,10 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
                 events=events,
                 pulls=pulls,
                 outputs=outputs,
-                sessions=Sessions(time),
+                sessions=Sessions(time, config.limits),
+                grants=Grants(config.auth),
+                guesses=Guesses(time),
+                followers=Followers(config.limits.events_per_token),
                 snapshots=Snapshots(router, tasks),
                 packetizer=packetizer,
                 tasks=tasks,
@@ -72,9 +84,12 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
                 for name, backend in backends.items()
                 if name != default
             ]
-            attending = [tasks.create_task(supervise("outputs", service.attend_outputs()))]
+            attending = [
+                tasks.create_task(supervise("outputs", service.attend_outputs())),
+                tasks.create_task(supervise("grants", service.attend_grants())),
+            ]
             if demo is not None:
-                token = next(iter(config.auth.publish), None)
+                token = _publish_token(config.auth, STREAM)
                 attending.append(tasks.create_task(supervise("demo", run_demo(demo, token))))
             yield
             service.drain()
@@ -147,6 +162,16 @@ def _build_backend(
         clock=clock,
         present=present,
     )
+
+
+def _publish_token(auth: AuthConfig, stream: str) -> str | None:
+    """One that the service itself can publish this stream with; None where none is needed."""
+    for token in auth.publish:
+        if isinstance(token, str):
+            return token
+        if token.streams is None or stream in token.streams:
+            return token.token
+    return None
 
 
 def _stream_settings(config: Config) -> StreamSettings:

@@ -35,6 +35,7 @@ __all__ = [
     "PushConfig",
     "ServerConfig",
     "SourcesConfig",
+    "TokenConfig",
     "check_name",
     "load_config",
 ]
@@ -44,6 +45,7 @@ NAME_PATTERN = r"[A-Za-z0-9_-]{1,64}"
 """Names of streams and backends."""
 _SECRET = re.compile(r"auth(\.|$)|(.*\.)?(turn_secret|credential|daydream_key|token)\b")
 """Keys whose values no message repeats: what cannot be read is often a token without quotes."""
+SHORTEST_SECRET = 32
 POLICIES = ("auto", "quality", "speed")
 """Ways to choose a backend; they cannot name one."""
 
@@ -60,12 +62,24 @@ class ServerConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class AuthConfig:
-    """Bearer tokens; an empty tuple leaves that door open, on loopback only."""
+class TokenConfig:
+    """A bearer token; `streams`: those it is for, all if none are named."""
 
-    publish: tuple[str, ...] = ()
-    view: tuple[str, ...] = ()
-    control: tuple[str, ...] = ()
+    token: str = field(repr=False)
+    streams: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuthConfig:
+    """Bearer tokens; an empty tuple leaves that door open, on loopback only.
+
+    `link_secret` signs links that expire; at least 32 characters.
+    """
+
+    publish: tuple[str | TokenConfig, ...] = field(default=(), repr=False)
+    view: tuple[str | TokenConfig, ...] = field(default=(), repr=False)
+    control: tuple[str | TokenConfig, ...] = field(default=(), repr=False)
+    link_secret: str | None = field(default=None, repr=False)
 
     @property
     def complete(self) -> bool:
@@ -336,8 +350,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        (inner,) = (a for a in args if a is not type(None))
-        return _convert(inner, value, where)
+        inner = [a for a in args if a is not type(None)]
+        if len(inner) > 1:  # a plain value, or a mapping that says more
+            inner = [a for a in inner if dataclasses.is_dataclass(a) == isinstance(value, dict)]
+        return _convert(inner[0], value, where)
     if origin is tuple:
         if isinstance(value, str):
             value = [value]  # one token, one origin: a list of one
@@ -393,6 +409,7 @@ def _check(config: Config) -> None:
         raise _wrong("ingest.max_size", config.ingest.max_size, "64 to 1280")
     if not 50 <= config.ingest.max_age_ms <= 5000:
         raise _wrong("ingest.max_age_ms", config.ingest.max_age_ms, "50 to 5000")
+    _check_auth(config.auth)
     _check_ice(config.ice)
     _check_limits(config.limits)
     for push in config.outputs.push:
@@ -423,6 +440,27 @@ def _check_limits(limits: LimitsConfig) -> None:
         most = 3600 if name.endswith("_s") else 100_000
         if not 1 <= value <= most:
             raise _wrong(f"limits.{name}", value, f"1 to {most}")
+
+
+def _check_auth(auth: AuthConfig) -> None:
+    for door in (auth.publish, auth.view, auth.control):
+        for token in door:
+            if isinstance(token, TokenConfig) and token.streams is not None:
+                if not token.streams:
+                    raise ConfigError(
+                        "a token of auth is for no stream at all; leave `streams` out for all",
+                        expected="streams: [NAME, ...]",
+                    )
+                for stream in token.streams:
+                    check_name("auth stream", stream)
+            if not (token.token if isinstance(token, TokenConfig) else token):
+                raise ConfigError("a token of auth is empty", expected="at least one character")
+    if auth.link_secret is not None and len(auth.link_secret) < SHORTEST_SECRET:
+        raise ConfigError(
+            "auth.link_secret is too short to keep links from being forged",
+            found=f"{len(auth.link_secret)} characters",
+            expected=f"at least {SHORTEST_SECRET}, such as the output of openssl rand -hex 32",
+        )
 
 
 def _check_ice(ice: IceConfig) -> None:

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Demo", "run_demo"]
+__all__ = ["STREAM", "Demo", "run_demo"]
 
 logger = logging.getLogger(__name__)
 
-_STREAM = "demo"
+STREAM = "demo"
 _BITRATE = "2000000"
 """What a publisher of 512x512 sends; every packet costs the sender and the service time."""
 _RESTART_S = 2.0
@@ -36,7 +36,7 @@ async def run_demo(demo: Demo, token: str | None) -> None:
     """Keep a child process publishing with `token`; a real WHIP client, like any other."""
     command = [sys.executable, "-m", "streamlift.cli", "publish", "--wait", "--bitrate", _BITRATE]
     command += ["--demo"] if demo.clip is None else ["--loop", demo.clip]
-    command.append(f"{demo.base_url}/whip/{_STREAM}")
+    command.append(f"{demo.base_url}/whip/{STREAM}")
     environment = dict(os.environ)
     if token is not None:
         # Not on the command line, where every user of the machine could read it.

@@ -25,6 +25,10 @@ StreamliftError                what was found, what was expected, what to do
 │   ├── OutOfMemory            the device had no memory left for it
 │   └── UpscalerHung           the model does not return
 ├── WeightsError               a checkpoint is missing, damaged, or not what it claims
+├── TokenError                 a token does not open what it was shown at
+│   ├── TokenUnknown           not one of this service
+│   └── TokenExpired           a link that has ended
+├── TooMany                    this caller has as much as one may have; others go on
 └── Overloaded                 the service is full; retry later
 """
 
@@ -48,6 +52,10 @@ __all__ = [
     "StreamError",
     "StreamTaken",
     "StreamliftError",
+    "TokenError",
+    "TokenExpired",
+    "TokenUnknown",
+    "TooMany",
     "UnknownBackend",
     "UnknownOutput",
     "UnknownSession",
@@ -165,6 +173,22 @@ class UpscalerHung(UpscaleError):
 
 class WeightsError(StreamliftError):
     """A checkpoint is missing, damaged, or not what it claims to be."""
+
+
+class TokenError(StreamliftError):
+    """A token does not open what it was shown at."""
+
+
+class TokenUnknown(TokenError):
+    """Not a token of this service."""
+
+
+class TokenExpired(TokenError):
+    """A link that has ended or was revoked."""
+
+
+class TooMany(StreamliftError):
+    """This caller has as much as one may have; others go on."""
 
 
 class Overloaded(StreamliftError):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamlift.api.listener import Listener, Places, address_of, places_for
+from streamlift.api.listener import Listener, Places, places_for
 from streamlift.clock import ManualClock
 
 Connect = Callable[..., socket.socket]
@@ -51,21 +51,6 @@ def take(places: Places, peer: tuple[str, int]) -> socket.socket | None:
         return ours
     ours.close()
     return None
-
-
-@pytest.mark.parametrize(
-    ("host", "whose"),
-    [
-        ("203.0.113.9", "203.0.113.9"),
-        ("::ffff:203.0.113.9", "203.0.113.9"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("no address", "no address"),
-    ],
-)
-def test_an_address_is_an_ipv4_address_or_an_ipv6_network(host: str, whose: str) -> None:
-    assert address_of(host) == whose
 
 
 def test_when_all_places_are_taken_the_longest_idle_of_the_greediest_address_goes() -> None:

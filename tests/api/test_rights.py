@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import APIRouter
-from tests.serving import light
+from tests.serving import light, serving, until
 
 from streamlift.api import check_exposure
 from streamlift.api.exposure import is_loopback
 from streamlift.api.patience import MAX_BODY_BYTES
 from streamlift.api.rights import GuardedRoute, Right
 from streamlift.app import create_app
-from streamlift.config import AuthConfig, Config, ServerConfig
+from streamlift.config import AuthConfig, Config, LimitsConfig, ServerConfig, TokenConfig
 from streamlift.errors import ConfigError
 
 TOKENS = AuthConfig(publish=("pub-1", "pub-2"), view=("view-1",), control=("ctl-1",))
@@ -41,6 +42,18 @@ async def guarded(call: Callable[..., Any]) -> httpx.AsyncClient:
     return client
 
 
+@pytest.fixture
+def no_delay(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Wrong tokens wait no time; the list tells how long they would have waited."""
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr("streamlift.api.rights.sleep", sleep)
+    return waited
+
+
 @pytest.mark.parametrize(("method", "path", "scope", "inside"), DOORS)
 async def test_the_right_token_opens_the_door(
     guarded: httpx.AsyncClient, method: str, path: str, scope: str, inside: int
@@ -59,6 +72,7 @@ async def test_no_token_is_401_with_a_challenge(
     assert answer.json()["type"] == "urn:streamlift:problem:token-missing"
 
 
+@pytest.mark.usefixtures("no_delay")
 @pytest.mark.parametrize("given", ["Bearer wrong", "bearer wrong", "Bearer pub-1x", "Bearer é"])
 async def test_a_token_nobody_knows_is_401(guarded: httpx.AsyncClient, given: str) -> None:
     answer = await _ask(guarded, "POST", "/whip/live", given.encode())
@@ -209,13 +223,10 @@ BODIES = (
 
 @pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
 @pytest.mark.parametrize("content_type", ["application/json", "application/sdp", ""])
-@pytest.mark.parametrize("token", [None, "wrong"])
 async def test_without_a_token_nothing_is_read_of_any_body(
-    guarded: httpx.AsyncClient, body: bytes, content_type: str, token: str | None
+    guarded: httpx.AsyncClient, body: bytes, content_type: str
 ) -> None:
     headers = {"Content-Type": content_type}
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token}"
     for method, path, _ in _routes(guarded._transport.app):  # type: ignore[attr-defined]
         if (method, path) in OPEN or "{session_id}" in path:
             continue
@@ -223,3 +234,153 @@ async def test_without_a_token_nothing_is_read_of_any_body(
         address = path.replace("{stream}", "a b").replace("{output}", "x") + "?view=none&stream=a b"
         answer = await guarded.request(method, address, content=body, headers=headers)
         assert answer.status_code == 401, (method, path, answer.text)
+
+
+async def test_who_guesses_is_slowed_and_then_refused_but_a_right_token_is_served_at_once(
+    guarded: httpx.AsyncClient, no_delay: list[float]
+) -> None:
+    codes = []
+    for number in range(15):
+        answer = await _ask(guarded, "GET", "/api/v1/streams", f"Bearer guess-{number}")
+        codes.append(answer.status_code)
+    assert codes == 10 * [401] + 5 * [429]
+    assert len(no_delay) == 10
+    assert min(no_delay) >= 0.5
+    assert int(answer.headers["retry-after"]) > 0
+    assert answer.json()["type"] == "urn:streamlift:problem:too-many-wrong-tokens"
+    assert (await _ask(guarded, "GET", "/api/v1/streams", "Bearer view-1")).status_code == 200
+    assert len(no_delay) == 10
+
+
+async def test_a_guess_that_waits_holds_up_nobody(
+    guarded: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = asyncio.Event()
+    monkeypatch.setattr("streamlift.api.rights.sleep", lambda _: waiting.wait())
+    guess = asyncio.create_task(_ask(guarded, "GET", "/api/v1/streams", "Bearer guess"))
+    for _ in range(3):
+        assert (await _ask(guarded, "GET", "/api/v1/streams", "Bearer view-1")).status_code == 200
+    assert not guess.done()
+    waiting.set()
+    assert (await guess).status_code == 401
+
+
+LIMITED = AuthConfig(
+    publish=("p", TokenConfig("limited", ("a",))),
+    view=("v", TokenConfig("limited", ("a",))),
+    control=("c", TokenConfig("limited", ("a",))),
+    link_secret="north" * 8,
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "inside"),
+    [
+        ("POST", "/whip/{}", 400),
+        ("POST", "/whep/{}", 400),
+        ("GET", "/api/v1/streams/{}", 404),
+        ("GET", "/api/v1/streams/{}/snapshot.jpg", 404),
+        ("GET", "/api/v1/streams/{}/source", 404),
+        ("GET", "/api/v1/streams/{}/outputs", 404),
+        ("DELETE", "/api/v1/streams/{}", 404),
+        ("DELETE", "/api/v1/streams/{}/links/x", 204),
+    ],
+)
+async def test_a_token_for_one_stream_opens_nothing_of_another(
+    call: Callable[..., Any], method: str, path: str, inside: int
+) -> None:
+    http = await call(light(auth=LIMITED))
+    for stream, status in (("a", inside), ("b", 403)):
+        answer = await _ask(http, method, path.format(stream), "Bearer limited")
+        assert answer.status_code == status, stream
+
+
+async def test_a_token_for_one_stream_pulls_no_other(call: Callable[..., Any]) -> None:
+    http = await call(light(auth=LIMITED))
+    body = {"name": "b", "source": {"kind": "whep", "url": "http://127.0.0.1:1/"}}
+    bearer = {"Authorization": "Bearer limited"}
+    assert (await http.post("/api/v1/streams", json=body, headers=bearer)).status_code == 403
+    refused = await http.get("/api/v1/events?stream=b", headers=bearer)
+    assert refused.status_code == 403
+
+
+async def test_a_link_opens_one_stream_and_its_token_is_in_the_fragment(
+    call: Callable[..., Any],
+) -> None:
+    http = await call(light(auth=LIMITED))
+    control = {"Authorization": "Bearer c"}
+    made = await http.post(
+        "/api/v1/streams/a/links", json={"right": "view", "ttl_s": 600}, headers=control
+    )
+    assert made.status_code == 201
+    assert set(made.json()) == {"id", "url", "expires"}
+    address, _, fragment = made.json()["url"].partition("#")
+    assert address == "http://127.0.0.1:8080/?stream=a"
+    right, _, token = fragment.partition("=")
+    assert right == "view"
+    assert token not in address
+    for method, path, status in (
+        ("POST", "/whep/a", 400),
+        ("POST", "/whep/b", 403),
+        ("POST", "/whip/a", 403),
+        ("GET", "/api/v1/streams/a", 404),
+        ("GET", "/api/v1/streams/b", 403),
+        ("DELETE", "/api/v1/streams/a", 403),
+        ("POST", "/api/v1/streams/a/links", 403),
+    ):
+        assert (await _ask(http, method, path, f"Bearer {token}")).status_code == status, path
+    gone = await http.delete(f"/api/v1/streams/a/links/{made.json()['id']}", headers=control)
+    assert gone.status_code == 204
+    ended = await _ask(http, "POST", "/whep/a", f"Bearer {token}")
+    assert ended.status_code == 401
+    assert ended.json()["type"] == "urn:streamlift:problem:token-expired"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"right": "control", "ttl_s": 600},
+        {"right": "view", "ttl_s": 0},
+        {"right": "view", "ttl_s": 10**9},
+        {"ttl_s": 600},
+        {"right": "view", "stream": "b"},
+    ],
+)
+async def test_a_link_for_more_than_links_may_is_refused(
+    call: Callable[..., Any], body: dict[str, object]
+) -> None:
+    http = await call(light(auth=LIMITED))
+    control = {"Authorization": "Bearer c"}
+    answer = await http.post("/api/v1/streams/a/links", json=body, headers=control)
+    assert answer.status_code == 422
+
+
+async def test_without_a_secret_there_are_no_links(guarded: httpx.AsyncClient) -> None:
+    answer = await guarded.post(
+        "/api/v1/streams/a/links",
+        json={"right": "view"},
+        headers={"Authorization": "Bearer ctl-1"},
+    )
+    assert answer.status_code == 422
+    assert "LINK_SECRET" in answer.json()["detail"]
+
+
+async def test_one_token_follows_the_events_so_many_times(call: Callable[..., Any]) -> None:
+    limits = LimitsConfig(events_per_token=2)
+    async with serving(light(auth=TOKENS, limits=limits)) as served, served.http() as http:
+        bearer = {"Authorization": "Bearer view-1"}
+        async with (
+            http.stream("GET", "/api/v1/events", headers=bearer) as first,
+            http.stream("GET", "/api/v1/events", headers=bearer),
+        ):
+            assert first.status_code == 200
+            assert (await http.get("/api/v1/events", headers=bearer)).status_code == 429
+            other = {"Authorization": "Bearer ctl-1"}
+            async with http.stream("GET", "/api/v1/events", headers=other) as third:
+                assert third.status_code == 200
+
+        async def follows_again() -> bool:
+            async with http.stream("GET", "/api/v1/events", headers=bearer) as again:
+                return again.status_code == 200
+
+        await until(follows_again, "a place to be free")

@@ -6,9 +6,11 @@ import asyncio
 import json
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.clips import coded_clip
 from tests.commands import START_S, address, running
@@ -132,3 +134,37 @@ def _write_clip(path: Path) -> None:
             image = np.full((160, 192, 3), 5 * number, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+async def test_serve_reads_its_tokens_again_at_sighup(tmp_path: Path) -> None:
+    config = tmp_path / "service.yaml"
+    text = "{{server: {{port: 0}}, auth: {{publish: [p], view: [{}], control: [c]}}}}"
+    config.write_text(text.format("old"))
+    async with running("serve", "--config", str(config), "--backend", "bicubic") as serve:
+        async with httpx.AsyncClient(base_url=await address(serve), trust_env=False) as http:
+
+            async def status(token: str) -> int:
+                bearer = {"Authorization": f"Bearer {token}"}
+                with suppress(httpx.ConnectError):  # it does not listen yet
+                    return (await http.get("/api/v1/streams", headers=bearer)).status_code
+                return 0
+
+            async def ready() -> bool:
+                return await status("old") == 200
+
+            await until(ready, "the service to listen", timeout_s=START_S)
+            config.write_text(text.format("new"))
+            serve.send_signal(signal.SIGHUP)
+
+            async def changed() -> bool:
+                return await status("new") == 200
+
+            await until(changed, "the new token to be taken")
+            assert await status("old") in (401, 429)  # it has guessed at the new one meanwhile
+            config.write_text("auth: {view: [")  # cannot be read: all stays as it was
+            serve.send_signal(signal.SIGHUP)
+            assert await status("new") == 200
+        serve.terminate()
+        await serve.wait()
+    assert serve.returncode in (0, -signal.SIGTERM)

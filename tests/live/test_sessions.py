@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import threading
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.peers import SDP, ffmpeg_whip, make_offer, publishing, watching
 from tests.serving import Served, light, serving, until
 
 from streamlift.clock import MonotonicClock
-from streamlift.config import IngestConfig
+from streamlift.config import AuthConfig, IngestConfig, LimitsConfig, TokenConfig
 from streamlift.media.remote.measure import measure_whep
 
 pytestmark = pytest.mark.peer
@@ -142,10 +143,10 @@ async def test_a_session_can_be_read_until_it_is_deleted(service: Served) -> Non
 
 
 async def test_handshakes_that_never_connect_are_capped_and_freed(
-    service: Served, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., Awaitable[Served]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As many offers as are really allowed would take a busy machine longer than their deadline.
-    monkeypatch.setattr("streamlift.service.sessions.MAX_PENDING", 8)
+    service = await serve(light(limits=LimitsConfig(handshakes=8, handshakes_per_address=20)))
     monkeypatch.setattr("streamlift.media.rtc.connection.CONNECT_S", 8.0)
     offer = await make_offer("send")
     before = _descriptors()
@@ -220,3 +221,43 @@ async def _come_and_go(service: Served, stream: str) -> None:
 
 def _descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+async def test_what_a_link_began_ends_with_it_and_others_go_on(
+    serve: Callable[..., Awaitable[Served]],
+) -> None:
+    auth = AuthConfig(("p",), ("v",), ("c",), link_secret="north" * 8)
+    service = await serve(light(auth=auth))
+    async with publishing(service.whip(), coded_clip(), token="p"), service.http() as http:
+        await service.live()
+        control = {"Authorization": "Bearer c"}
+        where = "/api/v1/streams/live/links"
+        made = await http.post(where, json={"right": "view", "ttl_s": 600}, headers=control)
+        link = made.json()
+        token = link["url"].partition("#view=")[2]
+        async with (
+            watching(service.whep(), token="v") as other,
+            watching(service.whep(), token=token, delete=False) as guest,
+        ):
+            await guest.wait_units(5)
+            follow = {"Authorization": f"Bearer {token}"}
+            async with http.stream("GET", "/api/v1/events", headers=follow) as events:
+                ended = asyncio.create_task(events.aread())
+                await http.delete(f"{where}/{link['id']}", headers=control)
+                await until(lambda: len(service.parts.sessions) == 2, "the guest to be ended")
+                async with asyncio.timeout(5):
+                    await ended
+            await other.wait_more(10)
+            again = await http.post("/whep/live", content=await make_offer(), headers=SDP | follow)
+            assert again.status_code == 401
+
+
+async def test_a_token_that_is_taken_back_ends_its_sessions(
+    serve: Callable[..., Awaitable[Served]],
+) -> None:
+    auth = AuthConfig(("p", TokenConfig("q", ("live",))), ("v",), ("c",))
+    service = await serve(light(auth=auth))
+    async with publishing(service.whip(), coded_clip(), token="q", delete=False):
+        await service.live()
+        service.parts.grants.replace(AuthConfig(("p",), ("v",), ("c",)))
+        await until(lambda: len(service.parts.sessions) == 0, "the publisher to be ended")

@@ -133,6 +133,18 @@ def test_a_token_is_asked_for_and_never_travels_in_a_url(page: Page, service: An
     assert page.evaluate("() => Object.values(localStorage)") == []
 
 
+def test_a_link_brings_its_token_and_the_address_loses_it(page: Page, service: Any) -> None:
+    service.behave(token="secret-token")
+    urls: list[str] = []
+    page.on("request", lambda request: urls.append(request.url.partition("#")[0]))
+    page.goto(f"{service.url}/?stream=live#view=secret-token")
+    wait_until(page, PLAYING)
+    assert not [url for url in urls if "secret-token" in url]
+    assert "secret-token" not in page.evaluate("() => location.href")
+    page.reload()
+    wait_until(page, PLAYING)
+
+
 def test_a_declined_token_prompt_stays_away_until_asked_for(page: Page, service: Any) -> None:
     service.behave(token="secret-token")
     page.goto(service.url)

@@ -14,6 +14,7 @@ from streamlift import __version__
 from streamlift.api.events import events
 from streamlift.api.gate import Gate
 from streamlift.api.health import health
+from streamlift.api.links import links
 from streamlift.api.outputs import outputs
 from streamlift.api.problems import install_problems
 from streamlift.api.pulls import pulls
@@ -43,7 +44,7 @@ def create_api(
         redoc_url=None,
     )
     install_problems(app)
-    for router in (whip_whep, whip_whep_open, streams, events, health, pulls, outputs):
+    for router in (whip_whep, whip_whep_open, streams, links, events, health, pulls, outputs):
         app.include_router(router)
     web = resources.files("streamlift") / "web"
     with resources.as_file(web) as folder:

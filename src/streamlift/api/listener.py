@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import logging
 import os
 import socket
@@ -20,8 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamlift.clock import Clock, MonotonicClock
+from streamlift.service import address_of
 
-__all__ = ["Listener", "Places", "address_of", "places_for"]
+__all__ = ["Listener", "Places", "places_for"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,19 +32,6 @@ _FULL = (
     b"Retry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 )
 _SAY_AGAIN_S = 10.0
-
-
-def address_of(host: str) -> str:
-    """Whom an address belongs to: an IPv4 address, or the 64 bits of an IPv6 network."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 def places_for(connections: int) -> int:

@@ -38,6 +38,7 @@ _STATUS: tuple[tuple[type[errors.StreamliftError], int, str, str | None], ...] =
     (errors.NotReady, 409, "Backend not ready", None),
     (errors.NoCapacity, 503, "No capacity", "5"),
     (errors.Overloaded, 503, "Overloaded", "5"),
+    (errors.TooMany, 429, "Too many", "2"),
     (errors.ConfigError, 422, "Not allowed", None),
     (errors.StreamliftError, 500, "Failed", None),
 )

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from streamlift.api.door import TheService
-from streamlift.api.rights import GuardedRoute, Scope, needs
+from streamlift.api.rights import GuardedRoute, Scope, TheCaller, must_allow, needs
 from streamlift.api.shapes import (
     DaydreamBody,
     NewStream,
@@ -49,8 +49,9 @@ _CONTROL = [needs(Scope.CONTROL)]
 
 
 @pulls.post("/streams", status_code=201, dependencies=_CONTROL)
-async def pull_stream(body: NewStream, service: TheService) -> JSONResponse:
+async def pull_stream(body: NewStream, service: TheService, caller: TheCaller) -> JSONResponse:
     """Fetch a stream from elsewhere; returns the Stream. It tries for ever; DELETE ends it."""
+    must_allow(caller, (Scope.CONTROL,), body.name)
     await service.pull(body.name, _source(service.pulls, body))
     return JSONResponse(
         stream_json(service.router.stream(body.name).snapshot()),

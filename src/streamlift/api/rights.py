@@ -1,16 +1,17 @@
 """Who may do what: each route declares the right that it needs, and its token is looked at first.
 
 A route says `dependencies=[needs(Scope.CONTROL)]`. The check runs before anything else of the
-request is read: a stranger's body, path or query is not worth a look.
+request is read: a stranger's body, path or query is not worth a look. What it found is the route's
+`TheCaller`.
 """
 
 from __future__ import annotations
 
-import hmac
+import math
+from asyncio import sleep
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 from fastapi.params import Depends as Dependency
@@ -18,35 +19,51 @@ from fastapi.routing import APIRoute
 
 from streamlift.api.door import service_of
 from streamlift.api.problems import Problem
-from streamlift.config import AuthConfig
-from streamlift.service import Role
+from streamlift.errors import TokenExpired, TokenUnknown
+from streamlift.service import Caller, Grant, Role, Scope, Service, address_of
 
-__all__ = ["GuardedRoute", "Right", "Scope", "allowed", "needs", "of_session"]
+__all__ = [
+    "GuardedRoute",
+    "Right",
+    "Scope",
+    "TheCaller",
+    "allowed",
+    "must_allow",
+    "needs",
+    "of_session",
+]
 
-
-class Scope(StrEnum):
-    """The three doors; each has its own tokens."""
-
-    PUBLISH = "publish"
-    VIEW = "view"
-    CONTROL = "control"
+_INVALID = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
 
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """A token of one of `scopes`; `session`: or one that may open the session of the address."""
+    """A token of one of `scopes`; `session`: or one that may open the session of the address.
+
+    Where the address names a stream, or a session of one, the token must be for that stream.
+    """
 
     scopes: tuple[Scope, ...]
     session: bool = False
 
     async def check(self, request: Request) -> None:
-        """Raises Problem 401 without a usable token, 403 with another door's, UnknownSession."""
+        """Raises Problem 401 without a usable token, 403 with another door's or stream's, 429
+        for guesses; UnknownSession."""
         service = await service_of(request)
         scopes = self.scopes
+        # A stream is named in the address; where that names none, the query may.
+        stream = request.path_params.get("stream", request.query_params.get("stream"))
         if self.session:
-            role = service.sessions.get(request.path_params["session_id"]).role
-            scopes = (Scope.PUBLISH if role is Role.PUBLISH else Scope.VIEW, *scopes)
-        _authorise(request, service.config.auth, scopes)
+            session = service.sessions.get(request.path_params["session_id"])
+            scopes = (Scope.PUBLISH if session.role is Role.PUBLISH else Scope.VIEW, *scopes)
+            stream = session.stream
+        address = address_of(request.client.host) if request.client else ""
+        caller = Caller(address)
+        if not service.grants.open_to_all(scopes):
+            token = _bearer(request, scopes)
+            caller = Caller(address, await _read(service, token, address))
+            must_allow(caller, scopes, stream)
+        request.state.caller = caller
 
     async def __call__(self) -> None:
         """Nothing is left to do: `GuardedRoute` has checked before FastAPI gets here."""
@@ -60,6 +77,17 @@ def needs(*scopes: Scope) -> Dependency:
 def of_session(*scopes: Scope) -> Dependency:
     """A route's declaration: only with a token of the session's own door, or one of `scopes`."""
     return _declared(Right(scopes, session=True))
+
+
+def must_allow(caller: Caller, scopes: tuple[Scope, ...], stream: str | None) -> None:
+    """Raises Problem 403 when the caller's token is for another door, or another stream."""
+    grant = caller.grant
+    if grant.allows(scopes, stream):
+        return
+    what = f"to {' or '.join(scopes)}"
+    if grant.allows(scopes):
+        what += " this stream"
+    raise Problem(403, "token-scope", "Token not valid here", f"this token does not allow {what}")
 
 
 class GuardedRoute(APIRoute):
@@ -89,20 +117,24 @@ async def allowed(request: Request, *scopes: Scope) -> bool:
     return True
 
 
+async def _caller_of(request: Request) -> Caller:
+    caller = request.state.caller
+    assert isinstance(caller, Caller)
+    return caller
+
+
+TheCaller = Annotated[Caller, Depends(_caller_of)]
+"""Who asks; on a `GuardedRoute`."""
+
+
 def _declared(right: Right) -> Dependency:
     dependency = Depends(right)
     assert isinstance(dependency, Dependency)
     return dependency
 
 
-def _authorise(request: Request, auth: AuthConfig, scopes: tuple[Scope, ...]) -> None:
-    """Let the request pass if its bearer token opens one of `scopes`, or one of them has no token.
-
-    Raises Problem 401 without a usable token (RFC 6750 section 3), 403 with another door's token.
-    """
-    doors = [_tokens(auth, scope) for scope in scopes]
-    if any(not door for door in doors):
-        return
+def _bearer(request: Request, scopes: tuple[Scope, ...]) -> str:
+    """The token of the request. Raises Problem 401 (RFC 6750 section 3)."""
     kind, _, token = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not token:
         raise Problem(
@@ -113,33 +145,31 @@ def _authorise(request: Request, auth: AuthConfig, scopes: tuple[Scope, ...]) ->
             expected="Authorization: Bearer <token>",
             headers={"WWW-Authenticate": "Bearer"},
         )
-    if any(_matches(token, door) for door in doors):
-        return
-    if any(_matches(token, _tokens(auth, scope)) for scope in Scope):
+    return token
+
+
+async def _read(service: Service, token: str, address: str) -> Grant:
+    """What the token allows. A wrong one waits for its answer, which holds up nobody else."""
+    try:
+        return service.grants.read(token)
+    except TokenExpired as error:
+        service.metrics.count("auth_failures_total", reason="expired")
         raise Problem(
-            403,
-            "token-scope",
-            "Token not valid here",
-            f"this token does not allow to {' or '.join(scopes)}",
-        )
-    raise Problem(
-        401,
-        "token-wrong",
-        "Token not accepted",
-        "the bearer token is not known here",
-        headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
-    )
-
-
-def _tokens(auth: AuthConfig, scope: Scope) -> tuple[str, ...]:
-    return {
-        Scope.PUBLISH: auth.publish,
-        Scope.VIEW: auth.view,
-        Scope.CONTROL: auth.control,
-    }[scope]
-
-
-def _matches(token: str, tokens: tuple[str, ...]) -> bool:
-    """Compare with every token, each in constant time."""
-    results = [hmac.compare_digest(token.encode(), known.encode()) for known in tokens]
-    return any(results)
+            401, "token-expired", "Token expired", str(error), found=error.found, headers=_INVALID
+        ) from None
+    except TokenUnknown as error:
+        service.metrics.count("auth_failures_total", reason="wrong")
+        delay_s = service.guesses.wrong(address)
+        if delay_s is None:
+            retry_s = math.ceil(service.guesses.retry_s(address))
+            raise Problem(
+                429,
+                "too-many-wrong-tokens",
+                "Too many wrong tokens",
+                "this address has shown too many tokens that are not known here",
+                headers={"Retry-After": str(retry_s)},
+            ) from None
+        await sleep(delay_s)
+        raise Problem(
+            401, "token-wrong", "Token not accepted", str(error), headers=_INVALID
+        ) from None

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from streamlift.api.door import TheService
-from streamlift.api.rights import GuardedRoute, Scope, needs
+from streamlift.api.rights import GuardedRoute, Scope, TheCaller, needs
 from streamlift.api.shapes import StreamChange, StreamName, Switch, backend_json, stream_json
 from streamlift.routing import Policy, View
 
@@ -15,14 +15,16 @@ __all__ = ["streams"]
 
 streams = APIRouter(prefix="/api/v1", tags=["control"], route_class=GuardedRoute)
 
-_READ = [needs(Scope.VIEW, Scope.CONTROL)]
+_READERS = (Scope.VIEW, Scope.CONTROL)
+_READ = [needs(*_READERS)]
 _CHANGE = [needs(Scope.CONTROL)]
 
 
 @streams.get("/streams", dependencies=_READ)
-async def list_streams(service: TheService) -> dict[str, Any]:
-    """All open streams."""
-    return {"streams": [stream_json(s) for s in service.router.streams()]}
+async def list_streams(service: TheService, caller: TheCaller) -> dict[str, Any]:
+    """All open streams that the token is for."""
+    shown = (s for s in service.router.streams() if caller.grant.allows(_READERS, s.name))
+    return {"streams": [stream_json(s) for s in shown]}
 
 
 @streams.get("/streams/{stream}", dependencies=_READ)

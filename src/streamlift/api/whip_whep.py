@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from streamlift.api.door import TheService
 from streamlift.api.problems import Problem
-from streamlift.api.rights import GuardedRoute, Scope, allowed, needs, of_session
+from streamlift.api.rights import GuardedRoute, Scope, TheCaller, allowed, needs, of_session
 from streamlift.api.shapes import StreamName
 from streamlift.config import IceConfig, IceServer
 from streamlift.routing import View
@@ -41,9 +41,11 @@ _SESSION_OPTIONS = {
 
 
 @whip_whep.post("/whip/{stream}", status_code=201, response_class=Response, dependencies=_PUBLISH)
-async def publish(stream: StreamName, request: Request, service: TheService) -> Response:
+async def publish(
+    stream: StreamName, request: Request, service: TheService, caller: TheCaller
+) -> Response:
     """Publish: body is an SDP offer, the answer comes back, `Location` names the session."""
-    response = _created(await service.publish(stream, await _read_body(request, _SDP)))
+    response = _created(await service.publish(stream, await _read_body(request, _SDP), caller))
     # Players of daydream look for the picture under this name.
     response.headers["Livepeer-Playback-URL"] = str(request.url_for("watch", stream=stream))
     return response
@@ -54,10 +56,11 @@ async def watch(
     stream: StreamName,
     request: Request,
     service: TheService,
+    caller: TheCaller,
     view: Annotated[View, Query(description="What to watch")] = View.UPSCALED,
 ) -> Response:
     """Watch: body is an SDP offer, the answer comes back, `Location` names the session."""
-    return _created(await service.watch(stream, await _read_body(request, _SDP), view))
+    return _created(await service.watch(stream, await _read_body(request, _SDP), caller, view))
 
 
 @whip_whep.get("/whip/{stream}", status_code=204, dependencies=_PUBLISH)

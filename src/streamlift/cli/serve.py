@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import logging
 import os
@@ -18,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 from streamlift import __version__
 from streamlift.cli.arguments import load_given
 from streamlift.cli.exit_codes import FAILED, OK
-from streamlift.errors import ConfigError, MediaError
+from streamlift.errors import ConfigError, MediaError, StreamliftError
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from streamlift.api.listener import Listener
     from streamlift.config import Config
 
@@ -80,6 +83,10 @@ def _serve(arguments: argparse.Namespace) -> int:
             gc.collect()
             gc.freeze()
 
+            if hasattr(signal, "SIGHUP"):
+                loop = asyncio.get_running_loop()
+                loop.add_signal_handler(signal.SIGHUP, _read_tokens_again, arguments, app)
+
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             nonlocal told_to_end
             told_to_end = True
@@ -107,6 +114,17 @@ def _serve(arguments: argparse.Namespace) -> int:
         logging.shutdown()
         os._exit(code)
     return code
+
+
+def _read_tokens_again(arguments: argparse.Namespace, app: FastAPI) -> None:
+    """SIGHUP: take `auth` from the configuration as it is now; all else stays as it was."""
+    try:
+        config = load_given(arguments)
+        app.state.service.take_tokens(config.auth)
+    except StreamliftError as error:
+        logger.error("the tokens stay as they were: %s", error)
+    else:
+        logger.info("the tokens were read again; sessions of those that are gone end")
 
 
 def _check_certificate(cert: str | None, key: str | None) -> None:

@@ -1,5 +1,8 @@
 """What the service does, without HTTP: joins routing and media."""
 
+from streamlift.service.callers import Caller, Guesses, address_of
+from streamlift.service.followers import Followers
+from streamlift.service.grants import LONGEST_LINK_S, Grant, Grants, Scope
 from streamlift.service.outputs import Output, Outputs, Recorder, WhipPush
 from streamlift.service.pulls import PullPublisher, Pulls, Source
 from streamlift.service.service import Answered, Service
@@ -7,17 +10,25 @@ from streamlift.service.sessions import Role, Session, Sessions
 from streamlift.service.snapshots import Snapshots
 
 __all__ = [
+    "LONGEST_LINK_S",
     "Answered",
+    "Caller",
+    "Followers",
+    "Grant",
+    "Grants",
+    "Guesses",
     "Output",
     "Outputs",
     "PullPublisher",
     "Pulls",
     "Recorder",
     "Role",
+    "Scope",
     "Service",
     "Session",
     "Sessions",
     "Snapshots",
     "Source",
     "WhipPush",
+    "address_of",
 ]

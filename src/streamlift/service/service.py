@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Awaitable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-from streamlift.config import IceConfig
+from streamlift.config import AuthConfig, IceConfig
 from streamlift.errors import (
+    ConfigError,
     IceRestart,
     NoSource,
     NothingPublished,
     NotReady,
+    Overloaded,
     StreamliftError,
     UnknownStream,
     UnsupportedOffer,
@@ -24,6 +27,9 @@ from streamlift.media.outgoing.whep_viewer import WhepViewer
 from streamlift.media.remote.pull import PullPublisher, PullState, Source
 from streamlift.media.rtc.sdp import Role, read_fragment, read_offer
 from streamlift.routing import Cursor, EventKind, StreamState, View
+from streamlift.service.callers import Caller, Guesses
+from streamlift.service.followers import Followers
+from streamlift.service.grants import Grants
 from streamlift.service.outputs import Output, Outputs, Recorder, WhipPush, run_output
 from streamlift.service.parts import Parts
 from streamlift.service.pulls import Pulls, run_pull
@@ -37,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 _START_S = 5.0
 """How long a pulled stream may take to get its place; that needs no network."""
+_LOOK_AGAIN_S = 1.0
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +64,26 @@ class Service(Parts):
     pulls: Pulls
     outputs: Outputs
     snapshots: Snapshots
+    grants: Grants
+    guesses: Guesses
+    followers: Followers
     draining: bool = False
 
-    async def publish(self, stream: str, sdp: str) -> Answered:
+    async def publish(self, stream: str, sdp: str, caller: Caller) -> Answered:
         """Answer a publisher's offer; its session then runs by itself.
 
-        Raises NotReady, MediaError, StreamTaken, NoCapacity or Overloaded.
+        Raises NotReady, MediaError, StreamTaken, NoCapacity, TooMany or Overloaded.
         """
         self._must_take_more()
         with _telling_of_refusals(Role.PUBLISH, stream):
             offer = read_offer(sdp, Role.PUBLISH)
         self.router.admit(stream)
         ice = self.ice_now()
-        with self.sessions.answering(), _telling_of_refusals(Role.PUBLISH, stream):
+        with (
+            self.sessions.answering(Role.PUBLISH, stream, caller),
+            _telling_of_refusals(Role.PUBLISH, stream),
+            _descriptors(),
+        ):
             publisher = WhipPublisher(
                 stream,
                 ice,
@@ -77,28 +92,34 @@ class Service(Parts):
                 metrics=self.metrics,
             )
             answer = await publisher.answer(offer)
-        session = self.sessions.open(Role.PUBLISH, stream, publisher, offer.ice_ufrag)
+        session = self.sessions.open(Role.PUBLISH, stream, publisher, caller, offer.ice_ufrag)
         self.metrics.count("sessions_total", role="publisher", result="answered")
         life = run_publisher(self, self.sessions, session, publisher)
         self._live(f"publisher of stream {stream}", life)
         return Answered(session, answer, ice)
 
-    async def watch(self, stream: str, sdp: str, view: View = View.UPSCALED) -> Answered:
+    async def watch(
+        self, stream: str, sdp: str, caller: Caller, view: View = View.UPSCALED
+    ) -> Answered:
         """Answer a viewer's offer; its session then runs by itself.
 
-        Raises NotReady, MediaError, NothingPublished, NoSource or Overloaded.
+        Raises NotReady, MediaError, NothingPublished, NoSource, TooMany or Overloaded.
         """
         self._must_take_more()
         with _telling_of_refusals(Role.VIEW, stream):
             offer = read_offer(sdp, Role.VIEW)
         codecs = self._codecs_of(stream, view)
         ice = self.ice_now()
-        with self.sessions.answering(), _telling_of_refusals(Role.VIEW, stream):
+        with (
+            self.sessions.answering(Role.VIEW, stream, caller),
+            _telling_of_refusals(Role.VIEW, stream),
+            _descriptors(),
+        ):
             viewer = WhepViewer(
                 stream, ice, self.packetizer, clock=self.clock, metrics=self.metrics
             )
             answer = await viewer.answer(offer, codecs, sound=self.has_sound(stream))
-        session = self.sessions.open(Role.VIEW, stream, viewer, offer.ice_ufrag)
+        session = self.sessions.open(Role.VIEW, stream, viewer, caller, offer.ice_ufrag)
         self.metrics.count("sessions_total", role="viewer", result="answered")
 
         def open_frames(slow: bool) -> AbstractContextManager[Cursor]:
@@ -177,6 +198,28 @@ class Service(Parts):
                         )
                         self.events.add(EventKind.FAULT, stream=event.stream, reason=str(error))
 
+    async def attend_grants(self) -> None:
+        """End the sessions of tokens that have expired or were taken back; never ends itself."""
+        while True:
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            for session in self.sessions:
+                if not self.grants.holds(session.caller.grant):
+                    await self.end(session, "its token has ended")
+
+    def take_tokens(self, auth: AuthConfig) -> None:
+        """Use these tokens from now on; sessions of those that are gone end within seconds.
+
+        Raises ConfigError when a door would be opened or shut: what a page elsewhere may do, and
+        where the service may be reached from, was decided at the start.
+        """
+        if auth.complete != self.config.auth.complete:
+            raise ConfigError(
+                "doors with and without tokens cannot change while the service runs; restart it",
+                found=auth.complete,
+                expected=self.config.auth.complete,
+            )
+        self.grants.replace(auth)
+
     def drain(self) -> None:
         """Take nothing new, and let those who follow the events go; streams end later."""
         self.draining = True
@@ -239,3 +282,14 @@ def _telling_of_refusals(role: Role, stream: str) -> Iterator[None]:
             error.expected,
         )
         raise
+
+
+@contextmanager
+def _descriptors() -> Iterator[None]:
+    """Around what opens sockets: a machine that has none left is full, not broken."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_DESCRIPTOR:
+            raise
+        raise Overloaded("the machine has no socket left for this session; retry later") from error

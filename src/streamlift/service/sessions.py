@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from streamlift.clock import Clock
-from streamlift.errors import Overloaded, StreamliftError, UnknownSession
+from streamlift.config import LimitsConfig
+from streamlift.errors import Overloaded, StreamliftError, TooMany, UnknownSession
 from streamlift.frames import Codec
 from streamlift.media.incoming.whip_publisher import WhipPublisher
 from streamlift.media.outgoing.whep_viewer import Watch, WhepViewer
 from streamlift.media.rtc.sdp import Role
+from streamlift.service.callers import Caller
 from streamlift.service.parts import Parts
 
 __all__ = [
-    "MAX_PENDING",
     "PeerSession",
     "Role",
     "Session",
@@ -27,7 +28,6 @@ __all__ = [
     "run_viewer",
 ]
 
-MAX_PENDING = 64
 _ID_BYTES = 24
 """192 random bits; RFC 9725 asks for at least 122."""
 _ETAG_BYTES = 9
@@ -67,6 +67,7 @@ class Session:
     stream: str
     peer: PeerSession
     created_s: float
+    caller: Caller
     ice_ufrag: str = ""
     id: str = field(default_factory=lambda: secrets.token_urlsafe(_ID_BYTES))
     etag: str = field(default_factory=lambda: f'"{secrets.token_urlsafe(_ETAG_BYTES)}"')
@@ -87,10 +88,11 @@ class Session:
 class Sessions:
     """Sessions by id; a handshake counts as pending until its peer is live or gone."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, limits: LimitsConfig) -> None:
         self._clock = clock
+        self._limits = limits
         self._sessions: dict[str, Session] = {}
-        self._answering = 0
+        self._answering: list[Caller] = []
 
     def __iter__(self) -> Iterator[Session]:
         return iter(tuple(self._sessions.values()))
@@ -100,27 +102,30 @@ class Sessions:
 
     @property
     def pending(self) -> int:
-        connecting = sum(s.peer.state == "connecting" for s in self._sessions.values())
-        return connecting + self._answering
+        """Handshakes that are not finished."""
+        return len(self._pending())
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Around the making of an answer. Raises Overloaded when too many handshakes pend."""
-        if self.pending >= MAX_PENDING:
-            raise Overloaded(
-                "too many handshakes are pending; retry later",
-                found=self.pending,
-                expected=f"fewer than {MAX_PENDING}",
-            )
-        self._answering += 1
+    def answering(self, role: Role, stream: str, caller: Caller) -> Iterator[None]:
+        """Around the making of an answer. Raises TooMany when this caller has as much as one may
+        have, Overloaded when the service has."""
+        self._check(role, stream, caller)
+        self._answering.append(caller)
         try:
             yield
         finally:
-            self._answering -= 1
+            self._answering.remove(caller)
 
-    def open(self, role: Role, stream: str, peer: PeerSession, ice_ufrag: str = "") -> Session:
+    def open(
+        self,
+        role: Role,
+        stream: str,
+        peer: PeerSession,
+        caller: Caller,
+        ice_ufrag: str = "",
+    ) -> Session:
         """Name a session; `ice_ufrag` is the one of the peer's offer."""
-        session = Session(role, stream, peer, self._clock.now_s(), ice_ufrag)
+        session = Session(role, stream, peer, self._clock.now_s(), caller, ice_ufrag)
         self._sessions[session.id] = session
         return session
 
@@ -133,6 +138,52 @@ class Sessions:
 
     def remove(self, session: Session) -> None:
         self._sessions.pop(session.id, None)
+
+    def _pending(self) -> list[Caller]:
+        connecting = [s.caller for s in self._sessions.values() if s.peer.state == "connecting"]
+        return connecting + self._answering
+
+    def _check(self, role: Role, stream: str, caller: Caller) -> None:
+        limits, pending = self._limits, self._pending()
+        of_address = sum(other.address == caller.address for other in pending)
+        if of_address >= limits.handshakes_per_address:
+            raise TooMany(
+                "too many handshakes of this address are pending; retry later",
+                found=of_address,
+                expected=f"at most {limits.handshakes_per_address}",
+            )
+        if caller.grant.key:
+            self._check_token(role, stream, caller.grant.key, pending)
+        if len(pending) >= limits.handshakes:
+            raise Overloaded(
+                "too many handshakes are pending; retry later",
+                found=len(pending),
+                expected=f"fewer than {limits.handshakes}",
+            )
+
+    def _check_token(self, role: Role, stream: str, key: str, pending: list[Caller]) -> None:
+        limits = self._limits
+        of_token = sum(other.grant.key == key for other in pending)
+        if of_token >= limits.handshakes_per_token:
+            raise TooMany(
+                "too many handshakes with this token are pending; retry later",
+                found=of_token,
+                expected=f"at most {limits.handshakes_per_token}",
+            )
+        theirs = [s for s in self._sessions.values() if s.caller.grant.key == key]
+        if role is Role.PUBLISH:
+            # A publisher that comes back replaces itself, though its last session lingers.
+            found = len({s.stream for s in theirs if s.role is role} - {stream})
+            most, what = limits.publishers_per_token, "publishers"
+        else:
+            found = sum(s.role is role for s in theirs)
+            most, what = limits.viewers_per_token, "viewers"
+        if found >= most:
+            raise TooMany(
+                f"this token has as many {what} as one may have; end one first",
+                found=found,
+                expected=f"at most {most}",
+            )
 
 
 async def run_publisher(

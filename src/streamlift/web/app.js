@@ -119,9 +119,10 @@ function statusText(phase, text, locked) {
   return pollError ? "The service does not answer." : text || "Connecting";
 }
 
+/** Without a right token; 429 is for those who showed too many wrong ones. */
 /** @param {unknown} error */
 function isUnauthorised(error) {
-  return error instanceof Error && "status" in error && error.status === 401;
+  return error instanceof Error && "status" in error && [401, 429].includes(Number(error.status));
 }
 
 /** @param {string} message */

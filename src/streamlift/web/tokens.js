@@ -1,5 +1,8 @@
 // @ts-check
-/** Bearer tokens of this tab: one for each right, kept in sessionStorage, never in a URL. */
+/**
+ * Bearer tokens of this tab: one for each right, kept in sessionStorage. A link may bring one in
+ * its fragment, which no browser sends to anybody; it is taken out of the address at once.
+ */
 
 /** @typedef {"view" | "publish" | "control"} Right */
 
@@ -22,6 +25,7 @@ export class Tokens extends EventTarget {
     super();
     this.#dialog = dialog;
     dialog.addEventListener("close", () => this.#closed());
+    this.#takeFromAddress();
   }
 
   /**
@@ -52,6 +56,18 @@ export class Tokens extends EventTarget {
     this.#input.value = "";
     this.#dialog.returnValue = "";
     this.#dialog.showModal();
+  }
+
+  #takeFromAddress() {
+    const url = new URL(location.href);
+    const brought = new URLSearchParams(url.hash.slice(1));
+    for (const right of ["view", "publish"]) {
+      const token = brought.get(right);
+      if (!token) continue;
+      sessionStorage.setItem(PREFIX + right, token);
+      url.hash = "";
+      history.replaceState(null, "", url);
+    }
   }
 
   #closed() {
