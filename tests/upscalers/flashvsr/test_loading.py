@@ -21,7 +21,7 @@ from streamlift.upscalers.flashvsr.loading import Files, create_flashvsr, identi
 from streamlift.upscalers.flashvsr.model import Model
 from streamlift.upscalers.flashvsr.published import PublishedDit, PublishedProjector
 from streamlift.upscalers.flashvsr.vae import WanVae
-from streamlift.upscalers.weights import Checkpoint
+from streamlift.upscalers.weights import Checkpoint, digest_of
 
 CPU = torch.device("cpu")
 Table = tuple[Checkpoint, ...]
@@ -60,13 +60,13 @@ def test_the_cache_is_not_hashed_again_but_made_anew_when_a_file_changes(
 ) -> None:
     load_model(files, config, CPU, torch.float32, table=table)
     hashed: list[Path] = []
-    digest = loading._digest
+    digest = digest_of
 
     def watch(path: Path) -> str:
         hashed.append(path)
         return digest(path)
 
-    monkeypatch.setattr(loading, "_digest", watch)
+    monkeypatch.setattr(loading, "digest_of", watch)
     load_model(files, config, CPU, torch.float32, table=table)
     assert hashed == []
     os.utime(files.dit, ns=(1, 1))

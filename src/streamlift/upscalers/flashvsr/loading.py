@@ -7,7 +7,6 @@ by sha256, or said by the user, and never guessed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -45,6 +44,8 @@ from streamlift.upscalers.weights import (
     CHECKPOINTS,
     Checkpoint,
     WeightStore,
+    check_digest,
+    digest_of,
     load_checkpoint,
     load_state_dict,
 )
@@ -172,7 +173,7 @@ def identify(
     """
     _require(files)
     rows = [row for row in table if row.name.startswith(_FAMILY)]
-    digests = {path: _digest(path) for path in files.each()}
+    digests = {path: digest_of(path) for path in files.each()}
     claims = {path: _claim(path, digests[path], rows) for path in (files.dit, files.projector)}
     known = {path.name: claim.value for path, claim in claims.items() if claim is not None}
     if len(set(known.values())) > 1:
@@ -329,23 +330,14 @@ def _require(files: Files) -> None:
 def _check_pinned(path: Path, digest: str, version: Version, rows: Iterable[Checkpoint]) -> None:
     ours = (f"{_FAMILY}{version}/{path.name}", f"{_FAMILY}prompt/{path.name}")
     pinned = next((row for row in rows if row.name in ours), None)
-    if pinned is not None and pinned.sha256 == digest:
-        return
-    expected = pinned.sha256 if pinned is not None else None
-    size = path.stat().st_size
-    if expected is None:
+    if pinned is None or not pinned.pinned:
         raise WeightsError(
             f"no sha256 of {path.name} of FlashVSR {version} is known, so it cannot be checked; "
             "set `allow_unpinned` to trust it",
-            found=f"sha256 {digest}, {size} bytes",
+            found=f"sha256 {digest}, {path.stat().st_size} bytes",
             expected="a pinned file",
         )
-    raise WeightsError(
-        f"{path} is not the {path.name} of FlashVSR {version}: damaged, or another file; fetch it "
-        "again",
-        found=f"sha256 {digest}, {size} bytes",
-        expected=f"sha256 {expected}, {pinned.size if pinned else None} bytes",
-    )
+    check_digest(pinned, path, digest, pinned.sha256)
 
 
 def _claim(path: Path, digest: str, rows: Iterable[Checkpoint]) -> Version | None:
@@ -384,8 +376,3 @@ def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _stamp(path: Path) -> list[int]:
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,13 @@
 
 from streamlift.upscalers.weights.download import Progress
 from streamlift.upscalers.weights.load import load_checkpoint, load_state_dict
-from streamlift.upscalers.weights.store import FileState, FileStatus, WeightStore
+from streamlift.upscalers.weights.store import (
+    FileState,
+    FileStatus,
+    WeightStore,
+    check_digest,
+    digest_of,
+)
 from streamlift.upscalers.weights.table import CHECKPOINTS, Checkpoint, find_checkpoints
 
 __all__ = [
@@ -12,6 +18,8 @@ __all__ = [
     "FileStatus",
     "Progress",
     "WeightStore",
+    "check_digest",
+    "digest_of",
     "find_checkpoints",
     "load_checkpoint",
     "load_state_dict",

@@ -20,7 +20,7 @@ from streamlift.errors import ConfigError, WeightsError
 from streamlift.upscalers.weights.download import BLOCK, Progress, download, mend
 from streamlift.upscalers.weights.table import CHECKPOINTS, Checkpoint, find_checkpoints
 
-__all__ = ["FileState", "FileStatus", "WeightStore"]
+__all__ = ["FileState", "FileStatus", "WeightStore", "check_digest", "digest_of"]
 
 
 class FileState(StrEnum):
@@ -140,8 +140,7 @@ class WeightStore:
         expected = checkpoint.sha256 or _recorded_digest(path)
         if expected is None and not allow_unpinned:
             raise _unpinned(checkpoint)
-        if expected not in (None, found):
-            raise _damaged(checkpoint, path, f"sha256 {found}", f"sha256 {expected}")
+        check_digest(checkpoint, path, found, expected)
         _write_record(path, found)
         return path
 
@@ -214,6 +213,21 @@ class WeightStore:
         return f"{self.mirror.rstrip('/')}/{checkpoint.name}"
 
 
+def digest_of(path: Path) -> str:
+    """The sha256 of a file, read anew only if it changed since the store checked it."""
+    known = _read_record(path)
+    if known is not None:
+        return known
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_digest(checkpoint: Checkpoint, path: Path, found: str, expected: str | None) -> None:
+    """Raises WeightsError when a file is another than the expected one, if that is known."""
+    if expected not in (None, found):
+        raise _damaged(checkpoint, path, f"sha256 {found}", f"sha256 {expected}")
+
+
 def _part(path: Path) -> Path:
     return path.with_name(path.name + ".part")
 
@@ -281,7 +295,8 @@ def _missing(checkpoint: Checkpoint, path: Path) -> WeightsError:
 
 def _damaged(checkpoint: Checkpoint, path: Path, found: str, expected: str) -> WeightsError:
     return WeightsError(
-        f"{path} is not {checkpoint.name}: found {found}, expected {expected}; "
+        f"{path} is not {checkpoint.name}: damaged, or another file: found {found}, expected "
+        f"{expected}; "
         f"{mend(checkpoint)} replaces it",
         found=found,
         expected=expected,
