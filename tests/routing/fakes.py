@@ -44,11 +44,16 @@ def planes(size: Size) -> Planes:
 
 
 def frame(
-    pts: int, arrived_s: float = 0.0, size: Size = SMALL, *, keyframe: bool | None = None
+    pts: int,
+    arrived_s: float = 0.0,
+    size: Size = SMALL,
+    *,
+    keyframe: bool | None = None,
+    number: int = 0,
 ) -> Frame:
     coded = None
     if keyframe is not None:
-        coded = CodedVideo(Codec.H264, b"lr", keyframe)
+        coded = CodedVideo(Codec.H264, b"lr", keyframe, number)
     return Frame(pts, size, planes(size), Colour(), arrived_s, coded)
 
 
@@ -316,4 +321,4 @@ async def stream_frames(
         await asyncio.sleep(max(0.0, due_s - asyncio.get_running_loop().time()))
         keyframe = None if keyframe_every is None else n % keyframe_every == 0
         pts = first_pts + round(n * 90_000 / fps)
-        publisher.push(frame(pts, clock.now_s(), size, keyframe=keyframe))
+        publisher.push(frame(pts, clock.now_s(), size, keyframe=keyframe, number=n))

@@ -295,6 +295,7 @@ class Stream:
         self._seat.take(publisher, lasting)
         self._lanes.refusal = None
         self._timeline.restart()
+        self._fanout.source.restart()
         self._counts.ingest.clear()
         self._journal.apply(StreamEvent.PUBLISHER)
         self._changed.set()
