@@ -33,13 +33,16 @@ ensure_environment() {
   echo "$wanted" >.venv/installed
 }
 
-# in_foreground COMMAND...: run it, and end it when this script is told to end; bash alone would
-# wait for it first.
+# in_foreground COMMAND...: run it, and tell it to end when this script is told to; bash alone would
+# first wait for it. Returns its status when it has ended.
 in_foreground() {
   "$@" &
-  local child=$! status=0
-  trap 'kill -TERM "$child" 2>/dev/null' TERM INT HUP
+  local child=$! status=0 told=
+  trap 'told=yes; kill -TERM "$child" 2>/dev/null || true' TERM INT HUP
   wait "$child" || status=$?
+  # A signal ends the first wait, not the child.
+  while kill -0 "$child" 2>/dev/null; do wait "$child" || status=$?; done
   trap - TERM INT HUP
+  if [ -n "$told" ]; then exit "$status"; fi
   return "$status"
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.routing.fakes import FakePublisher, Knobs, frame, stream_frames
@@ -119,6 +120,7 @@ class Life:
         await asyncio.sleep(0.04)  # the last frame's time: the next comes when its pts says
 
 
+@pytest.mark.long
 @settings(max_examples=12, deadline=None)
 @given(st.lists(ACTIONS, min_size=3, max_size=30))
 @in_virtual_time
@@ -150,6 +152,7 @@ async def test_viewers_can_decode_and_everything_is_closed_at_the_end(
     assert len(asyncio.all_tasks()) == 1
 
 
+@pytest.mark.long
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.floats(0.01, 3.0)), max_size=12))
 @example([("ai", 2.0), ("other", 0.0625)])

@@ -143,6 +143,7 @@ def test_a_finished_session_owes_nothing(upscaler: Upscaler) -> None:
     assert list(session.finish()) == []
 
 
+@pytest.mark.long
 def test_thousands_of_frames_pass(upscaler: Upscaler) -> None:
     chain, count = _chain(upscaler), 0
     frame = _frame(0, Size(64, 64))

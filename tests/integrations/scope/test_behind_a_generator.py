@@ -66,6 +66,7 @@ def test_changing_the_model_costs_no_frame_and_no_gap(
     assert set(shown.sizes) == {(2 * SIDE, 2 * SIDE)}
 
 
+@pytest.mark.long
 def test_over_four_minutes_the_delay_does_not_grow(make: MakeUpscale, clock: ManualClock) -> None:
     scope = scope_with(make, clock, "realesrgan-x2")
     bursts = longlive(16.0, 240.0)

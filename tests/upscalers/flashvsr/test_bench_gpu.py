@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[3] / "scripts" / "bench_gpu.py"
 
 
+@pytest.mark.long
 def test_the_smallest_size_runs_on_a_cpu_and_is_correct(tmp_path: Path) -> None:
     target = tmp_path / "bench.json"
     environment = os.environ | {

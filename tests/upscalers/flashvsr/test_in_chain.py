@@ -12,6 +12,7 @@ from streamlift.stamp import draw_stamp, read_stamp
 from streamlift.upscalers.flashvsr.tiny import create_tiny_random
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("start", ["primed", "full"])
 def test_stamps_and_times_stay_together(start: str) -> None:
     upscaler = create_tiny_random("cpu", {"start": start})

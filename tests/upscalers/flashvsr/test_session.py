@@ -132,6 +132,7 @@ def test_decoding_together_gives_the_same_frames(primed: FlashVsr) -> None:
     near(_joined(together, video), _joined(primed, video), atol=1e-5)
 
 
+@pytest.mark.long
 def test_full_and_tiny_decoders_share_the_session() -> None:
     settings = {"start": "full", "decode_together": True}
     tiny = create_tiny_random("cpu", settings)
@@ -185,7 +186,8 @@ def test_parking_between_frames_changes_nothing(primed: FlashVsr) -> None:
 # Endless ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(400)  # some ten seconds on a machine that has nothing else to do
+@pytest.mark.long
+@pytest.mark.timeout(400)
 def test_more_chunks_than_the_references_rope_table_has_room_for() -> None:
     session = _smallest().open(Size(32, 32))
     video = _video(8, Size(32, 32))
