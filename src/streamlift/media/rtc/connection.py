@@ -32,6 +32,7 @@ from streamlift.errors import MalformedSdp, MediaError, Overloaded, UnsupportedO
 from streamlift.frames import Codec
 from streamlift.media.rtc.candidates import Candidates
 from streamlift.media.rtc.codecs import MIME, OPUS, RTX, negotiated
+from streamlift.media.rtc.costs import affordable, lines_of
 from streamlift.media.rtc.formats import Format, chosen, with_known_h264
 from streamlift.media.rtc.guard import Guard
 from streamlift.media.rtc.ice import (
@@ -164,7 +165,10 @@ class Peer:
         return announced(self.connection.localDescription.sdp, self._announce)
 
     async def accept(self, answer_sdp: str) -> None:
-        """Take the answer to `offer`. Raises MalformedSdp when it cannot be read."""
+        """Take the answer to `offer`. Raises MalformedSdp when it cannot be read, UnsupportedOffer
+        when that would take too long."""
+        lines = affordable(lines_of(answer_sdp))
+        answer_sdp = "\r\n".join(lines) + "\r\n"
         try:
             led = with_bundle_led_by(answer_sdp, self.connection.getTransceivers()[0].mid or "")
             sdp, candidates = without_candidates(led)

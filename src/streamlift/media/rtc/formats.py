@@ -78,7 +78,7 @@ def read_formats(section: Sequence[str]) -> tuple[Format, ...]:
             parameters.setdefault(told[1], {}).update(
                 {key.strip().lower(): value.strip() for key, _, value in pairs if key.strip()}
             )
-    listed = [pt for pt in section[0].split()[3:] if pt in names]
+    listed = [pt for pt in dict.fromkeys(section[0].split()[3:]) if pt in names]
     return tuple(Format(int(pt), names[pt], parameters.get(pt, {})) for pt in listed)
 
 

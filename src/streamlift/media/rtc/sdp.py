@@ -10,6 +10,7 @@ from enum import StrEnum
 from streamlift.errors import MalformedSdp, UnsupportedOffer
 from streamlift.frames import Codec
 from streamlift.media.rtc.candidates import is_address, is_usable
+from streamlift.media.rtc.costs import affordable, lines_of, must_be_affordable
 from streamlift.media.rtc.formats import Format, read_formats
 from streamlift.media.rtc.simulcast import largest_layer
 
@@ -102,9 +103,10 @@ def read_offer(text: str, role: Role) -> Offer:
     Raises MalformedSdp when it is not usable SDP, UnsupportedOffer when it asks for what we
     do not do.
     """
-    lines = text.replace("\r\n", "\n").strip().split("\n")
+    lines = lines_of(text) or [""]
     if lines[0] != "v=0":
         raise MalformedSdp("the body is not SDP", found=lines[0][:40] or "nothing", expected="v=0")
+    must_be_affordable(lines)
     lines = _with_directions(lines)
     media = tuple(_read_media(section) for section in _sections(lines))
     _check_media(media, role)
@@ -126,20 +128,22 @@ def read_offer(text: str, role: Role) -> Offer:
         if not line.startswith("a=end-of-candidates")
         and not (line.startswith("a=candidate:") and not is_usable(line))
     ]
+    kept = affordable(kept)
     return Offer("\r\n".join(kept) + "\r\n", media, _attribute(lines, "ice-ufrag") or "", role)
 
 
 def read_fragment(text: str) -> IceFragment:
     """Read the body of a trickle PATCH; unusable candidates are left out (RFC 9725 4.3.1).
 
-    Raises MalformedSdp when it is not lines of SDP, UnsupportedOffer for too many candidates.
+    Raises MalformedSdp when it is not lines of SDP, UnsupportedOffer when there is too much of it.
     """
-    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line]
+    lines = [line for line in lines_of(text) if line]
     for line in lines:
         if not re.match(r"[a-z]=", line):
             raise MalformedSdp(
                 "the body is no SDP fragment", found=line[:40], expected="lines such as a=..."
             )
+    must_be_affordable(lines)
     candidates = (line for line in lines if line.startswith("a=candidate:"))
     return IceFragment(
         _attribute(lines, "ice-ufrag"), tuple(line[2:] for line in candidates if is_usable(line))
