@@ -256,6 +256,7 @@ async def ffmpeg_whip(
     size: str = "512x512",
     token: str | None = None,
     dtls_active: bool = False,
+    sound: bool = False,
 ) -> AsyncIterator[Muxer]:
     """Publish stamped pictures at 25 fps with FFmpeg's muxer, until the block ends."""
     options = {
@@ -267,7 +268,7 @@ async def ffmpeg_whip(
         options["authorization"] = token
     if dtls_active:
         options["whip_flags"] = "dtls_active"
-    order = {"url": url, "options": options, "seconds": seconds, "size": size}
+    order = {"url": url, "options": options, "seconds": seconds, "size": size, "sound": sound}
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONASYNCIODEBUG"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     process = await asyncio.create_subprocess_exec(

@@ -10,12 +10,15 @@ from typing import Any
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
 from av.video.stream import VideoStream
 from tests.clips import picture
 
 from streamlift.frames import Size
 
 FPS = 25
+RATE_HZ = 48_000
 
 
 def main(order: dict[str, Any]) -> None:
@@ -34,6 +37,7 @@ def main(order: dict[str, Any]) -> None:
     context.max_b_frames = 0
     context.thread_count = 1
     context.options = {"preset": "ultrafast", "tune": "zerolatency"}
+    sound = _sound(container) if order.get("sound") else None
     frames = 0
     start_s = None
     while not stopped and frames < order["seconds"] * FPS:
@@ -53,8 +57,39 @@ def main(order: dict[str, Any]) -> None:
         for packet in stream.encode(frame):
             container.mux(packet)
         frames += 1
+        while sound is not None and sound.seconds < frames / FPS:
+            sound.send()
     container.close()
     sys.stdout.write(json.dumps({"frames": frames}))
+
+
+class _Sound:
+    """Silence in Opus, which the muxer writes before the video, whatever the order of streams."""
+
+    def __init__(self, container: OutputContainer, stream: AudioStream) -> None:
+        self._container = container
+        self._stream = stream
+        self._samples = 0
+
+    @property
+    def seconds(self) -> float:
+        return self._samples / RATE_HZ
+
+    def send(self) -> None:
+        """The next 20 ms."""
+        samples = RATE_HZ // 50
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 2 * samples), np.int16), layout="stereo")
+        frame.sample_rate, frame.pts = RATE_HZ, self._samples
+        self._samples += samples
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+
+
+def _sound(container: OutputContainer) -> _Sound:
+    stream = container.add_stream("libopus", rate=RATE_HZ)
+    assert isinstance(stream, AudioStream)
+    stream.codec_context.layout = "stereo"
+    return _Sound(container, stream)
 
 
 if __name__ == "__main__":

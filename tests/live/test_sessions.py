@@ -67,6 +67,20 @@ async def test_a_viewer_stays_when_the_publisher_leaves_and_comes_back(service: 
         await viewer.__aexit__(None, None, None)
 
 
+@pytest.mark.client
+async def test_ffmpeg_with_sound_connects_though_it_offers_audio_first(
+    service: Served, certificate: tuple[Path, Path]
+) -> None:
+    async with ffmpeg_whip(service.whip(), certificate, size="256x256", sound=True) as muxer:
+        await service.live()
+        source = service.parts.router.stream("live").publisher
+        assert source is not None
+        assert source.audio is not None
+        async with watching(service.whep()) as seen:
+            await seen.wait_units(10)
+        assert await muxer.end() > 0
+
+
 async def test_a_publisher_that_vanished_without_a_word_can_take_its_place_again(
     service: Served, certificate: tuple[Path, Path]
 ) -> None:

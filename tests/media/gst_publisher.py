@@ -1,6 +1,7 @@
 """Run by the system's Python: publishes a test picture by WHIP with GStreamer's webrtcbin.
 
-Arguments: the WHIP address, and for how many seconds. Needs PyGObject and GStreamer 1.22.
+Arguments: the WHIP address, for how many seconds, and the kinds in order, such as audio,video.
+Needs PyGObject and GStreamer 1.22.
 """
 
 import sys
@@ -14,23 +15,29 @@ gi.require_version("GstSdp", "1.0")
 gi.require_version("GstWebRTC", "1.0")
 from gi.repository import GLib, Gst, GstSdp, GstWebRTC  # noqa: E402
 
-PIPELINE = (
+PEER = "webrtcbin name=peer bundle-policy=max-bundle "
+VIDEO = (
     "videotestsrc is-live=true pattern=ball ! video/x-raw,width=512,height=512,framerate=25/1 ! "
     "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=50 bitrate=2000 ! "
     "video/x-h264,profile=constrained-baseline ! "
     "rtph264pay config-interval=-1 aggregate-mode=zero-latency ! "
-    "application/x-rtp,media=video,encoding-name=H264,payload=96 ! "
-    "webrtcbin name=peer bundle-policy=max-bundle"
+    "application/x-rtp,media=video,encoding-name=H264,payload=96 ! peer. "
+)
+AUDIO = (
+    "audiotestsrc is-live=true wave=ticks ! audioconvert ! audioresample ! opusenc ! rtpopuspay ! "
+    "application/x-rtp,media=audio,encoding-name=OPUS,payload=97 ! peer. "
 )
 
 
 class Publisher:
     """Posts its offer when all candidates are gathered."""
 
-    def __init__(self, url: str, seconds: float) -> None:
+    def __init__(self, url: str, seconds: float, kinds: str) -> None:
         self._url = url
         self._loop = GLib.MainLoop()
-        self._pipeline = Gst.parse_launch(PIPELINE)
+        self._pipeline = Gst.parse_launch(
+            PEER + "".join({"video": VIDEO, "audio": AUDIO}[kind] for kind in kinds.split(","))
+        )
         self._peer = self._pipeline.get_by_name("peer")
         self._peer.connect("on-negotiation-needed", self._negotiate)
         self._peer.connect("notify::ice-gathering-state", self._gathered)
@@ -77,4 +84,4 @@ class Publisher:
 
 if __name__ == "__main__":
     Gst.init(None)
-    Publisher(sys.argv[1], float(sys.argv[2])).run()
+    Publisher(sys.argv[1], float(sys.argv[2]), sys.argv[3]).run()

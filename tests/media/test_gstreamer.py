@@ -24,7 +24,8 @@ import gi
 gi.require_version('Gst', '1.0'); gi.require_version('GstWebRTC', '1.0')
 from gi.repository import Gst, GstWebRTC
 Gst.init(None)
-missing = [e for e in ('webrtcbin', 'nicesrc', 'x264enc', 'rtph264pay', 'dtlsenc', 'srtpenc')
+missing = [e for e in ('webrtcbin', 'nicesrc', 'x264enc', 'rtph264pay', 'dtlsenc', 'srtpenc',
+                       'opusenc', 'rtpopuspay')
            if Gst.ElementFactory.find(e) is None]
 raise SystemExit(f'no {missing}' if missing else 0)
 """
@@ -42,13 +43,14 @@ def publisher() -> str:
     return str(Path(__file__).parent / "gst_publisher.py")
 
 
+@pytest.mark.parametrize("order", ["video", "audio,video", "video,audio"])
 async def test_gstreamer_publishes_and_its_pictures_are_shown(
-    serve: Callable[..., Awaitable[Served]], publisher: str
+    serve: Callable[..., Awaitable[Served]], publisher: str, order: str
 ) -> None:
     plain = Config(backends=(BackendConfig("bicubic", "bicubic"),), default_backend="bicubic")
     served = await serve(plain)
     process = await asyncio.create_subprocess_exec(
-        *bound(PYTHON, publisher, served.whip(), "60"), stderr=asyncio.subprocess.PIPE
+        *bound(PYTHON, publisher, served.whip(), "60", order), stderr=asyncio.subprocess.PIPE
     )
     try:
         await until(
@@ -58,6 +60,9 @@ async def test_gstreamer_publishes_and_its_pictures_are_shown(
         )
         async with watching(served.whep()) as viewer:
             await viewer.wait_units(25, timeout_s=20)
+        source = served.parts.router.stream("live").publisher
+        assert source is not None
+        assert (source.audio is not None) == ("audio" in order)
         pictures = decode([unit for _, unit in viewer.units], Codec.H264)
         assert {(p.width, p.height) for p in pictures} == {(1024, 1024)}
     finally:
