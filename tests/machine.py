@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import pytest
 
-__all__ = ["GAVE_UP", "Spell", "give_up", "in_time"]
+__all__ = ["GAVE_UP", "Spell", "give_up", "in_time", "in_time_sync"]
 
 GAVE_UP = "gave up: "
 """How the reason of a test begins that says nothing for want of processor time."""
@@ -56,22 +56,30 @@ async def in_time(run: Callable[[], Awaitable[list[str]]]) -> None:
     """Run something that tells what was late, again if anything was; lateness twice is a failure
     unless the machine had no time to spare. What is wrong whatever the load `run` raises itself.
     """
-    first = await run()
-    if not first:
-        return
-    spell = Spell()
-    second = await run()
+    if first := await run():
+        spell = Spell()
+        _judge(first, await run(), spell)
+
+
+def in_time_sync(run: Callable[[], list[str]]) -> None:
+    """`in_time` for tests without a loop."""
+    if first := run():
+        spell = Spell()
+        _judge(first, run(), spell)
+
+
+def give_up(reason: str) -> NoReturn:
+    """End the test without a verdict; it is counted and shown at the end of the run."""
+    pytest.xfail(GAVE_UP + reason)
+
+
+def _judge(first: list[str], second: list[str], spell: Spell) -> None:
     if not second:
         return
     verdict = f"twice too late: {first}, {second}"
     if overload := spell.overload():
         give_up(f"{verdict}; {overload}")
     pytest.fail(f"{verdict}; the machine had time to spare")
-
-
-def give_up(reason: str) -> NoReturn:
-    """End the test without a verdict; it is counted and shown at the end of the run."""
-    pytest.xfail(GAVE_UP + reason)
 
 
 def _seconds() -> tuple[float, float]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 from scripts.children import bound
+from tests.machine import in_time_sync
 
 pytestmark = [pytest.mark.browser, pytest.mark.peer]
 
@@ -85,29 +86,43 @@ def _see_the_same_frame(page: Page) -> None:
     page.click("#view-compare")
     wait_until(page, "() => document.getElementById('lock').textContent === 'Same frame'")
     page.evaluate("() => { streamlift.sync.readStamps = true; }")
-    # A busy machine may stumble: one more try.
-    assert same_share(page) >= 0.95 or same_share(page) >= 0.95
+    in_time_sync(lambda: differing(page))
     page.screenshot(path=ARTIFACTS / "console-compare.png")
 
 
 def test_clicking_through_every_ready_backend_never_interrupts_the_picture(
     page: Page, demo_url: str
 ) -> None:
-    page.goto(demo_url)
-    wait_until(page, PLAYING)
-    page.evaluate(WATCH_GAPS)
-    wait_until(page, "() => gaps.length >= 50")
-    usual_ms = max(page.evaluate("() => gaps.splice(0)"))
-    session = page.evaluate("() => streamlift.upscaled.session.id")
-    page.wait_for_selector("#backend-list button:not(:disabled)")
-    names = page.locator("#backend-list button:not(:disabled) strong").all_inner_texts()
-    for name in (*names, names[0]):
-        page.click(f"#backend-list button:has(strong:text-is('{name}'))")
-        wait_until(page, f"() => document.getElementById('n-backend').textContent === '{name}'")
-        wait_until(page, "() => gaps.length >= 25")
-        # A busy machine drops frames all the time; a switch may not be worse than that.
-        assert max(page.evaluate("() => gaps.splice(0)")) <= max(1000, 3 * usual_ms)
-    assert page.evaluate("() => streamlift.upscaled.session.id") == session
+    def run() -> list[str]:
+        page.goto(demo_url)
+        wait_until(page, PLAYING)
+        page.evaluate(WATCH_GAPS)
+        wait_until(page, "() => gaps.length >= 50")
+        usual_ms = max(page.evaluate("() => gaps.splice(0)"))
+        session = page.evaluate("() => streamlift.upscaled.session.id")
+        page.wait_for_selector("#backend-list button:not(:disabled)")
+        names = page.locator("#backend-list button:not(:disabled) strong").all_inner_texts()
+        late = []
+        for name in (*names, names[0]):
+            hangs = _hangs(demo_url)
+            page.click(f"#backend-list button:has(strong:text-is('{name}'))")
+            shown = f"() => document.getElementById('n-backend').textContent === '{name}'"
+            try:
+                wait_until(page, shown)
+            except pytest.fail.Exception:
+                # A lane without processor time is taken for hung, and then another is shown.
+                if _hangs(demo_url) == hangs:
+                    raise
+                return [f"{name} did not answer in time"]
+            wait_until(page, "() => gaps.length >= 25")
+            # A busy machine drops frames all the time; a switch may not be worse than that.
+            longest_ms = max(page.evaluate("() => gaps.splice(0)"))
+            if longest_ms > max(1000, 3 * usual_ms):
+                late.append(f"a gap of {longest_ms:.0f} ms to {name}, {usual_ms:.0f} ms is usual")
+        assert page.evaluate("() => streamlift.upscaled.session.id") == session
+        return late
+
+    in_time_sync(run)
     assert "Switched" in page.inner_text("#event-list")
 
 
@@ -131,12 +146,24 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def same_share(page: Page) -> float:
-    """Of the next 75 draws that could be read, the share that showed the same frame twice."""
+def _hangs(url: str) -> float:
+    """How often the service took a lane for hung."""
+    with urllib.request.urlopen(f"{url}metrics") as response:
+        lines = response.read().decode().splitlines()
+    faults = (line for line in lines if line.startswith("streamlift_backend_faults_total{"))
+    return sum(float(line.split()[-1]) for line in faults if 'kind="hang"' in line)
+
+
+def differing(page: Page) -> list[str]:
+    """What to say of the next 75 draws that can be read, if over a twentieth are of two frames.
+
+    A few are where Chromium had no time: it hands over a frame after the one it told of.
+    """
     page.evaluate("() => { streamlift.sync.same = streamlift.sync.different = 0; }")
     wait_until(page, "() => streamlift.sync.same + streamlift.sync.different >= 75")
     sync = page.evaluate("() => streamlift.sync")
-    return float(sync["same"] / (sync["same"] + sync["different"]))
+    share = sync["same"] / (sync["same"] + sync["different"])
+    return [] if share >= 0.95 else [f"only {share:.0%} of the draws show one frame"]
 
 
 def wait_until(page: Page, condition: str, timeout_s: float = 45) -> None:

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 from playwright.sync_api import BrowserContext, Page
-from tests.machine import Spell
+from tests.machine import in_time_sync
 
 pytestmark = pytest.mark.browser
 
@@ -55,8 +55,7 @@ def test_both_halves_show_the_same_frame(page: Page, service: Any) -> None:
     page.click("#view-compare")
     wait_until(page, "() => document.getElementById('lock').textContent === 'Same frame'")
     page.evaluate("() => { streamlift.sync.readStamps = true; }")
-    # A busy machine may stumble: one more try.
-    assert same_share(page) >= 0.95 or same_share(page) >= 0.95
+    in_time_sync(lambda: differing(page))
 
 
 def test_both_halves_go_on_after_a_new_connection(page: Page, service: Any) -> None:
@@ -266,7 +265,6 @@ def test_stopping_deletes_the_publish_session(page: Page, service: Any) -> None:
 def test_a_file_is_published_through_a_canvas_at_its_own_rate(
     page: Page, service: Any, clip: Path
 ) -> None:
-    spell = Spell()
     page.goto(service.url)
     page.click("label:has(input[value=file])")
     page.set_input_files("#publish-file", clip)
@@ -274,30 +272,29 @@ def test_a_file_is_published_through_a_canvas_at_its_own_rate(
     page.fill("#publish-name", "film")
     page.click("#publish-start")
     wait_until(page, text_has("#publish-message", "Publishing as “film”."))
-    wait_until(
-        page,
-        """async () => {
-          const { peer } = streamlift.publisher.session;
-          for (const report of (await peer.getStats()).values()) {
-            if (report.type === "outbound-rtp" && report.framesSent > 50) return true;
-          }
-          return false;
-        }""",
-    )
-    facts = page.evaluate(
+
+    def run() -> list[str]:
+        before = sent_frames(page)["framesSent"]
+        wait_for(lambda: sent_frames(page)["framesSent"] > before + 50, "50 frames to be sent")
+        sent = sent_frames(page)
+        assert (sent["frameWidth"], sent["frameHeight"]) == (320, 240)
+        rate = sent["framesPerSecond"]
+        return [] if rate == pytest.approx(25, abs=8) else [f"{rate} frames a second"]
+
+    wait_for(lambda: sent_frames(page).get("framesSent"), "a frame to be sent")
+    in_time_sync(run)
+
+
+def sent_frames(page: Page) -> dict[str, Any]:
+    """What Chromium says of the video it sends."""
+    report: dict[str, Any] = page.evaluate(
         """async () => {
           const { peer } = streamlift.publisher.session;
           const reports = [...(await peer.getStats()).values()];
-          const { frameWidth, frameHeight, framesPerSecond } = reports.find(
-            (report) => report.type === "outbound-rtp");
-          return [frameWidth, frameHeight, framesPerSecond];
+          return reports.find((report) => report.type === "outbound-rtp") ?? {};
         }"""
     )
-    assert facts[:2] == [320, 240]
-    even = facts[2] == pytest.approx(25, abs=8)
-    if not even and (overload := spell.overload()):
-        pytest.xfail(f"Chromium has no processor time: {facts}; {overload}")
-    assert even, facts
+    return report
 
 
 def test_a_refused_camera_is_explained(page: Page, service: Any, context: BrowserContext) -> None:
@@ -477,12 +474,16 @@ def text_has(selector: str, text: str) -> str:
     )
 
 
-def same_share(page: Page) -> float:
-    """Of the next 75 draws that could be read, the share that showed the same frame twice."""
+def differing(page: Page) -> list[str]:
+    """What to say of the next 75 draws that can be read, if over a twentieth are of two frames.
+
+    A few are where Chromium had no time: it hands over a frame after the one it told of.
+    """
     page.evaluate("() => { streamlift.sync.same = streamlift.sync.different = 0; }")
     wait_until(page, "() => streamlift.sync.same + streamlift.sync.different >= 75")
     sync = page.evaluate("() => streamlift.sync")
-    return float(sync["same"] / (sync["same"] + sync["different"]))
+    share = sync["same"] / (sync["same"] + sync["different"])
+    return [] if share >= 0.95 else [f"only {share:.0%} of the draws show one frame"]
 
 
 def wait_until(page: Page, condition: str, timeout_s: float = 30) -> None:
