@@ -22,7 +22,6 @@ __all__ = [
     "Frame",
     "IngestCounts",
     "LaneOptions",
-    "Load",
     "Motion",
     "Plane",
     "Planes",
@@ -246,26 +245,18 @@ class LaneOptions:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """How many streams of 512x512 at 25 fps a backend can hold, and how many that are held."""
+    """How many streams of 512x512 at 25 fps a backend can hold, and as how many it holds now.
+
+    Held ones are counted by pixels a second and rounded up.
+    """
 
     total: int
     used: int
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """What a backend can take and what its streams need, in low-resolution pixels a second."""
-
-    total_pps: float
-    used_pps: float
-
-
-@dataclass(frozen=True, slots=True)
 class BackendInfo:
-    """What is to be known of one backend; `fps` is its measured capacity.
-
-    `load` says the same as `slots`, exactly; None where it is not known.
-    """
+    """What `GET /api/v1/backends` tells of one backend; `fps` is its measured capacity."""
 
     name: str
     upscaler: str
@@ -274,11 +265,8 @@ class BackendInfo:
     reason: str
     fps: float | None
     slots: Slots
-    load: Load | None = None
 
     @property
     def has_room(self) -> bool:
-        """Whether it is worth asking for a lane, whose size may be too much all the same."""
-        if self.load is None or self.slots.total == 0:
-            return self.slots.used < self.slots.total
-        return self.load.used_pps < 0.95 * self.load.total_pps  # measured rates are never exact
+        """Whether a whole slot is free: what a newcomer of unknown size may need."""
+        return self.slots.used < self.slots.total

@@ -17,7 +17,7 @@ from streamlift.engine import EngineBackend, left_behind
 from streamlift.engine.backend import EXIT_STUCK
 from streamlift.engine.lane import EngineLane
 from streamlift.errors import NoCapacity, NotReady, OutOfMemory, UpscaleError, UpscalerHung
-from streamlift.frames import BackendState, Load, Size, Slots
+from streamlift.frames import BackendState, Size, Slots
 from streamlift.upscalers.toy import Toy
 
 Make = Callable[..., EngineBackend]
@@ -121,8 +121,7 @@ async def test_small_streams_are_many_to_a_slot(make: Make) -> None:
     await backend.start()
     lanes = [await backend.open_lane(Size(128, 128), options()) for _ in range(3)]
     info = backend.info()
-    assert (info.slots, info.has_room) == (Slots(1, 1), True)
-    assert info.load == Load(512 * 512 * 25.0, 3 * 128 * 128 * 25.0)
+    assert (info.slots, info.has_room) == (Slots(1, 1), False), "no whole slot is free"
     for lane in lanes:
         await lane.aclose()
 

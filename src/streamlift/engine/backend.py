@@ -131,7 +131,6 @@ class EngineBackend:
             reason=self._reason,
             fps=self._fps,
             slots=self._capacity.slots,
-            load=self._capacity.load,
         )
 
     async def open_lane(self, size: Size, options: LaneOptions) -> EngineLane:

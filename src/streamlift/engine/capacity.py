@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from streamlift.errors import NoCapacity
-from streamlift.frames import Load, Size, Slots
+from streamlift.frames import Size, Slots
 
 __all__ = ["ASSUMED_FPS", "SLOT_PPS", "Capacity", "Share", "need_pps"]
 
@@ -39,10 +39,6 @@ class Capacity:
     @property
     def used_pps(self) -> float:
         return sum(share.granted_pps for share in self._shares)
-
-    @property
-    def load(self) -> Load:
-        return Load(self.total_pps, self.used_pps)
 
     @property
     def slots(self) -> Slots:
