@@ -138,3 +138,40 @@ def test_progress_has_rate_and_time_left_for_every_container(
 def test_the_bar_says_what_is_known() -> None:
     assert bar(Progress(5, None, 2.0)) == "5 pictures, 2.0 a second"
     assert "] 5/10, 2.0 a second, 2 s left" in bar(Progress(5, 10, 2.0))
+
+
+def test_a_checkpoint_of_ones_own_needs_no_configuration(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from streamlift.upscalers.realesrgan import SRVGGConfig, SRVGGNetCompact
+
+    net = SRVGGNetCompact(SRVGGConfig(scale=2, convs=1, features=8))
+    torch.save({"params": net.state_dict()}, tmp_path / "mine.pth")
+    source, target = make_clip(tmp_path / "in.mp4", frames=2, size=(32, 32)), tmp_path / "out.mp4"
+    model = ["--model", str(tmp_path / "mine.pth")]
+    assert main(["upscale", str(source), str(target), *model]) == OK
+    assert pictures_of(target)[0].width == 64
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"layers.0.attn.w": 1}, "pip install 'streamlift[spandrel]'"),
+        (b"<html></html>", "a web page"),
+        (None, "no checkpoint at"),
+    ],
+)
+def test_a_file_that_is_no_model_of_ours_is_named(
+    content: object, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "mine.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save({"layers.0.attn.w": torch.ones(2)}, path)
+    source = make_clip(tmp_path / "in.mp4", frames=2)
+    arguments = ["upscale", str(source), str(tmp_path / "out.mp4"), "--model", str(path)]
+    assert main(arguments) in (FAILED, USAGE)
+    (line,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("streamlift: "))
+    assert said in line or "spandrel" in line
+    assert not (tmp_path / "out.mp4").exists()

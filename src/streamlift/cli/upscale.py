@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from streamlift.cli.arguments import fraction, result_size
 from streamlift.cli.exit_codes import FAILED, OK
 from streamlift.config import load_config
-from streamlift.errors import ConfigError
+from streamlift.errors import ConfigError, WeightsError
 from streamlift.frames import Stabilise
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _model(arguments: argparse.Namespace) -> tuple[Upscaler, str]:
         if arguments.backend is not None or arguments.config is not None:
             raise ConfigError("--model is a checkpoint by itself: leave --backend and --config out")
         device = resolve_device(arguments.device or "cpu", accelerators())
-        return _at_scale("realesrgan-x2", device, {"path": str(arguments.model)}, arguments), device
+        return _own_model(device, arguments), device
     wanted = arguments.backend or "compact"
     backends = {b.name: b for b in load_config(arguments.config, os.environ).named_backends}
     backend = backends.get(wanted)
@@ -129,6 +130,19 @@ def _model(arguments: argparse.Namespace) -> tuple[Upscaler, str]:
     if "scale" in settings:
         return create_upscaler(name, device=device, settings=settings), device
     return _at_scale(name, device, settings, arguments), device
+
+
+def _own_model(device: str, arguments: argparse.Namespace) -> Upscaler:
+    """A checkpoint of our own architectures, or of one that spandrel reads if it is installed."""
+    from streamlift.upscalers import create_upscaler
+
+    settings = {"path": str(arguments.model)}
+    try:
+        return _at_scale("realesrgan-x2", device, settings, arguments)
+    except WeightsError:
+        if importlib.util.find_spec("spandrel") is None or not arguments.model.is_file():
+            raise
+        return create_upscaler("spandrel", device=device, settings=settings)
 
 
 def _at_scale(

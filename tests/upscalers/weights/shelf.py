@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ class Shelf:
     cut_after: int | None = None  # bytes after which the connection breaks
     can_resume: bool = True
     wrong_start: bool = False
+    slow_s: float = 0.0
+    says_length: bool = True
     url: str = ""
 
 
@@ -53,8 +56,10 @@ def serving_shelf() -> Iterator[Shelf]:
             if start:
                 told = start + 1 if shelf.wrong_start else start
                 self.send_header("Content-Range", f"bytes {told}-{len(body) - 1}/{len(body)}")
-            self.send_header("Content-Length", str(len(body) - start))
+            if shelf.says_length:
+                self.send_header("Content-Length", str(len(body) - start))
             self.end_headers()
+            time.sleep(shelf.slow_s)
             self.wfile.write(body[start : shelf.cut_after])
 
         def log_message(self, format: str, *args: object) -> None:

@@ -92,3 +92,20 @@ def test_a_mirror_serves_files_by_name(shelf: Shelf, tmp_path: Path) -> None:
     store = WeightStore(tmp_path, mirror=f"{shelf.url}/mine/", checkpoints=(checkpoint,))
 
     assert store.pull(checkpoint).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("says_length", [True, False])
+def test_a_file_without_a_pinned_size_is_bounded_all_the_same(
+    says_length: bool, shelf: Shelf, tmp_path: Path
+) -> None:
+    checkpoint = checkpoint_on(shelf, pinned=False)
+    shelf.says_length = says_length
+    store = WeightStore(tmp_path, checkpoints=(checkpoint,), largest_bytes=len(BODY) - 1)
+    with pytest.raises(WeightsError, match=r"larger than any checkpoint|more than the"):
+        store.pull(checkpoint, allow_unpinned=True)
+    assert not store.path(checkpoint).exists()
+    left = store.path(checkpoint).with_name("net.pth.part")
+    assert not left.exists() or left.stat().st_size < len(BODY)
+
+    fine = WeightStore(tmp_path, checkpoints=(checkpoint,), largest_bytes=len(BODY))
+    assert fine.pull(checkpoint, allow_unpinned=True).read_bytes() == BODY

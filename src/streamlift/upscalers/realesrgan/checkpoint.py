@@ -12,7 +12,7 @@ from torch import Tensor
 from streamlift.errors import ConfigError, WeightsError
 from streamlift.upscalers.realesrgan.rrdbnet import RRDBNet, RRDBNetConfig
 from streamlift.upscalers.realesrgan.srvgg import Activation, SRVGGConfig, SRVGGNetCompact
-from streamlift.upscalers.weights import load_state_dict
+from streamlift.upscalers.weights import load_state_dict, rrdb_names
 
 __all__ = ["Net", "NetConfig", "build_net", "interpolate", "load_net", "read_config"]
 
@@ -26,9 +26,10 @@ def load_net(path: Path, *, other: Path | None = None, share: float = 1.0) -> Ne
     With `other`, the weights are `share` of `path` and the rest of `other`: deep network
     interpolation. Raises WeightsError when a file cannot be read or is no net of this family.
     """
-    tensors = load_state_dict(path)
+    tensors = rrdb_names(load_state_dict(path))
     if other is not None:
-        tensors = interpolate(tensors, load_state_dict(other), share, where=str(other))
+        second = rrdb_names(load_state_dict(other))
+        tensors = interpolate(tensors, second, share, where=str(other))
     return build_net(tensors, where=str(path))
 
 
@@ -85,7 +86,8 @@ def read_config(
         where,
         f"tensors such as {', '.join(sorted(tensors)[:3])}",
         "an RRDBNet (conv_first.weight, body.0.rdb1.conv1.weight, ...) "
-        "or an SRVGGNetCompact (body.0.weight, ...)",
+        "or an SRVGGNetCompact (body.0.weight, ...). If it is another single-image net, the "
+        "upscaler spandrel reads it: pip install 'streamlift[spandrel]'",
     )
 
 

@@ -2,6 +2,7 @@
 
 from streamlift.upscalers.weights.download import Progress
 from streamlift.upscalers.weights.load import load_checkpoint, load_state_dict
+from streamlift.upscalers.weights.spelling import rrdb_names
 from streamlift.upscalers.weights.store import (
     FileState,
     FileStatus,
@@ -23,4 +24,5 @@ __all__ = [
     "find_checkpoints",
     "load_checkpoint",
     "load_state_dict",
+    "rrdb_names",
 ]

@@ -27,9 +27,18 @@ Progress = Callable[[Checkpoint, int, int | None], None]
 
 
 def download(
-    checkpoint: Checkpoint, url: str, part: Path, *, timeout_s: float, progress: Progress | None
+    checkpoint: Checkpoint,
+    url: str,
+    part: Path,
+    *,
+    timeout_s: float,
+    largest_bytes: int,
+    progress: Progress | None,
 ) -> None:
-    """Complete `part`. What came before a broken connection stays for the next try."""
+    """Complete `part`. What came before a broken connection stays for the next try.
+
+    A file whose size is not pinned may have `largest_bytes`. Raises WeightsError, OSError.
+    """
     have = part.stat().st_size if part.is_file() else 0
     if checkpoint.size is not None and have >= checkpoint.size:
         if have == checkpoint.size:
@@ -46,11 +55,12 @@ def download(
                 part.unlink()
                 raise _unreachable(checkpoint, url, "the server cannot resume; begin anew")
             total = _total_of(response, start)
-            _check_room(checkpoint, part.parent, total, start)
+            _check_room(checkpoint, part.parent, total, start, largest_bytes)
             with part.open("r+b" if start else "wb") as target:
                 target.truncate(start)
                 target.seek(start)
-                done = _copy(response, target, checkpoint, start, total, progress)
+                limit = checkpoint.size or total or largest_bytes
+                done = _copy(response, target, checkpoint, start, limit, total, progress)
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink(missing_ok=True)  # longer than the file ever was
@@ -89,12 +99,20 @@ def _total_of(response: http.client.HTTPResponse, start: int) -> int | None:
     return start + int(length) if length.isdigit() else None
 
 
-def _check_room(checkpoint: Checkpoint, folder: Path, total: int | None, start: int) -> None:
+def _check_room(
+    checkpoint: Checkpoint, folder: Path, total: int | None, start: int, largest_bytes: int
+) -> None:
     if checkpoint.size is not None and total not in (None, checkpoint.size):
         raise WeightsError(
             f"the server's {checkpoint.name} has another size; try another mirror",
             found=f"{total} bytes",
             expected=f"{checkpoint.size} bytes",
+        )
+    if checkpoint.size is None and max(total or 0, start) > largest_bytes:
+        raise WeightsError(
+            f"the server's {checkpoint.name} is larger than any checkpoint; try another mirror",
+            found=f"{max(total or 0, start)} bytes",
+            expected=f"at most {largest_bytes} bytes",
         )
     needed = (checkpoint.size or total or 0) - start
     free = shutil.disk_usage(folder).free
@@ -111,17 +129,17 @@ def _copy(
     target: BinaryIO,
     checkpoint: Checkpoint,
     done: int,
+    limit: int,
     total: int | None,
     progress: Progress | None,
 ) -> int:
-    limit = checkpoint.size or total
     while block := response.read(BLOCK):
         done += len(block)
-        if limit is not None and done > limit:  # a server that never stops must not fill the disk
+        if done > limit:  # a server that never stops must not fill the disk
             raise http.client.HTTPException(f"more than the {limit} bytes of the file")
         target.write(block)
         if progress is not None:
-            progress(checkpoint, done, limit)
+            progress(checkpoint, done, checkpoint.size or total)
     target.flush()
     os.fsync(target.fileno())
     return done

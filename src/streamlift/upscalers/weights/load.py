@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamlift.errors import WeightsError
+from streamlift.upscalers.weights.forms import NO_CHECKPOINT, Form, form_of
+from streamlift.upscalers.weights.spelling import WRAPPERS, unwrapped, without_prefix
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,35 +20,40 @@ __all__ = ["load_checkpoint", "load_state_dict"]
 def load_checkpoint(path: Path) -> Any:
     """Read a .safetensors file, or a torch file by torch's weights-only reader, onto the CPU.
 
-    Returns what it holds: a dict of tensors, or the tensors and containers that were pickled.
-    Raises WeightsError when the file is missing, damaged, or holds anything but data; code in a
-    pickle is never run.
+    Which of the two it is say its first bytes, not its name. Returns what it holds: a dict of
+    tensors, or the tensors and containers that were pickled. Raises WeightsError when the file is
+    missing, damaged, of another form, or holds anything but data; code in a pickle is never run.
     """
     if not path.is_file():
         raise WeightsError(
             f"no checkpoint at {path}", found="no such file", expected="a .pth or .safetensors file"
         )
-    return _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
+    try:
+        form = form_of(path)
+    except OSError as error:
+        raise _unreadable(path, error.strerror or "an error", "a file that may be read") from error
+    if form in (*NO_CHECKPOINT, Form.ONNX):
+        raise _unreadable(path, form, "a .pth or .safetensors checkpoint")
+    if form is Form.SAFETENSORS or (path.suffix == ".safetensors" and form is not Form.TORCH):
+        return _load_safetensors(path)
+    return _load_pickle(path)
 
 
-def load_state_dict(
-    path: Path, *, wrappers: tuple[str, ...] = ("params_ema", "params", "state_dict")
-) -> dict[str, Tensor]:
-    """Read a checkpoint and return its tensors by name, from the first wrapper key that is there.
+def load_state_dict(path: Path, *, wrappers: tuple[str, ...] = WRAPPERS) -> dict[str, Tensor]:
+    """Read a checkpoint and return its tensors by name, out of their wrappers and prefixes.
 
     Raises WeightsError as `load_checkpoint` does, and when what is there is no dict of tensors.
     """
     import torch
 
     loaded = load_checkpoint(path)
-    if isinstance(loaded, dict):
-        loaded = next((loaded[key] for key in wrappers if key in loaded), loaded)
+    loaded = unwrapped(loaded, wrappers)
     if not isinstance(loaded, dict) or not loaded:
         raise _unreadable(path, type(loaded).__name__, "tensors by name")
     for name, tensor in loaded.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise _unreadable(path, f"{name}: {type(tensor).__name__}", "tensors by name")
-    return dict(loaded)
+    return without_prefix(loaded)
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
@@ -56,21 +63,23 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path, device="cpu")
     except (SafetensorError, OSError) as error:
-        raise _unreadable(path, str(error), "a whole .safetensors file") from error
+        raise _unreadable(
+            path, "a head that does not fit what follows", "a whole .safetensors file"
+        ) from error
 
 
 def _load_pickle(path: Path) -> Any:
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # by its name torch would take it for another form
+            return torch.load(file, map_location="cpu", weights_only=True)
     except _BAD_PICKLE as error:
-        reason = str(error).strip().splitlines()
-        # A pickle that asks for a class or function that is not on torch's list lands here too.
+        # torch's own words advise to turn its safe reader off: they are not passed on.
+        refused = isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error)
+        found = "code or objects besides tensors" if refused else "damaged or cut-off data"
         raise _unreadable(
-            path,
-            reason[0] if reason else type(error).__name__,
-            "a torch file that holds only tensors and containers",
+            path, found, "a torch file that holds only tensors and containers"
         ) from error
 
 

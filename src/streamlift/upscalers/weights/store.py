@@ -18,6 +18,16 @@ from typing import Any
 
 from streamlift.errors import ConfigError, WeightsError
 from streamlift.upscalers.weights.download import BLOCK, Progress, download, mend
+from streamlift.upscalers.weights.forms import NO_CHECKPOINT, form_of
+from streamlift.upscalers.weights.hub import (
+    cached_file,
+    hub_cache,
+    hub_offline,
+    hub_url,
+    take_over,
+    truth,
+)
+from streamlift.upscalers.weights.lock import only_one
 from streamlift.upscalers.weights.table import CHECKPOINTS, Checkpoint, find_checkpoints
 
 __all__ = ["FileState", "FileStatus", "WeightStore", "check_digest", "digest_of"]
@@ -47,27 +57,34 @@ class FileStatus:
 class WeightStore:
     """A directory of checkpoints, and where to fetch those that are missing.
 
-    mirror: base URL; files are then fetched from `<mirror>/<name>`. offline: never fetch.
+    mirror: base URL; files are then fetched from `<mirror>/<name>`. hub: in place of
+    https://huggingface.co, and hub_cache: where its tools keep files. offline: never fetch.
+    largest_bytes: what a file without a pinned size may have at most.
     """
 
     directory: Path
     mirror: str | None = None
+    hub: str | None = None
+    hub_cache: Path | None = None
+    largest_bytes: int = 8 << 30
     offline: bool = False
     timeout_s: float = 30.0
     checkpoints: tuple[Checkpoint, ...] = CHECKPOINTS
 
     def __post_init__(self) -> None:
-        if self.mirror is not None and not self.mirror.startswith(("https://", "http://")):
-            raise ConfigError(
-                f"weights mirror {self.mirror!r} is not a web address",
-                found=self.mirror,
-                expected="https://... or http://...",
-            )
+        for what, address in (("weights mirror", self.mirror), ("HF_ENDPOINT", self.hub)):
+            if address is not None and not address.startswith(("https://", "http://")):
+                raise ConfigError(
+                    f"{what} {address!r} is not a web address",
+                    found=address,
+                    expected="https://... or http://...",
+                )
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> WeightStore:
         """Read STREAMLIFT_WEIGHTS_DIR, STREAMLIFT_WEIGHTS_MIRROR and STREAMLIFT_OFFLINE.
 
+        And what Hugging Face's tools read: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE.
         Without the first: `$XDG_DATA_HOME/streamlift/weights`, by default below ~/.local/share.
         """
         given = environ.get("STREAMLIFT_WEIGHTS_DIR")
@@ -75,7 +92,9 @@ class WeightStore:
         return cls(
             directory=Path(given).expanduser() if given else Path(data, "streamlift", "weights"),
             mirror=environ.get("STREAMLIFT_WEIGHTS_MIRROR") or None,
-            offline=environ.get("STREAMLIFT_OFFLINE", "").lower() not in ("", "0", "false", "no"),
+            hub=environ.get("HF_ENDPOINT") or None,
+            hub_cache=hub_cache(environ),
+            offline=truth(environ.get("STREAMLIFT_OFFLINE", "")) or hub_offline(environ),
         )
 
     def path(self, checkpoint: Checkpoint) -> Path:
@@ -154,48 +173,70 @@ class WeightStore:
         """Fetch the file unless a good one is there; return its path.
 
         A download that was cut off is resumed. The file appears under its name only when it is
-        complete and its sha256 is right. Raises WeightsError; see `verify`.
+        complete and its sha256 is right. While another process fetches it, this one waits. Raises
+        WeightsError; see `verify`.
         """
         path = self.path(checkpoint)
         if self._is_good(checkpoint, progress):
             return path
         if not checkpoint.pinned and not allow_unpinned:
             raise _unpinned(checkpoint)
-        if self.offline:
-            raise WeightsError(
-                f"{checkpoint.name} is not in {self.directory} and offline mode is on; "
-                "unset STREAMLIFT_OFFLINE, or copy the file there by hand",
-                found="offline",
-                expected=str(path),
-            )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            download(
-                checkpoint,
-                self._url(checkpoint),
-                _part(path),
-                timeout_s=self.timeout_s,
-                progress=progress,
-            )
-            found = _hash_file(_part(path), checkpoint, None)
-            if checkpoint.sha256 not in (None, found):
-                _part(path).unlink()  # nothing to resume from
-                raise WeightsError(
-                    f"{self._url(checkpoint)} is not {checkpoint.name}: found sha256 {found}, "
-                    f"expected {checkpoint.sha256}; it was deleted. Try another mirror",
-                    found=found,
-                    expected=checkpoint.sha256,
-                )
-            os.replace(_part(path), path)
-            _write_record(path, found)
+            with only_one(path):
+                if not self._is_good(checkpoint, progress):
+                    self._fetch(checkpoint, path, progress)
         except OSError as error:
+            reason = error.strerror or str(error)
             raise WeightsError(
-                f"cannot write {checkpoint.name} in {self.directory}: {error}; "
+                f"cannot write {checkpoint.name} in {self.directory}: {reason}; "
                 "choose another directory by STREAMLIFT_WEIGHTS_DIR",
-                found=str(error),
+                found=reason,
                 expected="a directory with room and write permission",
             ) from error
         return path
+
+    def _fetch(self, checkpoint: Checkpoint, path: Path, progress: Progress | None) -> None:
+        """Out of the hub's cache if it is there and right, else by the network."""
+        part = _part(path)
+        cached = cached_file(checkpoint.source, self.hub_cache)
+        if cached is not None and checkpoint.size in (None, cached.stat().st_size):
+            found = _hash_file(cached, checkpoint, progress)
+            if checkpoint.sha256 in (None, found):
+                take_over(cached, part)
+                os.replace(part, path)
+                _write_record(path, found)
+                return
+        if self.offline:
+            raise WeightsError(
+                f"{checkpoint.name} is not in {self.directory} and offline mode is on; unset "
+                "STREAMLIFT_OFFLINE and HF_HUB_OFFLINE, or copy the file there by hand",
+                found="offline",
+                expected=str(path),
+            )
+        url = self._url(checkpoint)
+        download(
+            checkpoint,
+            url,
+            part,
+            timeout_s=self.timeout_s,
+            largest_bytes=self.largest_bytes,
+            progress=progress,
+        )
+        found, form = _hash_file(part, checkpoint, None), form_of(part)
+        wrong = checkpoint.sha256 not in (None, found)
+        if wrong or form in NO_CHECKPOINT:
+            part.unlink()  # nothing to resume from
+            what = form if form in NO_CHECKPOINT else f"sha256 {found}"
+            expected = f"sha256 {checkpoint.sha256}" if wrong else "a checkpoint"
+            raise WeightsError(
+                f"{url} is not {checkpoint.name}: found {what}, expected {expected}; it was "
+                "deleted. Try another mirror",
+                found=found if wrong else str(form),
+                expected=checkpoint.sha256 if wrong else "a checkpoint",
+            )
+        os.replace(part, path)
+        _write_record(path, found)
 
     def _is_good(self, checkpoint: Checkpoint, progress: Progress | None) -> bool:
         """True if the file is there and right; pulling replaces a wrong one."""
@@ -209,7 +250,7 @@ class WeightStore:
 
     def _url(self, checkpoint: Checkpoint) -> str:
         if self.mirror is None:
-            return checkpoint.source
+            return hub_url(checkpoint.source, self.hub)
         return f"{self.mirror.rstrip('/')}/{checkpoint.name}"
 
 
