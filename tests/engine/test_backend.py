@@ -211,6 +211,18 @@ async def test_the_other_lanes_of_a_hung_model_go_on(
     toy.released.set()
 
 
+async def test_on_a_gpu_a_hung_thread_has_a_second_to_come_back(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, toy, stuck = await _hanging(make, monkeypatch)
+    backend._device = "cuda:0"
+    backend.lane_hung(stuck)
+    assert _threads() == 1
+    await stuck.aclose()
+    await until(lambda: _threads() == 2, "the thread to be left behind")
+    toy.released.set()
+
+
 async def test_a_lane_that_waits_behind_a_slow_one_costs_no_thread(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,8 +186,14 @@ class EngineBackend:
 
     def lane_hung(self, lane: object) -> None:
         """Nothing to do where only its encoder is slow, or the model works for another lane."""
-        if self._engine.steps(lane) or self._engine.abandoned:
+        if not (self._engine.steps(lane) or self._engine.abandoned):
+            return
+        if self._device == "cpu":
             self._leave_thread()
+        else:
+            # Streams may share a captured graph on a GPU, which two threads must not replay at
+            # once: there the thread gets a second to show that it was only slow.
+            self._look_again()
 
     async def aclose(self) -> None:
         if not await asyncio.to_thread(self._engine.stop):
@@ -213,7 +219,10 @@ class EngineBackend:
         self._lanes.discard(lane)
         if self._engine.abandoned:
             # Most often it is only slow: it may finish its step. Nobody would notice a hang now.
-            asyncio.get_running_loop().call_later(_STUCK_S, self._look_for_hang)
+            self._look_again()
+
+    def _look_again(self) -> None:
+        asyncio.get_running_loop().call_later(_STUCK_S, self._look_for_hang)
 
     def _look_for_hang(self) -> None:
         if self._engine.abandoned and self._engine.busy_s >= _STUCK_S:
