@@ -78,6 +78,12 @@ class BackendTable:
         """The faults of a backend; those of one that has been removed count for nothing."""
         return self._faults.get(name) or BackendFaults()
 
+    def charge(self, name: str, stream: str, reason: str) -> bool:
+        """A lane of this stream failed; True if the backend ought to be probed now."""
+        faults = self.faults(name)
+        faults.fault(self._clock.now_s(), reason, stream)
+        return faults.suspect
+
     async def probe(self, name: str) -> None:
         """Let a backend that one stream suspects show whether it is to blame; quarantine if so."""
         faults, reason = self.faults(name), ""

@@ -330,10 +330,10 @@ class Lanes:
         """A lane failed: a newcomer of a switch is given up, any other is replaced."""
         if not lane.alive:
             return  # already replaced
-        kind, reason, now_s = fault_kind(error), str(error) or repr(error), self._clock.now_s()
+        kind, reason = fault_kind(error), str(error) or repr(error)
         log.warning("stream %s: %s: %s: %r", self._journal.stream, lane.backend, kind, error)
         if kind.counts:
-            self._charge(lane.backend, now_s, reason)
+            self._charge(lane.backend, reason)
         if lane is self._front() and not lane.finished:
             self._replace(lane, kind, f"{kind}: {reason}")
             return
@@ -344,11 +344,10 @@ class Lanes:
         elif lane is self._passage.newcomer:
             self._passage.give_up_switch(reason, back=True)
 
-    def _charge(self, backend: str, now_s: float, reason: str) -> None:
+    def _charge(self, backend: str, reason: str) -> None:
         """Count a fault, and have the backend probed when it is time to know whose it is."""
-        faults, stream = self._table.faults(backend), self._journal.stream
-        faults.fault(now_s, reason, stream)
-        if faults.suspect and self._tasks is not None:
+        stream = self._journal.stream
+        if self._table.charge(backend, stream, reason) and self._tasks is not None:
             probe = self._table.probe(backend)
             self._tasks.create_task(supervise(f"stream {stream}: probe of {backend}", probe))
 
