@@ -27,13 +27,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from streamlift.frames import Size
-from streamlift.upscalers.flashvsr.attention import (
-    Attend,
-    AttentionKind,
-    BlockLists,
-    attend_exact,
-    attention,
-)
+from streamlift.upscalers.flashvsr.attention import Attend, AttentionKind, attend_exact, attention
+from streamlift.upscalers.flashvsr.blocks import BlockLists
 from streamlift.upscalers.flashvsr.chunks import STEP_FRAMES
 from streamlift.upscalers.flashvsr.colour import ColourFix, fix_colour
 from streamlift.upscalers.flashvsr.config import (

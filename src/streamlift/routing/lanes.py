@@ -1,9 +1,9 @@
 """The lanes of one stream: the shown one, and at times a transition to the next.
 
-One rule for everything: frames go to the *shown* lane; when there is reason to move, a second
-lane is opened, and a `Transition` says when the picture moves to it. During a switch both are
-fed. Everything else (another size, a returning publisher, a failed lane) is a succession: the old
-lane gets no more frames, and those it still owed when it failed go to the new one.
+Frames go to the *shown* lane; when there is reason to move, a second lane is opened, and a
+`Transition` says when the picture moves to it. During a switch both are fed at first. Everything
+else (another size, a returning publisher, a failed lane) is a succession: the old lane gets no
+more frames, and those it still owed when it failed go to the new one.
 """
 
 from __future__ import annotations
@@ -227,7 +227,9 @@ class Lanes:
         self._passage.begin(move)
         self._open.add(lane)
         assert self._tasks is not None  # frames and requests come while it runs
-        lane.task = self._tasks.create_task(self._live(lane, predecessor, within_s))
+        what = f"stream {self._journal.stream}: lane on {lane.backend}"
+        life = self._carry(lane, predecessor, within_s)
+        lane.task = self._tasks.create_task(supervise(what, life))
         lane.task.add_done_callback(lambda _: self._ended(lane))  # also if it never started
         return lane
 
@@ -277,10 +279,6 @@ class Lanes:
 
     # A lane's life.
 
-    async def _live(self, lane: OpenLane, predecessor: OpenLane | None, within_s: float) -> None:
-        what = f"stream {self._journal.stream}: lane on {lane.backend}"
-        await supervise(what, self._carry(lane, predecessor, within_s))
-
     async def _carry(self, lane: OpenLane, predecessor: OpenLane | None, within_s: float) -> None:
         try:
             await lane.open(self._options, predecessor, within_s)
@@ -304,16 +302,17 @@ class Lanes:
         now_s = self._clock.now_s()
         if isinstance(encoded, Unencoded):
             lane.returned(encoded.pts, now_s, self._screen.encode_s)
-            self._turn()
-            return
-        one = Delivered(encoded, lane, self._fanout.leads(encoded))
-        if one.leads:
-            lane.returned(one.pts, now_s)
-        if lane is self._screen.shown:
-            self._screen.put(one)
-        elif lane is self._passage.newcomer:
-            lane.hold(one, now_s)
+        else:
+            self._delivered(Delivered(encoded, lane, self._fanout.leads(encoded)), now_s)
         self._turn()
+
+    def _delivered(self, one: Delivered, now_s: float) -> None:
+        if one.leads:
+            one.lane.returned(one.pts, now_s)
+        if one.lane is self._screen.shown:
+            self._screen.put(one)
+        elif one.lane is self._passage.newcomer:
+            one.lane.hold(one, now_s)
 
     # Faults.
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from streamlift.frames import Size
-from streamlift.upscalers.flashvsr.attention import BlockLists, attend_exact
+from streamlift.upscalers.flashvsr.attention import attend_exact
+from streamlift.upscalers.flashvsr.blocks import BlockLists
 from streamlift.upscalers.flashvsr.chunks import ChunkOptions, Chunks
 from streamlift.upscalers.flashvsr.colour import ColourFix, fix_colour
 from streamlift.upscalers.flashvsr.config import (

@@ -6,12 +6,8 @@ import pytest
 import torch
 
 from streamlift.frames import Size
-from streamlift.upscalers.flashvsr.attention import (
-    AttentionKind,
-    BlockLists,
-    attend_exact,
-    attention,
-)
+from streamlift.upscalers.flashvsr.attention import AttentionKind, attend_exact, attention
+from streamlift.upscalers.flashvsr.blocks import BlockLists
 from streamlift.upscalers.flashvsr.tiny import create_tiny_random
 
 pytestmark = [

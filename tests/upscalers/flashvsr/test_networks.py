@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from streamlift.upscalers.flashvsr.attention import BlockLists, attend_exact
+from streamlift.upscalers.flashvsr.attention import attend_exact
+from streamlift.upscalers.flashvsr.blocks import BlockLists
 from streamlift.upscalers.flashvsr.config import (
     DecoderConfig,
     DitConfig,

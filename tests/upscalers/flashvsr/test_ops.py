@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from streamlift.errors import ConfigError
-from streamlift.upscalers.flashvsr.attention import BlockLists, attend_exact, attend_flex
+from streamlift.upscalers.flashvsr.attention import attend_exact, attend_flex
+from streamlift.upscalers.flashvsr.blocks import BlockLists
 from streamlift.upscalers.flashvsr.colour import ColourFix, fix_colour
 from streamlift.upscalers.flashvsr.published import sinusoid
 from streamlift.upscalers.flashvsr.resize import Resize, enlarge

@@ -14,7 +14,8 @@ triton = pytest.importorskip("triton", reason="triton is not installed")
 
 _COMPARE = """
 import torch
-from streamlift.upscalers.flashvsr.attention import BlockLists, attend_exact
+from streamlift.upscalers.flashvsr.attention import attend_exact
+from streamlift.upscalers.flashvsr.blocks import BlockLists
 from streamlift.upscalers.flashvsr.triton_attention import attend_triton
 
 for head_dim, share in ((32, 0.5), (128, 0.5), (32, 1.0)):

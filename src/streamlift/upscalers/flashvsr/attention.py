@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from typing import Any
@@ -19,31 +18,13 @@ import torch
 from torch import Tensor
 
 from streamlift.errors import NotReady
+from streamlift.upscalers.flashvsr.blocks import BlockLists
 from streamlift.upscalers.flashvsr.config import WINDOW_TOKENS
 
-__all__ = ["Attend", "AttentionKind", "BlockLists", "attend_exact", "attend_flex", "attention"]
+__all__ = ["Attend", "AttentionKind", "attend_exact", "attend_flex", "attention"]
 
 _ROWS_AT_ONCE = 8
 """Query blocks gathered together: bounds the memory of the exact form at full size."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BlockLists:
-    """count (H, Q) and index (H, Q, K), both int32; the first `count` entries of a row are used."""
-
-    count: Tensor
-    index: Tensor
-
-    @classmethod
-    def from_mask(cls, keep: Tensor) -> BlockLists:
-        """From (H, Q, K) bool; indices ascend."""
-        order = keep.logical_not().to(torch.int8).argsort(dim=-1, stable=True)
-        return cls(keep.sum(-1, dtype=torch.int32), order.to(torch.int32))
-
-    def to_mask(self) -> Tensor:
-        """(H, Q, K) bool."""
-        used = torch.arange(self.index.shape[-1], device=self.count.device) < self.count[..., None]
-        return torch.zeros_like(used).scatter_(-1, self.index.long(), used)
 
 
 Attend = Callable[[Tensor, Tensor, Tensor, BlockLists], Tensor]

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from streamlift.upscalers.flashvsr.attention import Attend, BlockLists
+from streamlift.upscalers.flashvsr.attention import Attend
+from streamlift.upscalers.flashvsr.blocks import BlockLists
 from streamlift.upscalers.flashvsr.config import DitConfig
 from streamlift.upscalers.flashvsr.memory import KvRing
 from streamlift.upscalers.flashvsr.rope import Rotation, rotate

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from streamlift.upscalers.flashvsr.attention import BlockLists
+from streamlift.upscalers.flashvsr.blocks import BlockLists
 from streamlift.upscalers.flashvsr.config import WINDOW_TOKENS
 
 __all__ = ["attend_triton", "block_list_attention", "launch_options"]
