@@ -53,6 +53,7 @@ class Scene:
         self._ended = False
         self.counts = IngestCounts()
         self.audio: AsyncIterator[CodedAudio] | None = None
+        self.absence: str | None = None
 
     async def __aiter__(self) -> AsyncIterator[Frame]:
         start_s = self._clock.now_s()

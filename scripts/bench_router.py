@@ -94,6 +94,7 @@ class Publisher:
         self._clock = clock
         self._cost = cost
         self.counts = IngestCounts()
+        self.absence: str | None = None
 
     async def __aiter__(self) -> AsyncIterator[Frame]:
         start_s = self._clock.now_s()

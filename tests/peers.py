@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 from aiortc.mediastreams import MediaStreamError
@@ -72,7 +73,16 @@ class ClipPublisher:
         self._units = self._again()
         self._start_s: float | None = None
         self.track = PayloadTrack("video", self._next)
+        self.peer: Peer | None = None
         self.ended = False
+
+    def vanish(self) -> None:
+        """Be gone without a word, as a process that is killed."""
+        self.ended = True
+        assert self.peer is not None
+        transceiver: Any = self.peer.connection.getTransceivers()[0]
+        for protocol in transceiver.receiver.transport.transport._connection._protocols:
+            protocol.transport.abort()
 
     def _again(self) -> Iterator[bytes]:
         while True:
@@ -110,7 +120,7 @@ async def publishing(
 ) -> AsyncIterator[ClipPublisher]:
     """Publish a clip until the block ends; connected when it begins."""
     publisher = ClipPublisher(clip, fps, change)
-    peer = Peer(IceConfig())
+    peer = publisher.peer = Peer(IceConfig())
     transceiver = peer.add("video", "sendonly", publisher.track)
     peer.prefer(transceiver, [clip.codec])
     SenderTap(transceiver.sender, publisher.restart)

@@ -180,4 +180,5 @@ def _stream_settings(config: Config) -> StreamSettings:
     return StreamSettings(
         rendition=Rendition(Codec(encode.codec), encode.bitrate_bps, profile),
         takeover=config.ingest.takeover,
+        waiting_s=config.ingest.absence_s,
     )

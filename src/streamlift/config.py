@@ -114,11 +114,19 @@ class IceConfig:
 
 @dataclass(frozen=True, slots=True)
 class IngestConfig:
-    """What publishers may send. `max_size` is the longest side in pixels."""
+    """What publishers may send. `max_size` is the longest side in pixels.
+
+    `first_media_s`: after connecting, until anything is sent. `no_picture_s`: how long media may
+    come of which no picture can be decoded, before viewers see the waiting card. `absence_s`: how
+    long a stream stays open for a publisher that is gone.
+    """
 
     max_size: int = 1280
     max_age_ms: int = 500
     takeover: bool = True
+    first_media_s: float = 5.0
+    no_picture_s: float = 5.0
+    absence_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,6 +418,9 @@ def _check(config: Config) -> None:
     if not 50 <= config.ingest.max_age_ms <= 5000:
         raise _wrong("ingest.max_age_ms", config.ingest.max_age_ms, "50 to 5000")
     _check_auth(config.auth)
+    for key in ("first_media_s", "no_picture_s", "absence_s"):
+        if not 1 <= (seconds := getattr(config.ingest, key)) <= 3600:
+            raise _wrong(f"ingest.{key}", seconds, "1 to 3600")
     _check_ice(config.ice)
     _check_limits(config.limits)
     for push in config.outputs.push:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import threading
 from collections import Counter
@@ -66,9 +67,11 @@ async def test_a_size_out_of_range_is_counted_and_never_reaches_a_backend(
 
 @pytest.mark.peer
 async def test_a_publisher_that_sends_no_media_is_ended_with_a_reason(
-    service: Served, monkeypatch: pytest.MonkeyPatch
+    service: Served,
 ) -> None:
-    monkeypatch.setattr("streamlift.media.incoming.whip_publisher.FIRST_MEDIA_S", 0.5)
+    config = service.parts.config
+    ingest = dataclasses.replace(config.ingest, first_media_s=0.5)
+    service.parts.config = dataclasses.replace(config, ingest=ingest)
     async with publishing(service.whip(), coded_clip(), change=lambda *_: b""):
         session = next(iter(service.parts.sessions))
         await until(lambda: len(service.parts.sessions) == 0, "the silent one to be ended")

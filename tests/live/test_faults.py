@@ -101,7 +101,7 @@ async def test_viewers_stay_while_the_publisher_is_gone_and_see_it_come_back() -
 
     async def run() -> list[str]:
         async with stage(PLAIN, BICUBIC) as on:
-            on.source.publisher.ended = True  # type: ignore[union-attr]
+            on.source.publisher.vanish()  # type: ignore[union-attr]
             slate = await on.viewer.see("a slate", lambda shown: shown.number is None)
             last = [one for one in on.viewer.shown if one.number is not None][-1]
             held_s = slate.at_s - last.at_s

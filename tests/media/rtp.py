@@ -25,7 +25,7 @@ def packets_of(
                     (sequence + len(packets)) & 0xFFFF,
                     (timestamp + 3600 * number) & 0xFFFFFFFF,
                     int(marker and part == count - 1),
-                    bytes((number % 256, part)),
+                    bytes((number % 256, part % 256)),
                 )
             )
     return packets

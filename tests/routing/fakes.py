@@ -75,6 +75,7 @@ class FakePublisher:
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Frame | Exception | None] = asyncio.Queue()
         self.counts = IngestCounts()
+        self.absence: str | None = None
         self.keyframes_asked = 0
         self.closed_with: str | None = None
 

@@ -32,6 +32,12 @@ class Publisher(Protocol):
     @property
     def counts(self) -> IngestCounts: ...
 
+    @property
+    def absence(self) -> str | None:
+        """Why it must count as gone, though its session lasts; None while it is there, and be it
+        that it has nothing new to show."""
+        ...
+
     def __aiter__(self) -> AsyncIterator[Frame]: ...
 
     def request_keyframe(self) -> None:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["Absence"]
+from collections.abc import Callable
 
-SILENCE_S = 1.0
+from streamlift.frames import Frame, Size
+
+__all__ = ["Absence", "Slate"]
+
+Slate = Callable[[Size], Frame]
+"""Makes the labelled still picture of a stream without publisher, at a low-resolution size.
+Called on the event loop about twice a second: keep the pictures. Its pts is not used."""
+
+QUIET_S = 0.5
+"""After so long without a new picture, a viewer that asks for one gets the last again."""
 HOLD_S = 2.0
 SLATE_EVERY_S = 0.5
 """A viewer that joins meanwhile sees the slate within that time."""
@@ -32,9 +41,9 @@ class Absence:
         was_gone, self.gone = self.gone, True
         return not was_gone
 
-    def silent(self, now_s: float) -> bool:
-        """Whether a publisher that is still connected must count as gone."""
-        return not self.gone and now_s - self._last_s > SILENCE_S
+    def quiet(self, now_s: float) -> bool:
+        """Whether a publisher that is there has shown nothing new lately."""
+        return not self.gone and now_s - self._last_s > QUIET_S
 
     def lasted_s(self, now_s: float) -> float:
         """Seconds since the last frame; 0 while frames come."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
 from streamlift.clock import Clock
 from streamlift.errors import UnknownStream
-from streamlift.frames import Codec, Frame, LaneOptions, Size, Stabilise
+from streamlift.frames import Codec, Frame, LaneOptions, Stabilise
 from streamlift.metrics import Metrics
 from streamlift.routing.autopilot import Autopilot
 from streamlift.routing.backends import BackendTable
@@ -23,7 +22,7 @@ from streamlift.routing.keyframes import KeyframeRequests
 from streamlift.routing.lanes import Lanes
 from streamlift.routing.policy import Policy
 from streamlift.routing.ports import Publisher
-from streamlift.routing.presence import Absence
+from streamlift.routing.presence import Absence, Slate
 from streamlift.routing.seat import Seat
 from streamlift.routing.settings import Idle, StreamSettings, View
 from streamlift.routing.states import StreamEvent, StreamState
@@ -34,10 +33,6 @@ from streamlift.timeline import Timeline
 __all__ = ["Slate", "Stream"]
 
 _ENDING = (StreamState.DRAINING, StreamState.CLOSED)
-
-Slate = Callable[[Size], Frame]
-"""Makes the labelled still picture of a stream without publisher, at a low-resolution size.
-Called on the event loop about twice a second: keep the pictures. Its pts is not used."""
 
 TEND_S = 0.25
 
@@ -92,8 +87,9 @@ class Stream:
             clock=clock,
         )
         self._absence = Absence(clock.now_s())
-        self._watched_s = clock.now_s()  # when there last was a viewer
-        self._stayed_s = clock.now_s()  # when there last was a lasting publisher
+        self._still_wanted = False  # a keyframe was asked for since the last frame
+        # When there last was a viewer, and a publisher that lasts or answers.
+        self._watched_s = self._stayed_s = clock.now_s()
         self._tasks: asyncio.TaskGroup | None = None
         self._running = asyncio.Event()
         self._changed = asyncio.Event()
@@ -177,6 +173,7 @@ class Stream:
 
     def request_keyframe(self) -> None:
         """A viewer lost a picture; requests are merged to one keyframe per half second."""
+        self._still_wanted = True
         if self._keyframes.ask(self._clock.now_s()):
             self._lanes.request_keyframe()
 
@@ -253,9 +250,7 @@ class Stream:
     def _take(self, frame: Frame) -> None:
         now_s = self._clock.now_s()
         frame = dataclasses.replace(frame, pts=self._timeline.place(frame.pts, frame.arrived_s))
-        if self._absence.frame(now_s):
-            self._journal.apply(StreamEvent.PUBLISHER)
-            self._journal.tell(EventKind.PUBLISHER_BACK)
+        self._seen(now_s)
         self._counts.submitted(frame)
         if self._source_keyframes.due(now_s):
             self._seat.request_keyframe()
@@ -267,6 +262,21 @@ class Stream:
             self._lanes.request_keyframe()
         self._lanes.offer(frame, admission=self._seat.fresh)
         self._seat.fresh = False
+
+    def _seen(self, now_s: float) -> None:
+        self._still_wanted = False
+        if self._absence.frame(now_s):
+            self._journal.apply(StreamEvent.PUBLISHER)
+            self._journal.tell(EventKind.PUBLISHER_BACK)
+
+    def _repeat(self, now_s: float) -> None:
+        """Show the last picture again: the publisher is there, but has nothing new to show."""
+        if (last := self._counts.last_in) is None or self._paused(now_s):
+            return
+        self._seen(now_s)
+        self._metrics.count("frames_repeated_total", reason="quiet")
+        again = dataclasses.replace(last, pts=self._timeline.place_made(now_s), coded=None)
+        self._lanes.offer(dataclasses.replace(again, arrived_s=now_s))
 
     def _paused(self, now_s: float) -> bool:
         if self.viewers or self.settings.idle is Idle.RUN:
@@ -327,10 +337,7 @@ class Stream:
 
     def _tend(self, now_s: float) -> None:
         """Look after what is due by time rather than by a frame."""
-        if self._absence.silent(now_s):
-            self._gone("publisher is silent")
-        if self._seat.lasting:
-            self._stayed_s = now_s
+        self._look_after_publisher(now_s)
         waited_s = min(self._absence.lasted_s(now_s), now_s - self._stayed_s)
         if waited_s > self.settings.waiting_s:
             self._close_reason = self._close_reason or (
@@ -347,6 +354,19 @@ class Stream:
             self._lanes.offer(dataclasses.replace(slate, pts=pts, arrived_s=now_s), slate=True)
         if self._autopilot.due(now_s):
             self._review(now_s)
+
+    def _look_after_publisher(self, now_s: float) -> None:
+        publisher = self._seat.publisher
+        if self._seat.lasting:
+            self._stayed_s = now_s
+        if publisher is None or self._seat.fresh:
+            return
+        if (absence := publisher.absence) is None:
+            self._stayed_s = now_s
+            if self._absence.gone or (self._still_wanted and self._absence.quiet(now_s)):
+                self._repeat(now_s)
+        elif not self._absence.gone:
+            self._gone(absence)
 
     def _report(self) -> None:
         self._counts.report(self._seat.counts, self._lanes.upscaled, self._lanes.dropped)

@@ -87,7 +87,7 @@ class Service(Parts):
             publisher = WhipPublisher(
                 stream,
                 ice,
-                max_side=self.config.ingest.max_size,
+                ingest=self.config.ingest,
                 clock=self.clock,
                 metrics=self.metrics,
             )

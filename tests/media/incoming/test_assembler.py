@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.media.rtp import packets_of, rtp_packet
 
-from streamlift.media.incoming.assembler import GIVE_UP_S, AssembledPicture, PictureAssembler
+from streamlift.media.incoming.assembler import (
+    GIVE_UP_S,
+    LONGEST_WAIT_S,
+    MOST_BYTES,
+    AssembledPicture,
+    PictureAssembler,
+)
 from streamlift.media.rtc.packet import MediaPacket
 
 
@@ -193,3 +199,138 @@ def test_whatever_is_lost_pictures_are_whole_rising_and_marked(
     assert numbers == sorted(set(numbers))
     for before, picture, number in zip(numbers, pictures[1:], numbers[1:], strict=False):
         assert picture.after_loss == (number != before + 1)
+
+
+# ---- senders far away, large pictures, other streams, markers that mean nothing ----
+
+
+def other(packets: list[MediaPacket], ssrc: int) -> list[MediaPacket]:
+    return [dataclasses.replace(packet, ssrc=ssrc) for packet in packets]
+
+
+@pytest.mark.parametrize("round_trip_s", [0.0, 0.05, 0.24, 0.4])
+def test_a_lost_packet_is_waited_for_as_long_as_two_requests_take(round_trip_s: float) -> None:
+    packets = packets_of([1] * 60)
+    assembler = PictureAssembler()
+    assembler.wait_for(round_trip_s)
+    pictures: list[AssembledPicture] = []
+    for turn, packet in enumerate(lose(packets, [3])):
+        at_s = turn * 0.02
+        if at_s == pytest.approx(0.06 + 2 * round_trip_s, abs=0.011):
+            pictures += assembler.add(packets[3], at_s).pictures
+        pictures += assembler.add(packet, at_s).pictures
+    assert len(pictures) == 60
+    assert not any(p.after_loss for p in pictures)
+
+
+def test_no_round_trip_makes_it_wait_for_ever() -> None:
+    assembler = PictureAssembler()
+    assembler.wait_for(60.0)
+    told = [
+        assembler.add(packet, turn * 0.1).gave_up
+        for turn, packet in enumerate(lose(packets_of([1] * 20), [3]))
+    ]
+    assert told.index(True) * 0.1 == pytest.approx(3 * 0.1 + LONGEST_WAIT_S, abs=0.15)
+
+
+def test_a_picture_of_thousands_of_packets_comes_out_whole() -> None:
+    packets = packets_of([2000, 3000, 1])
+    body = [dataclasses.replace(p, data=bytes(1)) for p in packets]
+    late = [*body[:500], *body[501:1800], body[500], *body[1800:]]
+    pictures = feed(PictureAssembler(), late, step_s=0.0001)
+    assert [len(p.data) for p in pictures] == [2000, 3000, 1]
+
+
+def test_what_is_kept_has_a_bound_in_bytes() -> None:
+    assembler = PictureAssembler()
+    endless = [
+        dataclasses.replace(packet, data=bytes(1200), marker=0)
+        for packet in packets_of([MOST_BYTES // 1200 + 10])
+    ]
+    assert sum([assembler.add(packet, 0.0).gave_up for packet in endless]) == 1
+    after = packets_of([2, 2], sequence=len(endless), timestamp=9000)
+    pictures = feed(assembler, after, step_s=0)
+    assert [p.data for p in pictures] == [whole(0, 2), whole(1, 2)]
+    assert pictures[0].after_loss
+
+
+def test_another_rtp_stream_is_followed_from_its_first_packet() -> None:
+    assembler = PictureAssembler()
+    before = feed(assembler, packets_of([2, 2], sequence=5000), step_s=0.01)
+    anew = other(packets_of([2, 2], sequence=4600, timestamp=77), 2)
+    after = feed(assembler, anew, start_s=1.0, step_s=0.0)
+    assert [p.data for p in after] == [whole(0, 2), whole(1, 2)]
+    assert after[0].after_loss
+    # pts goes on by the time that has passed, then as the sender says.
+    assert after[0].pts - before[-1].pts == pytest.approx(90_000, rel=0.05)
+    assert after[1].pts - after[0].pts == 3600
+
+
+def test_the_former_stream_is_followed_again_only_when_the_one_of_now_is_silent() -> None:
+    assembler = PictureAssembler()
+    old, new = packets_of([1] * 10), other(packets_of([1] * 10, sequence=900), 2)
+    feed(assembler, old[:2], step_s=0.0)
+    both = [p for pair in zip(new[:4], old[2:6], strict=True) for p in pair]
+    pictures = feed(assembler, both, step_s=0.01)
+    assert [p.data for p in pictures] == [whole(n, 1) for n in range(4)]
+    assert [p.data for p in feed(assembler, old[6:8], start_s=2.0, step_s=0.0)] == [
+        whole(6, 1),
+        whole(7, 1),
+    ]
+
+
+def test_a_sender_that_begins_anew_a_little_behind_is_followed() -> None:
+    assembler = PictureAssembler()
+    feed(assembler, packets_of([1] * 5, sequence=5000), step_s=0.01)
+    anew = packets_of([1] * 5, sequence=4600, timestamp=900_000)
+    assert [p.data for p in feed(assembler, anew, start_s=1.0, step_s=0.01)] == [
+        whole(n, 1) for n in range(1, 5)
+    ]
+
+
+def test_old_packets_in_order_are_not_taken_for_a_new_beginning() -> None:
+    packets = packets_of([1] * 30)
+    assembler = PictureAssembler()
+    feed(assembler, packets, step_s=0.01)
+    assert feed(assembler, packets[3:20], start_s=0.3, step_s=0.001) == []
+    assert not assembler.holes
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5])
+def test_markers_on_every_packet_are_found_out_and_then_timestamps_decide(parts: int) -> None:
+    packets = [dataclasses.replace(p, marker=1) for p in packets_of([parts] * 6)]
+    pictures = feed(PictureAssembler(), packets, step_s=0.01)
+    # Of the first picture a part got out before that was known; the last one is not over yet.
+    assert [p.data for p in pictures[1:]] == [whole(n, parts) for n in range(1, 5)]
+    assert pictures[1].after_loss
+    assert not any(p.after_loss for p in pictures[2:])
+
+
+def test_parameter_sets_with_a_marker_and_the_time_of_their_picture_are_no_lie() -> None:
+    first, second, *rest = packets_of([1, 1, 1, 1])
+    sets = dataclasses.replace(first, data=b"sets")
+    picture = dataclasses.replace(second, timestamp=first.timestamp)
+    assembler = PictureAssembler(lambda _, data: data != b"sets")
+    pictures = feed(assembler, [sets, picture, *rest], step_s=0.01)
+    assert [p.data for p in pictures] == [b"sets", *(whole(n, 1) for n in (1, 2, 3))]
+    assert not any(p.after_loss for p in pictures)
+
+
+@given(
+    counts=st.lists(st.integers(1, 4), min_size=3, max_size=12),
+    round_trip_s=st.floats(0, 2),
+    data=st.data(),
+)
+def test_whatever_comes_the_bytes_kept_are_counted_right(
+    counts: list[int], round_trip_s: float, data: st.DataObject
+) -> None:
+    packets = packets_of(counts, sequence=data.draw(st.integers(0, 0xFFFF)))
+    drawn = data.draw(st.lists(st.sampled_from(packets), max_size=60))
+    changed = [dataclasses.replace(p, ssrc=data.draw(st.integers(1, 2))) for p in drawn]
+    assembler = PictureAssembler()
+    assembler.wait_for(round_trip_s)
+    for turn, packet in enumerate(changed):
+        assembler.add(packet, turn * data.draw(st.floats(0, 0.3)))
+        kept = [*assembler._run, *(p for p, _ in assembler._ahead.values())]
+        assert assembler._bytes == sum(len(p.data) for p in kept)
+        assert assembler.holes == len(assembler.missing())

@@ -58,7 +58,7 @@ async def test_the_names_we_replace_or_read_exist() -> None:
         "_stream_id",
     ):
         assert hasattr(sender, name), name
-    for name in ("jitter_buffer", "nack_generator", "remote_bitrate_estimator", "codecs"):
+    for name in ("codecs", "remote_streams", "rtx_ssrc"):
         assert hasattr(receiver, f"_RTCRtpReceiver__{name}"), name
     assert hasattr(receiver, "_RTCRtpReceiver__rtcp_ssrc")
     for name in ("_handle_rtp_packet", "_send_rtcp_pli", "_send_rtcp_nack"):

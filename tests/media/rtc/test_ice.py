@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import suppress
+from typing import Any
 
 import aioice.ice
 import pytest
-from aioice.stun import TransactionTimeout
+from aioice.stun import Message, TransactionTimeout
 from tests.media.loopback import linked, offer_of
 
 from streamlift.config import IceConfig
@@ -117,3 +118,29 @@ async def test_a_sender_that_answers_no_check_stays_while_it_sends(
         await query_consent(ice, count)
     assert ice.closed
     assert ice.checks > 3 * aioice.ice.CONSENT_FAILURES / 2
+
+
+async def test_a_check_measures_the_round_trip_and_tells_when_nobody_answers() -> None:
+    async with linked() as link:
+        answered = await link.receiver.check()
+        assert answered is not None
+        assert 0 < answered < 1
+        for protocol in _agent(link.sender)._protocols:
+            protocol.transport.abort()  # vanishes without a word
+        assert await link.receiver.check(0.1) is None
+    assert await link.receiver.check() is None  # closed
+
+
+async def test_a_refusal_is_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with linked() as link:
+        ice = _agent(link.sender)
+
+        def refuse(message: Message, addr: tuple[str, int], protocol: object) -> None:
+            ice.respond_error(message, addr, protocol, (487, "Role Conflict"))
+
+        monkeypatch.setattr(ice, "request_received", refuse)
+        assert await link.receiver.check() is not None
+
+
+def _agent(peer: Peer) -> Any:
+    return peer.connection.getTransceivers()[0].receiver.transport.transport._connection

@@ -54,6 +54,8 @@ class VideoReceiver:
         self.first_media = asyncio.Event()
         """Set when the first complete picture has arrived."""
         self.media_bytes = 0
+        self.undecoded_since_s: float | None = None
+        """Since when media has come without a picture; None while pictures come, or nothing."""
         self.sets_by_format: Mapping[int, bytes] = {}
         """H.264 parameter sets told in the SDP, as Annex B, by payload type."""
         self._clock = clock
@@ -62,7 +64,7 @@ class VideoReceiver:
         self._tap.transport_sequence = self._note_arrival
         self._feedback = TransportFeedback(self._tap.rtcp_ssrc)
         self._loop = asyncio.get_running_loop()
-        self._assembler = PictureAssembler()
+        self._assembler = PictureAssembler(self._is_picture)
         self._nack = NackSchedule()
         self._hole = asyncio.Event()
         self._holes_seen = 0
@@ -147,11 +149,16 @@ class VideoReceiver:
         if self._ending:
             return
         now_s = self._clock.now_s()
-        self._ssrc = packet.ssrc
+        if packet.ssrc != self._ssrc:
+            self._ssrc = packet.ssrc
+            self._nack.forget()
         self.media_bytes += len(packet.data)
+        if packet.data and self.undecoded_since_s is None:
+            self.undecoded_since_s = now_s
         if self._first_packet_s is None:
             self._first_packet_s = now_s
         self._nack.arrived(packet.sequence_number, now_s)
+        self._assembler.wait_for(self._nack.round_trip_s)
         assembly = self._assembler.add(packet, now_s)
         if self._assembler.holes > self._holes_seen:
             self._hole.set()
@@ -160,6 +167,13 @@ class VideoReceiver:
             self._count_drop("packet_loss", "gave up on lost packets")
         for picture in assembly.pictures:
             self._take_picture(picture, now_s)
+
+    def _is_picture(self, payload_type: int, data: bytes) -> bool:
+        return self._tap.codec_of(payload_type) is not Codec.H264 or has_picture(data)
+
+    def note_round_trip(self, seconds: float) -> None:
+        """How far away the sender is, measured by an ICE check: lost packets take as long."""
+        self._nack.note_round_trip(seconds)
 
     def _take_picture(self, picture: AssembledPicture, now_s: float) -> None:
         codec = self._tap.codec_of(picture.payload_type)
@@ -212,6 +226,7 @@ class VideoReceiver:
 
     def _deliver(self, frame: Frame) -> None:
         self._decoded += 1
+        self.undecoded_since_s = None
         if not self._frames.put(frame):
             self._count_drop("stale", "the stream does not keep up")
 

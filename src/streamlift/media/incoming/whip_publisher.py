@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from streamlift.clock import Clock
-from streamlift.config import IceConfig
+from streamlift.config import IceConfig, IngestConfig
 from streamlift.errors import MediaError
 from streamlift.frames import Codec, CodedAudio, Frame, IngestCounts
+from streamlift.media.incoming.liveness import Liveness, attend
 from streamlift.media.incoming.video_in import VideoReceiver
 from streamlift.media.rtc.audio import AudioReceiver
 from streamlift.media.rtc.connection import Peer
@@ -24,7 +25,6 @@ __all__ = ["WhipPublisher"]
 
 logger = logging.getLogger(__name__)
 
-FIRST_MEDIA_S = 5.0
 START_KBIT_S = 2_000
 _INGEST_ORDER = (Codec.H264, Codec.VP8)
 
@@ -37,7 +37,7 @@ class WhipPublisher:
         stream: str,
         ice: IceConfig,
         *,
-        max_side: int,
+        ingest: IngestConfig,
         clock: Clock,
         metrics: Metrics | None = None,
     ) -> None:
@@ -49,8 +49,14 @@ class WhipPublisher:
         video = self._peer.add("video", "recvonly")
         self._peer.prefer(video, _INGEST_ORDER)
         self._video = VideoReceiver(
-            f"stream {stream}", video.receiver, max_side=max_side, clock=clock, metrics=metrics
+            f"stream {stream}",
+            video.receiver,
+            max_side=ingest.max_size,
+            clock=clock,
+            metrics=metrics,
         )
+        self._first_media_s = ingest.first_media_s
+        self._liveness = Liveness(ingest.no_picture_s)
         self._audio: AudioReceiver | None = None
         self._ended = asyncio.Event()
 
@@ -69,6 +75,11 @@ class WhipPublisher:
             return counts
         sound = {f"audio_{reason}": count for reason, count in self._audio.dropped.items()}
         return replace(counts, dropped={**counts.dropped, **sound})
+
+    @property
+    def absence(self) -> str | None:
+        """Why there are no pictures of it; None while the peer is there, quiet or not."""
+        return self._liveness.absence(self._video.undecoded_since_s, self._clock.now_s())
 
     def __aiter__(self) -> AsyncIterator[Frame]:
         return aiter(self._video)
@@ -90,7 +101,7 @@ class WhipPublisher:
         """connecting, live or closed."""
         if self.reason is not None:
             return "closed"
-        return "live" if self._video.first_media.is_set() else "connecting"
+        return "live" if self._peer.guard.first.is_set() else "connecting"
 
     @property
     def codec(self) -> Codec | None:
@@ -169,12 +180,17 @@ class WhipPublisher:
             await self.aclose(str(error))
             return
         try:
-            async with asyncio.timeout(FIRST_MEDIA_S):
-                await self._video.first_media.wait()
+            async with asyncio.timeout(self._first_media_s):
+                await self._peer.guard.first.wait()
         except TimeoutError:
-            await self.aclose(f"no media within {FIRST_MEDIA_S:g} s of connecting")
+            await self.aclose(f"no media within {self._first_media_s:g} s of connecting")
             return
-        await self._peer.wait_gone()
+        async with asyncio.TaskGroup() as tasks:
+            attending = tasks.create_task(
+                attend(self._liveness, self._peer, self._video, self._clock)
+            )
+            await self._peer.wait_gone()
+            attending.cancel()
         await self.aclose("publisher disconnected")
 
 

@@ -16,6 +16,7 @@ from streamlift.config import IceConfig
 from streamlift.errors import ConfigError, StreamliftError
 from streamlift.frames import Codec, CodedAudio, Frame, IngestCounts
 from streamlift.mailbox import Mailbox
+from streamlift.media.incoming.liveness import Liveness, attend
 from streamlift.media.incoming.video_in import VideoReceiver
 from streamlift.media.remote.backoff import LONGEST_WAIT_S, Retries
 from streamlift.media.rtc.connection import Peer
@@ -38,6 +39,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 MAX_JUMP_S = 1.0
+NO_PICTURE_S = 5.0
 _QUEUED = 32
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -150,6 +152,7 @@ class PullPublisher:
         self._state, self._reason = PullState.CONNECTING, ""
         self._connections = 0
         self._line = _Line()
+        self._liveness = Liveness(NO_PICTURE_S)
         self._current: Pulled | None = None
         self._past = IngestCounts()
         self._frames: Mailbox[Frame] = Mailbox(_QUEUED)
@@ -168,6 +171,13 @@ class PullPublisher:
             counts = _sum(counts, self._current.video.counts)
         stale = self._frames.dropped
         return _sum(counts, IngestCounts(dropped={"stale": stale} if stale else {}))
+
+    @property
+    def absence(self) -> str | None:
+        """Why there are no pictures; None while the source is connected and answers."""
+        if self._current is None or self._state is not PullState.LIVE:
+            return self._reason or "the source is not connected"
+        return self._liveness.absence(self._current.video.undecoded_since_s, self._clock.now_s())
 
     def __aiter__(self) -> AsyncIterator[Frame]:
         self.seated.set()
@@ -228,11 +238,15 @@ class PullPublisher:
             self._connections += 1
             self._current = pulled
             self._line.restart()
+            self._liveness = Liveness(NO_PICTURE_S)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     helpers = (
                         tasks.create_task(pulled.video.run_feedback()),
                         tasks.create_task(_end_with(pulled)),
+                        tasks.create_task(
+                            attend(self._liveness, pulled.peer, pulled.video, self._clock)
+                        ),
                     )
                     reason = await self._relay(pulled.video)
                     for helper in helpers:

@@ -36,6 +36,7 @@ from streamlift.media.rtc.costs import affordable, lines_of
 from streamlift.media.rtc.formats import Format, chosen, with_known_h264
 from streamlift.media.rtc.guard import Guard
 from streamlift.media.rtc.ice import (
+    check,
     enlarge_receive_buffers,
     prepare_gathering,
     take_media_as_consent,
@@ -58,6 +59,7 @@ from streamlift.tasks import to_its_end
 __all__ = ["CONNECT_S", "Peer"]
 
 CONNECT_S = 10.0
+CHECK_S = 1.0
 _UNREADABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 """aiortc checks little of an SDP: whatever Python raises for a value it did not expect."""
 
@@ -197,6 +199,10 @@ class Peer:
             raise MediaError(f"not connected within {CONNECT_S:g} s; is UDP blocked?") from None
         if not connected:
             raise MediaError("connection failed")
+
+    async def check(self, patience_s: float = CHECK_S) -> float | None:
+        """Ask the peer for a sign of life; the seconds until its answer, None without one."""
+        return await check(self._ice, patience_s) if self.state == "connected" else None
 
     async def wait_connected(self) -> bool:
         """Wait until media can flow (True) or never will (False)."""

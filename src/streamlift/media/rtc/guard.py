@@ -33,6 +33,8 @@ class Guard:
     def __init__(self) -> None:
         self.refused: Counter[str] = Counter()
         self.authentic = 0
+        self.first = asyncio.Event()
+        """Set with the first of them."""
 
     def watch_socket(self, ice: Any, protocol: Any) -> None:
         """Put the guard before one socket; `protocol` is an aioice StunProtocol.
@@ -88,15 +90,19 @@ class Guard:
                 await asyncio.sleep(0)  # were it to fail at once each time, others still run
 
         async def take_rtp(data: bytes, arrival_time_ms: int) -> None:
-            self.authentic += 1
+            self._note_authentic()
             await stock_rtp(data, arrival_time_ms=arrival_time_ms)
 
         async def take_rtcp(data: bytes) -> None:
-            self.authentic += 1
+            self._note_authentic()
             await stock_rtcp(data)
 
         dtls._recv_next = receive_next
         dtls._handle_rtp_data, dtls._handle_rtcp_data = take_rtp, take_rtcp
+
+    def _note_authentic(self) -> None:
+        self.authentic += 1
+        self.first.set()
 
     def _objection(
         self, ice: Any, protocol: Any, data: bytes, address: tuple[str, int]

@@ -14,11 +14,17 @@ from aioice import Candidate
 from aioice import ice as aioice_ice
 from aioice.candidate import candidate_foundation, candidate_priority
 from aioice.ice import StunProtocol, server_reflexive_candidate
-from aioice.stun import TransactionError
+from aioice.stun import TransactionError, TransactionFailed
 
 from streamlift.media.rtc.guard import Guard
 
-__all__ = ["enlarge_receive_buffers", "prepare_gathering", "query_consent", "take_media_as_consent"]
+__all__ = [
+    "check",
+    "enlarge_receive_buffers",
+    "prepare_gathering",
+    "query_consent",
+    "take_media_as_consent",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +85,27 @@ async def query_consent(ice: Any, packets: Callable[[], int]) -> None:
             failures, seen = 0, packets()
     ice._query_consent_task = None
     await ice.close()
+
+
+async def check(ice: Any, patience_s: float) -> float | None:
+    """Send a STUN check on the pair in use; the seconds to its answer, None without one."""
+    pair = ice._nominated.get(1)
+    if pair is None or ice.remote_password is None:
+        return None
+    now_s = asyncio.get_running_loop().time
+    sent_s = now_s()
+    try:
+        async with asyncio.timeout(patience_s):
+            await pair.protocol.request(
+                ice.build_request(pair, nominate=False),
+                pair.remote_addr,
+                integrity_key=ice.remote_password.encode("utf8"),
+            )
+    except TransactionFailed:
+        pass  # a refusal, signed with the session's secret: it is there
+    except (TransactionError, TimeoutError):
+        return None
+    return now_s() - sent_s
 
 
 class _Gathering:

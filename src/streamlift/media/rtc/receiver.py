@@ -6,22 +6,31 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from aiortc.rtp import RtpPacket
+from aiortc.codecs import is_rtx
+from aiortc.rtcrtpreceiver import StreamStatistics
+from aiortc.rtp import RtpPacket, unwrap_rtx
 
 from streamlift.frames import Codec
 from streamlift.media.rtc.codecs import OPUS, codec_of_mime
+from streamlift.media.rtc.depayload import h264_depayload, lenient_vp8
 from streamlift.media.rtc.packet import MediaPacket, PacketSink
 
 __all__ = ["ReceiverTap"]
 
 logger = logging.getLogger(__name__)
 
+_DEPAYLOAD: dict[Codec | None, Callable[[bytes], bytes]] = {
+    Codec.H264: h264_depayload,
+    Codec.VP8: lenient_vp8,
+}
+_MOST_STREAMS = 8
+
 
 class ReceiverTap:
     """Coded access to one receiver: its packets come here instead of to aiortc's decoder.
 
-    The receiver's jitter buffer is replaced, so that no picture is ever assembled there; its
-    decoder thread stays idle on an empty queue.
+    Its handler of packets is replaced: what stays is the loss and jitter that its reports tell and
+    the unwrapping of retransmissions. Its jitter buffer stays empty, its decoder thread idle.
     https://github.com/aiortc/aiortc/blob/1.16.0/src/aiortc/rtcrtpreceiver.py (_handle_rtp_packet)
     """
 
@@ -29,14 +38,10 @@ class ReceiverTap:
         self._receiver = receiver
         self.transport_sequence: Callable[[int], None] | None = None
         """Called with the transport-wide sequence number of every packet, retransmissions too."""
-        self._receiver._RTCRtpReceiver__jitter_buffer = _JitterBufferTap(sink)
-        self._stock_handler = receiver._handle_rtp_packet
+        self._sink = sink
+        self._media_ssrc: dict[int, int] = {}
+        """The SSRC seen last of each payload type."""
         receiver._handle_rtp_packet = self._handle_rtp_packet
-        # aiortc asks for a lost packet only once; incoming/nack.py repeats it until it is given up.
-        self._receiver._RTCRtpReceiver__nack_generator = None
-        # Its REMB messages tell Chromium a bandwidth far below the real one, and Chromium obeys
-        # them beside transport-cc: it then sends a quarter of the picture (measured).
-        self._receiver._RTCRtpReceiver__remote_bitrate_estimator = None
 
     def codec_of(self, payload_type: int) -> Codec | None:
         codec = self._receiver._RTCRtpReceiver__codecs.get(payload_type)
@@ -74,16 +79,21 @@ class ReceiverTap:
         sequence = packet.extensions.transport_sequence_number
         if sequence is not None and self.transport_sequence is not None:
             self.transport_sequence(sequence)
-        await self._stock_handler(packet, arrival_time_ms)
-
-
-class _JitterBufferTap:
-    """Stands in for aiortc's JitterBuffer; never completes a frame."""
-
-    def __init__(self, sink: PacketSink) -> None:
-        self._sink = sink
-
-    def add(self, packet: Any) -> tuple[bool, None]:
+        codecs = self._receiver._RTCRtpReceiver__codecs
+        codec = codecs.get(packet.payload_type)
+        if codec is None:
+            return
+        self._note_statistics(packet, codec.clockRate)
+        if is_rtx(codec):
+            base = codec.parameters.get("apt")
+            ssrc = self._receiver._RTCRtpReceiver__rtx_ssrc.get(packet.ssrc)
+            if ssrc is None:  # not told in the SDP: there is one stream of each format
+                ssrc = self._media_ssrc.get(base)
+            if ssrc is None or base not in codecs or len(packet.payload) < 2:
+                return
+            packet, codec = unwrap_rtx(packet, payload_type=base, ssrc=ssrc), codecs[base]
+        else:
+            self._media_ssrc[packet.payload_type] = packet.ssrc
         self._sink(
             MediaPacket(
                 packet.sequence_number,
@@ -91,7 +101,15 @@ class _JitterBufferTap:
                 packet.marker,
                 packet.payload_type,
                 packet.ssrc,
-                packet._data,
+                _DEPAYLOAD.get(codec_of_mime(codec.mimeType), bytes)(packet.payload),
             )
         )
-        return False, None
+
+    def _note_statistics(self, packet: RtpPacket, clock_rate: int) -> None:
+        """For the receiver reports; they hold 31 blocks at most, whatever SSRCs a peer invents."""
+        streams = self._receiver._RTCRtpReceiver__remote_streams
+        if packet.ssrc not in streams:
+            while len(streams) >= _MOST_STREAMS:
+                del streams[next(iter(streams))]
+            streams[packet.ssrc] = StreamStatistics(clock_rate)
+        streams[packet.ssrc].add(packet)
