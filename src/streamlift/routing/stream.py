@@ -275,8 +275,8 @@ class Stream:
             return
         self._seen(now_s)
         self._metrics.count("frames_repeated_total", reason="quiet")
-        again = dataclasses.replace(last, pts=self._timeline.place_made(now_s), coded=None)
-        self._lanes.offer(dataclasses.replace(again, arrived_s=now_s))
+        pts = self._timeline.place_made(now_s)
+        self._lanes.offer(dataclasses.replace(last, pts=pts, arrived_s=now_s, coded=None))
 
     def _paused(self, now_s: float) -> bool:
         if self.viewers or self.settings.idle is Idle.RUN:
@@ -384,11 +384,10 @@ class Stream:
             fps=self._counts.ingest.fps,
             current=before,
         )
-        if step is None:
-            return
-        reason = step.reason
-        self._journal.tell(EventKind.POLICY_STEP, before=before, after=step.backend, reason=reason)
-        lanes.switch(step.backend, None, f"policy {self._autopilot.policy}: {reason}")
+        if step is not None:
+            after, reason = step.backend, step.reason
+            self._journal.tell(EventKind.POLICY_STEP, before=before, after=after, reason=reason)
+            lanes.switch(after, None, f"policy {self._autopilot.policy}: {reason}")
 
     def _viewers_changed(self) -> None:
         self._lanes.set_renditions(self._fanout.renditions())

@@ -80,7 +80,7 @@ async def test_parameter_sets_of_the_sdp_serve_until_the_stream_brings_its_own(
 ) -> None:
     other = coded_clip(frames=2, gop=1)
     async with receiving(monkeypatch) as video:
-        video.sets_by_format = {96: SETS, 97: b"\0\0\0\1\x67nothing"}
+        video.sets.told = {96: SETS, 97: b"\0\0\0\1\x67nothing"}
         assert len(await frames_of(video, [*BARE, *other.units])) == 8
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
 
 from streamlift.clock import Clock
-from streamlift.codec import has_picture, is_keyframe, nal_types, parameter_sets
+from streamlift.codec import has_picture, is_keyframe
 from streamlift.codec.decoder import CodedPicture, DecodeThread
 from streamlift.frames import Codec, CodedVideo, Frame, IngestCounts
 from streamlift.mailbox import Mailbox
 from streamlift.media.incoming.assembler import AssembledPicture, PictureAssembler
 from streamlift.media.incoming.nack import NackSchedule
+from streamlift.media.incoming.parameter_sets import ParameterSets
+from streamlift.media.incoming.tally import Tally
 from streamlift.media.rtc.packet import MediaPacket
 from streamlift.media.rtc.receiver import ReceiverTap
 from streamlift.media.rtc.transport_cc import TransportFeedback
@@ -29,8 +30,6 @@ _TICK_S = 0.025
 _FEEDBACK_EVERY_S = 0.05
 _PLI_EVERY_S = 0.5
 _QUEUED = 32
-_MOST_SETS = 64 * 1024
-_NAL_SPS = 7
 
 
 class VideoReceiver:
@@ -56,8 +55,7 @@ class VideoReceiver:
         self.media_bytes = 0
         self.undecoded_since_s: float | None = None
         """Since when media has come without a picture; None while pictures come, or nothing."""
-        self.sets_by_format: Mapping[int, bytes] = {}
-        """H.264 parameter sets told in the SDP, as Annex B, by payload type."""
+        self.sets = ParameterSets()
         self._clock = clock
         self._metrics = metrics or Metrics()
         self._tap = ReceiverTap(receiver, self._take_packet)
@@ -79,21 +77,15 @@ class VideoReceiver:
         self._ssrc = 0
         self._frames: Mailbox[Frame] = Mailbox(_QUEUED)
         self._ending = False
-        self._received = 0
-        self._decoded = 0
-        self._dropped: Counter[str] = Counter()
+        self._tally = Tally(name, clock)
         self._need_keyframe = True
-        self._sets = b""
-        """Parameter sets that no decoded picture carried; the next keyframe takes them along."""
-        self._seen_sets = False
         self._pli_wanted = False
         self._pli_sent_s = -_PLI_EVERY_S
         self._first_packet_s: float | None = None
-        self._logged_s = 0.0
 
     @property
     def counts(self) -> IngestCounts:
-        return IngestCounts(self._received, self._decoded, dict(self._dropped))
+        return self._tally.counts
 
     def __aiter__(self) -> AsyncIterator[Frame]:
         return self._frames
@@ -164,7 +156,7 @@ class VideoReceiver:
             self._hole.set()
         self._holes_seen = self._assembler.holes
         if assembly.gave_up:
-            self._count_drop("packet_loss", "gave up on lost packets")
+            self._tally.drop("packet_loss", "gave up on lost packets")
         for picture in assembly.pictures:
             self._take_picture(picture, now_s)
 
@@ -180,11 +172,11 @@ class VideoReceiver:
         if codec is None:
             return
         self.codec = codec
-        self._received += 1
+        self._tally.received += 1
         self.first_media.set()
         data = picture.data
         if codec is Codec.H264:
-            self._note_sets(picture)
+            self.sets.note(picture.payload_type, data)
             if not has_picture(data):
                 return
         keyframe = is_keyframe(codec, data)
@@ -193,29 +185,15 @@ class VideoReceiver:
             self._need_keyframe = True
             self.request_keyframe()
         if self._need_keyframe and not keyframe:
-            self._count_drop("no_keyframe", "waiting for a keyframe")
+            self._tally.drop("no_keyframe", "waiting for a keyframe")
             return
         self._need_keyframe = False
-        if keyframe and self._sets:
-            data, self._sets = self._sets + data, b""
+        if keyframe and codec is Codec.H264:
+            data = self.sets.before(data)
         coded = CodedVideo(codec, data, keyframe)
         if not self._decode.offer(CodedPicture(picture.pts, coded, now_s)):
             self._need_keyframe = True
-            self._count_drop("decode_busy", "the decoder does not keep up")
-
-    def _note_sets(self, picture: AssembledPicture) -> None:
-        """Keep parameter sets that the decoder would not see: of a unit without a picture, of one
-        that is dropped, and, until the first of the stream itself, those of the SDP."""
-        sets = parameter_sets(picture.data)
-        if sets:
-            self._seen_sets = True
-            begins = _NAL_SPS in nal_types(sets)
-            if is_keyframe(Codec.H264, picture.data):
-                self._sets = b"" if begins else self._sets
-            else:
-                self._sets = sets if begins else (self._sets + sets)[-_MOST_SETS:]
-        elif not self._seen_sets:
-            self._sets = self.sets_by_format.get(picture.payload_type, b"")
+            self._tally.drop("decode_busy", "the decoder does not keep up")
 
     # ---- back from the decode thread ----
 
@@ -225,25 +203,12 @@ class VideoReceiver:
             self._loop.call_soon_threadsafe(call, *args)
 
     def _deliver(self, frame: Frame) -> None:
-        self._decoded += 1
+        self._tally.decoded += 1
         self.undecoded_since_s = None
         if not self._frames.put(frame):
-            self._count_drop("stale", "the stream does not keep up")
+            self._tally.drop("stale", "the stream does not keep up")
 
     def _refuse(self, reason: str, detail: str) -> None:
-        self._count_drop(reason, detail)
+        self._tally.drop(reason, detail)
         if reason == "decode_error":
             self.request_keyframe()
-
-    def _count_drop(self, reason: str, detail: str) -> None:
-        self._dropped[reason] += 1
-        now_s = self._clock.now_s()
-        if now_s - self._logged_s >= 1.0:
-            self._logged_s = now_s
-            logger.warning(
-                "%s: dropped %s (%s), %d in all",
-                self.name,
-                reason,
-                detail,
-                self._dropped[reason],
-            )

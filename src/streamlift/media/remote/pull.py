@@ -128,7 +128,7 @@ class Pulled:
 
     async def accept(self, answer: str) -> None:
         """Take the answer. Raises MalformedSdp when it cannot be read."""
-        self.video.sets_by_format = sets_by_format(video_formats(answer))
+        self.video.sets.told = sets_by_format(video_formats(answer))
         await self.peer.accept(answer)
 
     async def aclose(self) -> None:
