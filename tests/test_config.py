@@ -246,3 +246,20 @@ def test_seconds_may_be_whole(tmp_path: Path) -> None:
     path = tmp_path / "service.yaml"
     path.write_text("limits: {head_s: 3, body_s: 0x4}")
     assert load_config(path, {}).limits.head_s == 3.0
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("root_path: lift", "server.root_path"),
+        ("root_path: /lift/", "server.root_path"),
+        ("trusted_proxies: [proxy.example]", "server.trusted_proxies"),
+    ],
+)
+def test_a_proxy_is_named_by_address_and_a_root_path_is_a_path(
+    tmp_path: Path, written: str, says: str
+) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text(f"server: {{{written}}}")
+    with pytest.raises(ConfigError, match=says):
+        load_config(path, {})

@@ -22,6 +22,7 @@ from streamlift.service import (
     Followers,
     Grants,
     Guesses,
+    LoopWatch,
     Outputs,
     Pulls,
     Service,
@@ -87,6 +88,7 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
             attending = [
                 tasks.create_task(supervise("outputs", service.attend_outputs())),
                 tasks.create_task(supervise("grants", service.attend_grants())),
+                tasks.create_task(supervise("event loop watch", LoopWatch(metrics).run())),
             ]
             if demo is not None:
                 token = _publish_token(config.auth, STREAM)

@@ -43,6 +43,8 @@ __all__ = [
 ENVIRONMENT_PREFIX = "STREAMLIFT_"
 NAME_PATTERN = r"[A-Za-z0-9_-]{1,64}"
 """Names of streams and backends."""
+PREFIX_PATTERN = r"(/[A-Za-z0-9._~-]+){1,8}"
+"""Paths that the service may be reached under."""
 _SECRET = re.compile(r"auth(\.|$)|(.*\.)?(turn_secret|credential|daydream_key|token)\b")
 """Keys whose values no message repeats: what cannot be read is often a token without quotes."""
 SHORTEST_SECRET = 32
@@ -52,13 +54,20 @@ POLICIES = ("auto", "quality", "speed")
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """Where HTTP is served. Without tokens `host` must be a loopback address."""
+    """Where HTTP is served. Without tokens `host` must be a loopback address.
+
+    `root_path`: the path that a reverse proxy serves this under, such as /lift. What a proxy tells
+    of its client (X-Forwarded-For, -Proto, -Prefix) is read from `trusted_proxies` only:
+    addresses or networks.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8080
     tls_cert: str | None = None
     tls_key: str | None = None
     allowed_origins: tuple[str, ...] = ()
+    root_path: str = ""
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,6 +416,13 @@ def _check(config: Config) -> None:
         raise _wrong("server.port", server.port, "0 to 65535")
     if (server.tls_cert is None) != (server.tls_key is None):
         raise ConfigError("server.tls_cert and server.tls_key must be given together")
+    if server.root_path and not re.fullmatch(PREFIX_PATTERN, server.root_path):
+        raise _wrong("server.root_path", server.root_path, "a path such as /lift, or nothing")
+    for proxy in server.trusted_proxies:
+        try:
+            ipaddress.ip_network(proxy, strict=False)
+        except ValueError:
+            raise _wrong("server.trusted_proxies", proxy, "IP addresses or networks") from None
     if encode.codec not in ("h264", "vp8"):
         raise _wrong("encode.codec", encode.codec, "h264 | vp8")
     if encode.profile not in ("High", "Baseline"):

@@ -74,7 +74,15 @@ async def test_every_response_has_the_security_headers(http: httpx.AsyncClient) 
         headers = (await http.get(path)).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
-        assert "default-src 'self'" in headers["content-security-policy"]
+        policy = dict(
+            part.strip().partition(" ")[::2]
+            for part in headers["content-security-policy"].split(";")
+        )
+        assert policy["default-src"] == "'none'"
+        # These do not fall back to default-src (CSP 3 section 6).
+        assert {"base-uri", "form-action", "frame-ancestors"} <= set(policy)
+        assert policy["script-src"] == policy["style-src"] == "'self'"
+        assert "unsafe" not in headers["content-security-policy"]
 
 
 async def test_the_page_and_its_parts_are_served(http: httpx.AsyncClient) -> None:

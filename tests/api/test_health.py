@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from tests.serving import light
+from tests.serving import light, until
 
-from streamlift.config import BackendConfig
+from streamlift.config import AuthConfig, BackendConfig
 
 
 async def test_healthz_answers_with_the_version(http: httpx.AsyncClient) -> None:
@@ -31,6 +31,27 @@ async def test_readyz_says_why_a_backend_is_not_ready(call: Callable[..., Any]) 
     answer = (await http.get("/readyz")).json()
     assert answer["ready"] or answer["reasons"]
     assert "cuda:7" in answer["backends"]["gpu"]
+
+
+async def test_readyz_tells_strangers_no_paths(call: Callable[..., Any]) -> None:
+    auth = AuthConfig(("p",), ("v",), ("c",))
+    lost = BackendConfig("lost", "realesrgan-x2", settings={"weights": "/secret/place.safetensors"})
+    gpu = BackendConfig("gpu", "toy", device="cuda:7")
+    plain = BackendConfig("bicubic", "bicubic")
+    http = await call(light(auth=auth, default_backend="bicubic", backends=(plain, lost, gpu)))
+
+    async def loaded() -> bool:
+        return "loading" not in (await http.get("/readyz")).json()["backends"].values()
+
+    await until(loaded, "all backends to be tried")
+    for headers in ({}, {"Authorization": "Bearer p"}):
+        answer = await http.get("/readyz", headers=headers)
+        assert answer.status_code == 200
+        assert set(answer.json()["backends"].values()) <= {"unavailable", "failed", "loading"}
+        assert "/" not in answer.text
+        assert "cuda" not in answer.text
+    told = (await http.get("/readyz", headers={"Authorization": "Bearer v"})).json()
+    assert "cuda:7" in told["backends"]["gpu"]
 
 
 async def test_readyz_is_503_while_the_service_shuts_down(call: Callable[..., Any]) -> None:

@@ -34,6 +34,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
+from streamlift.api.gate import PAGE_POLICY
 from streamlift.stamp import draw_stamp
 
 WEB = Path(__file__).parents[2] / "src" / "streamlift" / "web"
@@ -41,7 +42,7 @@ FPS = 25
 LOOP = 100
 GOP = 25
 LOW = 256
-CSP = "default-src 'self'; media-src blob:; img-src 'self' blob: data:; connect-src 'self'"
+CSP = PAGE_POLICY
 
 
 @dataclasses.dataclass

@@ -12,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 
 from streamlift import __version__
 from streamlift.api.events import events
+from streamlift.api.forwarded import Forwarded
 from streamlift.api.gate import Gate
 from streamlift.api.health import health
 from streamlift.api.links import links
@@ -42,6 +43,8 @@ def create_api(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        # It would keep every prefix that any proxy told.
+        root_path_in_servers=False,
     )
     install_problems(app)
     for router in (whip_whep, whip_whep_open, streams, links, events, health, pulls, outputs):
@@ -59,4 +62,5 @@ def create_api(
             return FileResponse(folder / "docs.html")
 
     app.add_middleware(Gate, config=config)
+    app.add_middleware(Forwarded, config=config)
     return app

@@ -7,11 +7,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streamlift.api.exposure import host_allowed, origin_allowed
+from streamlift.api.forwarded import path_within
 from streamlift.api.patience import patient
 from streamlift.api.problems import Problem, problem_response
 from streamlift.config import Config
 
-__all__ = ["Gate"]
+__all__ = ["PAGE_POLICY", "Gate"]
 
 _EXPOSED = "Location, ETag, Link, Retry-After, Livepeer-Playback-URL"
 _PREFLIGHT = {
@@ -23,9 +24,11 @@ _SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-_PAGE_POLICY = (
-    "default-src 'self'; media-src 'self' blob:; img-src 'self' blob: data:; "
-    "connect-src 'self'; frame-ancestors 'none'"
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "media-src 'self' blob:; img-src 'self' blob: data:; font-src 'self'; manifest-src 'self'; "
+    "worker-src 'none'; object-src 'none'; frame-src 'none'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'"
 )
 _POSTED_SDP = ("/whip/", "/whep/")
 
@@ -56,7 +59,7 @@ class Gate:
         preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
         if preflight:
             answer = Response(status_code=204, headers=_PREFLIGHT)
-            if scope["path"].startswith(_POSTED_SDP):
+            if path_within(scope).startswith(_POSTED_SDP):
                 answer.headers["Accept-Post"] = "application/sdp"  # RFC 9725 section 4.2
             await answer(scope, receive, send_with_headers)
             return
@@ -86,7 +89,7 @@ class Gate:
     def _add_headers(self, headers: MutableHeaders, origin: str | None) -> None:
         for name, value in _SECURITY.items():
             headers.setdefault(name, value)
-        headers.setdefault("Content-Security-Policy", _PAGE_POLICY)
+        headers.setdefault("Content-Security-Policy", PAGE_POLICY)
         if origin is not None:
             headers["Access-Control-Allow-Origin"] = origin
             headers["Access-Control-Expose-Headers"] = _EXPOSED

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from streamlift import __version__
 from streamlift.api.door import TheService
+from streamlift.api.rights import Scope, allowed
 from streamlift.frames import BackendState
 from streamlift.metrics import Histogram
 from streamlift.service import Role, Service
@@ -38,8 +39,12 @@ async def healthz() -> dict[str, str]:
 
 
 @health.get("/readyz")
-async def readyz(service: TheService) -> JSONResponse:
-    """Ready for new streams? 503 with the reasons when not."""
+async def readyz(request: Request, service: TheService) -> JSONResponse:
+    """Ready for new streams? 503 with the reasons when not.
+
+    Why a backend is not ready may name files and devices: that is for those with a token.
+    """
+    known = await allowed(request, Scope.VIEW, Scope.CONTROL)
     reasons: list[str] = []
     if service.draining:
         reasons.append("shutting down")
@@ -47,7 +52,9 @@ async def readyz(service: TheService) -> JSONResponse:
     if not any(b.state is BackendState.READY for b in backends):
         reasons.append("no backend is ready")
     reasons_by_backend: dict[str, Any] = {
-        b.name: b.reason for b in backends if b.state is not BackendState.READY
+        b.name: b.reason if known else b.state
+        for b in backends
+        if b.state is not BackendState.READY
     }
     return JSONResponse(
         {"ready": not reasons, "reasons": reasons, "backends": reasons_by_backend},

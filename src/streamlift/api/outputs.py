@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from streamlift.api.door import TheService
+from streamlift.api.forwarded import outside
 from streamlift.api.pulls import DiscreetRoute
 from streamlift.api.rights import Scope, needs
 from streamlift.api.shapes import NewOutput, StreamName, output_json
@@ -22,11 +23,13 @@ _CONTROL = [needs(Scope.CONTROL)]
 
 
 @outputs.post("", status_code=201, dependencies=_CONTROL)
-async def add_output(stream: StreamName, body: NewOutput, service: TheService) -> JSONResponse:
+async def add_output(
+    stream: StreamName, body: NewOutput, request: Request, service: TheService
+) -> JSONResponse:
     """Publish the upscaled stream elsewhere too; tried again and again until it is deleted."""
     token = None if body.token is None else body.token.get_secret_value()
     output = service.push(stream, body.url, token)
-    where = f"/api/v1/streams/{stream}/outputs/{output.id}"
+    where = outside(request, f"/api/v1/streams/{stream}/outputs/{output.id}")
     return JSONResponse(output_json(output), status_code=201, headers={"Location": where})
 
 

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from streamlift import errors
+from streamlift.api.forwarded import path_within
 
 __all__ = ["BodyTooLarge", "BodyTooSlow", "Problem", "install_problems", "problem_response"]
 
@@ -184,7 +185,7 @@ def _methods_of(request: Request) -> list[str]:
     """All documented methods of an address; Starlette would name those of one route only."""
     methods: set[str] = set()
     for path, operations in request.app.openapi()["paths"].items():
-        if re.fullmatch(re.sub(r"\{[^}]+\}", "[^/]+", path), request.url.path):
+        if re.fullmatch(re.sub(r"\{[^}]+\}", "[^/]+", path), path_within(request.scope)):
             methods.update(method.upper() for method in operations)
     return sorted(methods)
 

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from streamlift.api.door import TheService
+from streamlift.api.forwarded import outside
 from streamlift.api.rights import GuardedRoute, Scope, TheCaller, must_allow, needs
 from streamlift.api.shapes import (
     DaydreamBody,
@@ -49,14 +50,16 @@ _CONTROL = [needs(Scope.CONTROL)]
 
 
 @pulls.post("/streams", status_code=201, dependencies=_CONTROL)
-async def pull_stream(body: NewStream, service: TheService, caller: TheCaller) -> JSONResponse:
+async def pull_stream(
+    body: NewStream, request: Request, service: TheService, caller: TheCaller
+) -> JSONResponse:
     """Fetch a stream from elsewhere; returns the Stream. It tries for ever; DELETE ends it."""
     must_allow(caller, (Scope.CONTROL,), body.name)
     await service.pull(body.name, _source(service.pulls, body))
     return JSONResponse(
         stream_json(service.router.stream(body.name).snapshot()),
         status_code=201,
-        headers={"Location": f"/api/v1/streams/{body.name}"},
+        headers={"Location": outside(request, f"/api/v1/streams/{body.name}")},
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from streamlift.api.door import TheService
+from streamlift.api.forwarded import outside
 from streamlift.api.problems import Problem
 from streamlift.api.rights import GuardedRoute, Scope, TheCaller, allowed, needs, of_session
 from streamlift.api.shapes import StreamName
@@ -45,7 +46,8 @@ async def publish(
     stream: StreamName, request: Request, service: TheService, caller: TheCaller
 ) -> Response:
     """Publish: body is an SDP offer, the answer comes back, `Location` names the session."""
-    response = _created(await service.publish(stream, await _read_body(request, _SDP), caller))
+    answered = await service.publish(stream, await _read_body(request, _SDP), caller)
+    response = _created(request, answered)
     # Players of daydream look for the picture under this name.
     response.headers["Livepeer-Playback-URL"] = str(request.url_for("watch", stream=stream))
     return response
@@ -60,7 +62,8 @@ async def watch(
     view: Annotated[View, Query(description="What to watch")] = View.UPSCALED,
 ) -> Response:
     """Watch: body is an SDP offer, the answer comes back, `Location` names the session."""
-    return _created(await service.watch(stream, await _read_body(request, _SDP), caller, view))
+    answered = await service.watch(stream, await _read_body(request, _SDP), caller, view)
+    return _created(request, answered)
 
 
 @whip_whep.get("/whip/{stream}", status_code=204, dependencies=_PUBLISH)
@@ -190,9 +193,10 @@ def _check_entity_tag(request: Request, session: Session) -> None:
         )
 
 
-def _created(answered: Answered) -> Response:
+def _created(request: Request, answered: Answered) -> Response:
     session = answered.session
-    response = Response(answered.sdp, 201, {"Location": f"/sessions/{session.id}"}, _SDP)
+    where = outside(request, f"/sessions/{session.id}")
+    response = Response(answered.sdp, 201, {"Location": where}, _SDP)
     response.headers["ETag"] = session.etag
     _add_links(response, answered.ice)
     return response

@@ -3,6 +3,7 @@
 from streamlift.service.callers import Caller, Guesses, address_of
 from streamlift.service.followers import Followers
 from streamlift.service.grants import LONGEST_LINK_S, Grant, Grants, Scope
+from streamlift.service.loop_lag import LoopWatch
 from streamlift.service.outputs import Output, Outputs, Recorder, WhipPush
 from streamlift.service.pulls import PullPublisher, Pulls, Source
 from streamlift.service.service import Answered, Service
@@ -17,6 +18,7 @@ __all__ = [
     "Grant",
     "Grants",
     "Guesses",
+    "LoopWatch",
     "Output",
     "Outputs",
     "PullPublisher",
