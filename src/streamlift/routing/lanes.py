@@ -148,8 +148,7 @@ class Lanes:
             self._move_to_wanted()
 
     def request_keyframe(self) -> None:
-        shown = self._screen.shown
-        if shown is not None and shown.alive:
+        if (shown := self._screen.shown) is not None and shown.alive:
             shown.request_keyframe()
 
     def set_renditions(self, wanted: frozenset[Rendition]) -> None:
@@ -159,15 +158,13 @@ class Lanes:
     def finish(self) -> None:
         """No more frames come: the shown lane drains and ends by itself."""
         self._passage.give_up_switch("no more frames")
-        front = self._front()
-        if front is not None:
+        if (front := self._front()) is not None:
             front.finish(self._clock.now_s())
 
     def park(self) -> None:
         """Nobody watches and no frames come: the shown lane keeps its place, not its memory."""
         self._passage.give_up_switch("no more frames")
-        front = self._front()
-        if front is not None and not front.finished:
+        if (front := self._front()) is not None and not front.finished:
             front.park()
 
     async def drain(self, timeout_s: float) -> None:
@@ -227,9 +224,7 @@ class Lanes:
         self._passage.begin(move)
         self._open.add(lane)
         assert self._tasks is not None  # frames and requests come while it runs
-        what = f"stream {self._journal.stream}: lane on {lane.backend}"
-        life = self._carry(lane, predecessor, within_s)
-        lane.task = self._tasks.create_task(supervise(what, life))
+        lane.task = self._tasks.create_task(self._live(lane, predecessor, within_s))
         lane.task.add_done_callback(lambda _: self._ended(lane))  # also if it never started
         return lane
 
@@ -278,6 +273,10 @@ class Lanes:
         self._screen.cut(move.lane, key, keep_delay=constant and move.kind is Kind.SWITCH)
 
     # A lane's life.
+
+    async def _live(self, lane: OpenLane, predecessor: OpenLane | None, within_s: float) -> None:
+        what = f"stream {self._journal.stream}: lane on {lane.backend}"
+        await supervise(what, self._carry(lane, predecessor, within_s))
 
     async def _carry(self, lane: OpenLane, predecessor: OpenLane | None, within_s: float) -> None:
         try:
