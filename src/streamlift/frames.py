@@ -233,6 +233,7 @@ class LaneOptions:
     """What a stream asks of a lane when it opens one.
 
     `stabilise` None means the backend's own default; `fps` is the publisher's rate, if known.
+    `stands_in`: for a lane that failed; rather with few frames than not at all.
     `ask_source` asks the publisher for a keyframe, merged to one in half a second; never waits.
     """
 
@@ -240,6 +241,7 @@ class LaneOptions:
     stabilise: Stabilise | None = None
     stream: str = ""
     fps: float | None = None
+    stands_in: bool = False
     ask_source: Callable[[], None] = field(default=_ask_nobody, compare=False)
 
 

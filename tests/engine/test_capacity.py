@@ -88,6 +88,21 @@ def test_what_is_borrowed_goes_back_to_whom_it_belongs() -> None:
     assert capacity.used_pps == pytest.approx(2 * SLOT_PPS)
 
 
+def test_a_lane_that_stands_in_for_a_failed_one_is_never_refused() -> None:
+    capacity = Capacity(2 * SLOT_PPS)
+    neighbour = capacity.take(1.5 * SLOT_PPS)
+    stand_in = capacity.take(SLOT_PPS, stands_in=True)
+    stand_in.ask(SLOT_PPS)
+    assert sum(stand_in.admit() for _ in range(100)) == 50, "what is free"
+    another = capacity.take(SLOT_PPS, stands_in=True)
+    another.ask(SLOT_PPS)
+    assert sum(another.admit() for _ in range(100)) == 25
+    neighbour.ask(1.5 * SLOT_PPS)
+    assert all(neighbour.admit() for _ in range(100))
+    with pytest.raises(NoCapacity):
+        Capacity(0.0).take(SLOT_PPS, stands_in=True)
+
+
 def test_alone_a_stream_may_have_all_there_is() -> None:
     share = Capacity(SLOT_PPS).take(SLOT_PPS)
     share.ask(5 * SLOT_PPS)

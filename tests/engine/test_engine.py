@@ -87,6 +87,42 @@ def test_lanes_take_turns_however_much_one_of_them_wants() -> None:
     assert order[:6] == 3 * ["greedy", "modest"]
 
 
+def test_a_lane_within_its_means_waits_for_one_step_of_the_others_at_most() -> None:
+    """A frame each 40 ms, beside a lane that always wants more; a step of either takes 15 ms."""
+    clock = ManualClock()
+    engine = Engine("test", clock)
+    order: list[str] = []
+    waits_s: list[float] = []
+    came, enough = 0, threading.Event()
+
+    def pass_time() -> None:
+        nonlocal came
+        clock.advance(0.015)
+        while came * 0.04 <= clock.now_s():
+            modest._arrivals.append(came * 0.04)
+            came += 1
+
+    def want_more() -> None:
+        pass_time()
+        greedy._arrivals.append(clock.now_s())
+
+    def note_wait() -> None:
+        waits_s.append(clock.now_s() - len(waits_s) * 0.04)
+        pass_time()
+        if len(waits_s) == 100:
+            enough.set()
+
+    greedy = FakeLane("greedy", [0.0] * 50, order, step=want_more)
+    modest = FakeLane("modest", [], order, step=note_wait)
+    for lane in (greedy, modest):
+        engine.attach(lane)
+    engine.start()
+    assert enough.wait(WAIT_S)
+    assert engine.stop()
+    assert max(waits_s) <= 0.015 + 1e-6
+    assert order.count("greedy") > 150, "what is left goes to whoever wants it"
+
+
 def test_a_lane_whose_steps_take_long_has_fewer_of_them() -> None:
     clock = ManualClock()
     order: list[str] = []

@@ -257,6 +257,19 @@ async def test_at_a_scene_cut_an_upscaler_that_says_so_starts_anew_after_paying(
     assert toy.opened == 2
 
 
+@pytest.mark.parametrize("side", [64, 78, 126])
+async def test_no_picture_of_dots_passes_for_a_fault_of_the_model(clock: Clock, side: int) -> None:
+    """Bright dots on black, wherever samples of input and output may lie."""
+    async with _lane(Bicubic(), clock) as lane:
+        for number in range(8):
+            dots = frame(number, size=Size(side, side))
+            luma = np.zeros((side, side), np.uint8)
+            luma[number % 4 :: 4, number // 2 :: 4] = 235
+            lane.offer(replace(dots, planes=replace(dots.planes, y=luma)))
+        lane.finish()
+        assert len([e async for e in lane]) == 8
+
+
 async def test_other_upscalers_go_on_through_a_scene_cut(clock: Clock) -> None:
     toy = Toy(PRIMED)
     async with _lane(toy, clock) as lane:

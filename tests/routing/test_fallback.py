@@ -44,6 +44,18 @@ async def test_a_raising_lane_is_replaced_within_two_frames_and_nothing_is_lost(
 
 
 @in_virtual_time
+async def test_only_a_lane_that_replaces_a_failed_one_stands_in() -> None:
+    async with live("ai", "bicubic", knobs=Knobs(fail_at=100)) as stage:
+        stage.backends["ai"].knobs = Knobs()
+        await asyncio.sleep(6.0)
+        stands_in = {
+            name: [lane.options.stands_in for lane in backend.lanes]
+            for name, backend in stage.backends.items()
+        }
+        assert stands_in == {"ai": [False, False], "bicubic": [True]}
+
+
+@in_virtual_time
 async def test_the_failed_backend_comes_back_by_itself() -> None:
     async with live("ai", "bicubic", knobs=Knobs(fail_at=100)) as stage:
         stage.backends["ai"].knobs = Knobs()

@@ -142,7 +142,7 @@ class EngineBackend:
             )
         self._must_fit(size)
         try:
-            share = self._capacity.take(need_pps(size, options.fps))
+            share = self._capacity.take(need_pps(size, options.fps), stands_in=options.stands_in)
         except NoCapacity as error:
             raise NoCapacity(
                 f"backend {self.name} is full: {error}", found=error.found, expected=error.expected

@@ -16,6 +16,7 @@ ASSUMED_FPS = 25.0
 """A publisher's rate until it is measured."""
 SLOT_PPS = 512 * 512 * ASSUMED_FPS
 """What one slot stands for: a stream of 512x512 at 25 fps, in pixels a second."""
+LEAST_OF_STAND_IN = 0.25
 TOLERANCE = 0.05
 """A measured rate is never exact: so much of a slot too little is still enough."""
 
@@ -48,11 +49,17 @@ class Capacity:
         least = 1 if self.used_pps > 0 else 0
         return Slots(total=total, used=min(total, max(used, least)))
 
-    def take(self, pps: float) -> Share:
-        """A part for a newcomer. Raises NoCapacity when less than that is free."""
+    def take(self, pps: float, *, stands_in: bool = False) -> Share:
+        """A part for a newcomer. Raises NoCapacity when less than that is free.
+
+        One that stands in for a lane that failed gets what is free, and a quarter of its frames
+        at least: its viewers have nothing else.
+        """
         free_pps = self.total_pps - self.used_pps
         fits = pps <= free_pps + TOLERANCE * SLOT_PPS if self._shares else self.total_pps > 0
-        if not fits:
+        if not fits and stands_in and self.total_pps > 0:
+            pps = min(pps, max(free_pps, LEAST_OF_STAND_IN * pps))
+        elif not fits:
             raise NoCapacity(
                 "too little is free for another stream",
                 found=f"{max(0.0, free_pps) / SLOT_PPS:.2f} of {self.slots.total} slots free",

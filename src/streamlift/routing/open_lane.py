@@ -287,6 +287,7 @@ class OpenLane:
         return Counter() if self._lane is None else Counter(self._lane.dropped)
 
     def _asked(self, options: LaneOptions) -> LaneOptions:
+        options = dataclasses.replace(options, stands_in=self.purpose.replaces)
         return dataclasses.replace(options, renditions=frozenset()) if self._proving else options
 
     def _new_watchdog(self) -> Watchdog:

@@ -131,7 +131,8 @@ class Backend(Protocol):
     async def open_lane(self, size: Size, options: LaneOptions) -> Lane:
         """Open a lane for one stream at a low-resolution size.
 
-        Raises NoCapacity when all slots are taken, NotReady when the backend cannot run now.
+        Raises NoCapacity when too little is free, unless it is to stand in for a lane that failed;
+        NotReady when the backend cannot run now.
         """
         ...
 
