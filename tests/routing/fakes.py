@@ -117,6 +117,7 @@ class Knobs:
     """How lanes of a fake backend behave."""
 
     delay_s: float = 0.010
+    jitter_s: float = 0.0  # added to every third frame
     first: int = 1  # frames before the first output
     step: int = 1  # frames per step after that
     lag: int = 0  # frames still owed after a step
@@ -200,7 +201,8 @@ class FakeLane:
             if not last and len(taken) < due:
                 continue
             steps += 1
-            await asyncio.sleep(knobs.delay_s)
+            late_s = knobs.jitter_s if steps % 3 == 0 else 0.0
+            await asyncio.sleep(knobs.delay_s + late_s)
             ready = taken if last else taken[: max(1, len(taken) - knobs.lag)]
             taken = taken[len(ready) :]
             for out in ready:

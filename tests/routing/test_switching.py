@@ -34,6 +34,44 @@ async def test_a_switch_between_equal_delays_loses_and_repeats_nothing() -> None
 
 
 @in_virtual_time
+async def test_between_equals_that_are_late_at_times_the_picture_moves_at_once() -> None:
+    jittery = Knobs(jitter_s=0.02)
+    async with live("a", "b", knobs=jittery) as stage:
+        stage.backends["b"].knobs = jittery
+        stage.stream.switch("b")
+        await asyncio.sleep(0.7)
+        assert stage.viewer.sources[-1] == "b"
+        assert stage.viewer.pts == [n * FRAME for n in range(len(stage.viewer.pts))]
+
+
+@in_virtual_time
+async def test_what_a_lane_held_for_look_ahead_does_not_rush_past_the_viewers() -> None:
+    lagging = Knobs(lag=6)  # even, and six frames late
+    async with live("a", "b", knobs=lagging) as stage:
+        stage.backends["b"].knobs = lagging
+        stage.stream.switch("b")
+        await asyncio.sleep(3.0)
+        viewer = stage.viewer
+        assert viewer.sources[-1] == "b"
+        assert viewer.pts == [n * FRAME for n in range(len(viewer.pts))]
+        assert max(viewer.gaps(1.0)) < 0.12
+        assert sum(gap < 0.03 for gap in viewer.gaps(1.0)) <= 3  # six would be a rush
+
+
+@in_virtual_time
+async def test_constant_latency_is_kept_behind_a_lane_that_lags_evenly() -> None:
+    async with live("slow", "fast", knobs=Knobs(lag=6)) as stage:
+        before_s = stage.viewer.times_s[-1] - stage.viewer.frames[-1].arrived_s
+        assert before_s > 0.2
+        stage.stream.switch("fast", mode=SwitchMode.CONSTANT_LATENCY)
+        await asyncio.sleep(4.0)
+        viewer = stage.viewer
+        assert viewer.sources[-1] == "fast"
+        assert viewer.pts == [n * FRAME for n in range(len(viewer.pts))]
+        assert viewer.times_s[-1] - viewer.frames[-1].arrived_s == pytest.approx(before_s, abs=0.05)
+
+
+@in_virtual_time
 async def test_the_measured_gap_is_told() -> None:
     async with live("a", "b") as stage:
         stage.stream.switch("b")

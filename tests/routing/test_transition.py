@@ -28,6 +28,7 @@ SWITCH = TransitionFacts(
     frames=6,
     shown=0.02,
     usual=None,
+    worst=None,
     high=0.02,
     key_waited_s=None,
     old_comes_first=False,
@@ -135,6 +136,8 @@ def test_decision(
         ({"shown": None}, True),
         ({"frames": 5}, False),  # not yet believed
         ({"high": 0.4}, False),  # later than what is shown
+        ({"high": 0.03}, False),
+        ({"high": 0.03, "worst": 0.03}, True),  # no later than the old one is at times
         ({"high": 0.4, "key_waited_s": 0.0}, False),
         ({"frames": 0, "high": None}, False),
     ],

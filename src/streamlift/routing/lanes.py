@@ -260,8 +260,7 @@ class Lanes:
         what = move.consider(self._screen.facts(lane, key, self._mode))
         if what is Move.HAND_OVER:
             lane.encode(self._options().renditions)
-            if self._screen.shown is not None:
-                self._screen.shown.finish(now_s)
+            self._screen.hand_over()
         elif what is Move.CUT and key is not None:
             self._cut(move, key)
 

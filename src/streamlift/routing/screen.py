@@ -30,6 +30,7 @@ class Screen:
         self._playout = Playout()
         self._held_back_s = 0.0  # delay kept by constant latency
         self._encode_s = 0.0
+        self._last_offset: float | None = None  # of the shown lane, since it gets no more frames
 
     @property
     def last_pts(self) -> int | None:
@@ -74,17 +75,27 @@ class Screen:
             frames=lane.offsets.count,
             shown=self._playout.pace.offset,
             usual=None if shown is None else shown.offsets.middle,
+            worst=None if shown is None else shown.offsets.high,
             high=lane.offsets.high,
             key_waited_s=None if key is None else now_s - lane.held_since_s,
             old_comes_first=key is not None and self._comes_before(key),
         )
+
+    def hand_over(self) -> None:
+        """No more frames go to the shown lane: it gives back at once what it held for look-ahead,
+        but viewers see it at the pace that they are used to."""
+        self._last_offset = self._playout.pace.offset
+        if self.shown is not None:
+            self.shown.finish(self._clock.now_s())
 
     def cut(self, lane: OpenLane, key: int, *, keep_delay: bool) -> None:
         """Show `lane` from its keyframe on; what the old one still had before it is skipped.
 
         `keep_delay`: a faster lane is held back to the delay that viewers are used to.
         """
-        old, offset = self.shown, self._playout.pace.offset
+        old, offset = self.shown, self._last_offset
+        if offset is None:
+            offset = self._playout.pace.offset
         skipped = {pts for pts in self._playout.forget() if pts < key}
         if old is not None:
             after = -1 if self.last_pts is None else self.last_pts
@@ -97,6 +108,7 @@ class Screen:
         lane.offsets.uneven |= old is not None and old.offsets.uneven
         saved_s = (offset or 0.0) - (lane.offsets.high or 0.0)
         self._held_back_s = max(0.0, saved_s) if keep_delay else 0.0
+        self._last_offset = None
         self.shown = lane
         for one in lane.release_held():
             self._playout.put(one)
@@ -115,6 +127,8 @@ class Screen:
         aim, high = shown.offsets.aim, shown.offsets.high or 0.0
         if self._held_back_s:
             aim = high + self._held_back_s
+        if self._last_offset is not None:
+            aim = self._last_offset if aim is None else max(aim, self._last_offset)
         if newcomer is not None:
             coming = newcomer.offsets
             hold = hold_offset(coming.high, coming.spread, coming.count)

@@ -107,7 +107,8 @@ class TransitionFacts:
     """Where both lanes are. Offsets: see `pacing`.
 
     `frames`: how many the newcomer delivered, `high`: its high offset. `shown`: offset at which
-    the last picture went out; `usual`: the old lane's median offset, which a stall does not move.
+    the last picture went out; `usual`: the old lane's median offset, which a stall does not move;
+    `worst`: its high offset, which viewers are used to as well.
     `key_waited_s`: how long the newcomer's keyframe to begin with has been ready; None if there is
     none. `old_comes_first`: the old lane has pending, or will still deliver, pictures before that
     keyframe.
@@ -117,6 +118,7 @@ class TransitionFacts:
     frames: int
     shown: float | None
     usual: float | None
+    worst: float | None
     high: float | None
     key_waited_s: float | None
     old_comes_first: bool
@@ -214,7 +216,10 @@ def hold_offset(high: float | None, spread: float, frames: int) -> float | None:
 def _caught_up(facts: TransitionFacts) -> bool:
     if facts.frames < PROBE_FRAMES or facts.high is None:
         return False
-    return facts.shown is None or facts.high <= facts.shown
+    if facts.shown is None:
+        return True
+    # Between equals the last picture may have been an early one of the old lane.
+    return facts.high <= max(facts.shown, facts.worst or facts.shown)
 
 
 def _jumps(facts: TransitionFacts) -> bool:
