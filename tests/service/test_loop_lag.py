@@ -33,6 +33,7 @@ async def test_a_stall_is_told_with_the_place_where_the_loop_stands(
     finally:
         watch_for.removeHandler(handler)
     assert told.is_set()
+    await until(lambda: bool(caplog.records), "the record to pass the other handlers")
     (record,) = [r for r in caplog.records if "has not gone round" in r.getMessage()]
     assert "block_the_loop" in record.getMessage()
     await until(lambda: _slowest(metrics) > 0, "the lag to be measured")
