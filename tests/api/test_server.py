@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from tests.serving import Served, light, serving, until
 
-from streamlift.config import AuthConfig, LimitsConfig
+from streamlift.config import AuthConfig, LimitsConfig, ServerConfig
 
 QUICK = LimitsConfig(head_s=1.0, body_s=1.0, connections=8)
 HOST = b"Host: 127.0.0.1\r\n"
@@ -122,6 +123,21 @@ async def test_connections_in_the_midst_of_a_request_are_not_ended_for_newcomers
             return False
 
         await until(healthy, "a place to be free")
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00"], ids=["nothing", "half a hello"])
+async def test_who_does_not_agree_on_tls_is_let_go(
+    certificate: tuple[Path, Path], sent: bytes
+) -> None:
+    cert, key = map(str, certificate)
+    config = light(server=ServerConfig(tls_cert=cert, tls_key=key), limits=QUICK)
+    async with serving(config, tls=True) as served:
+        async with connected(served) as (reader, writer), asyncio.timeout(15):
+            writer.write(sent)
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+        async with served.http(verify=False) as http:
+            assert (await http.get("/healthz")).status_code == 200
 
 
 async def test_who_does_not_read_what_it_asked_for_is_let_go(

@@ -9,6 +9,7 @@ would log the error thousands of times a second, and do nothing else.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import logging
@@ -66,6 +67,8 @@ class _Place:
     connection: socket.socket
     address: str
     since_s: float
+    known: bool = False
+    """Whether the protocol has it; before that TLS may still be agreed on."""
     busy: bool = False
     leaving: bool = False
 
@@ -88,9 +91,7 @@ class Places:
             leaving = self._longest_idle()
             if leaving is None:
                 return False
-            leaving.leaving = True
-            with contextlib.suppress(OSError):  # it may have gone by itself
-                leaving.connection.shutdown(socket.SHUT_RDWR)
+            _let_go(leaving)
         self._places[peer] = _Place(connection, address, self._clock.now_s())
         return True
 
@@ -103,8 +104,17 @@ class Places:
     def mark(self, peer: Any, *, busy: bool) -> None:
         """Whether a request is in progress on this connection."""
         place = self._places.get(peer)
-        if place is not None and place.busy != busy:
+        if place is None:
+            return
+        place.known = True
+        if place.busy != busy:
             place.busy, place.since_s = busy, self._clock.now_s()
+
+    def expect(self, peer: Any, connection: socket.socket) -> None:
+        """Its time to become known is over."""
+        place = self._places.get(peer)
+        if place is not None and place.connection is connection and not place.known:
+            _let_go(place)
 
     def _longest_idle(self) -> _Place | None:
         idle = [p for p in self._places.values() if not (p.busy or p.leaving)]
@@ -112,6 +122,12 @@ class Places:
             return None
         count = Counter(p.address for p in self._places.values() if not p.leaving)
         return max(idle, key=lambda p: (count[p.address], -p.since_s))
+
+
+def _let_go(place: _Place) -> None:
+    place.leaving = True
+    with contextlib.suppress(OSError):  # it may have gone by itself
+        place.connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Connection(socket.socket):
@@ -129,8 +145,11 @@ class _Connection(socket.socket):
 class Listener(socket.socket):
     """`accept` never gives more connections than there are places."""
 
-    def __init__(self, family: int, places: Places, *, tls: bool = False) -> None:
+    def __init__(
+        self, family: int, places: Places, *, head_s: float = 10.0, tls: bool = False
+    ) -> None:
         super().__init__(family, socket.SOCK_STREAM)
+        self._head_s = head_s
         self.places = places
         self._refusal = b"" if tls else _FULL
         self._reserve: int | None = None
@@ -150,6 +169,7 @@ class Listener(socket.socket):
                 self.places, self.family, self.type, self.proto, fileno=plain.detach()
             )
             if self.places.take(peer, connection):
+                self._expect(peer, connection)
                 return connection, peer
             self._say("all places for connections are taken; one is turned away")
             self._refuse(connection)
@@ -159,6 +179,12 @@ class Listener(socket.socket):
             os.close(self._reserve)
             self._reserve = None
         super().close()
+
+    def _expect(self, peer: Any, connection: socket.socket) -> None:
+        """Agreeing on TLS may take no longer than a head; asyncio would wait a minute."""
+        with contextlib.suppress(RuntimeError):  # no loop: nobody agrees on anything
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._head_s, self.places.expect, peer, connection)
 
     def _turn_one_away(self) -> None:
         self._say("no file descriptor is left; a connection is turned away")

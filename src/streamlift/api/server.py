@@ -28,7 +28,9 @@ def listen(config: Config, host: str, port: int) -> Listener:
     """A listening socket with the places of `limits.connections`. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     places = Places(places_for(config.limits.connections))
-    listener = Listener(family, places, tls=config.server.tls_cert is not None)
+    listener = Listener(
+        family, places, head_s=config.limits.head_s, tls=config.server.tls_cert is not None
+    )
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
