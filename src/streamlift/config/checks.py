@@ -1,0 +1,139 @@
+"""What a configuration may hold beyond its types: ranges, names, secrets."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import re
+
+from streamlift.config.tree import AuthConfig, Config, IceConfig, LimitsConfig, TokenConfig
+from streamlift.errors import ConfigError
+
+__all__ = ["NAME_PATTERN", "POLICIES", "PREFIX_PATTERN", "check", "check_name", "shown", "wrong"]
+
+NAME_PATTERN = r"[A-Za-z0-9_-]{1,64}"
+"""Names of streams and backends."""
+PREFIX_PATTERN = r"(/[A-Za-z0-9._~-]+){1,8}"
+"""Paths that the service may be reached under."""
+_SECRET = re.compile(r"auth(\.|$)|(.*\.)?(turn_secret|credential|daydream_key|token)\b")
+"""Keys whose values no message repeats: what cannot be read is often a token without quotes."""
+SHORTEST_SECRET = 32
+POLICIES = ("auto", "quality", "speed")
+"""Ways to choose a backend; they cannot name one."""
+
+
+def check(config: Config) -> None:
+    """Raises ConfigError that names the key, what was found and what was expected."""
+    server, encode = config.server, config.encode
+    if not 0 <= server.port <= 65535:
+        raise wrong("server.port", server.port, "0 to 65535")
+    if (server.tls_cert is None) != (server.tls_key is None):
+        raise ConfigError("server.tls_cert and server.tls_key must be given together")
+    if server.root_path and not re.fullmatch(PREFIX_PATTERN, server.root_path):
+        raise wrong("server.root_path", server.root_path, "a path such as /lift, or nothing")
+    for proxy in server.trusted_proxies:
+        try:
+            ipaddress.ip_network(proxy, strict=False)
+        except ValueError:
+            raise wrong("server.trusted_proxies", proxy, "IP addresses or networks") from None
+    if encode.codec not in ("h264", "vp8"):
+        raise wrong("encode.codec", encode.codec, "h264 | vp8")
+    if encode.profile not in ("High", "Baseline"):
+        raise wrong("encode.profile", encode.profile, "High | Baseline")
+    if not 100_000 <= encode.bitrate_bps <= 50_000_000:
+        raise wrong("encode.bitrate_bps", encode.bitrate_bps, "100000 to 50000000")
+    if not 64 <= config.ingest.max_size <= 1280:
+        raise wrong("ingest.max_size", config.ingest.max_size, "64 to 1280")
+    if not 50 <= config.ingest.max_age_ms <= 5000:
+        raise wrong("ingest.max_age_ms", config.ingest.max_age_ms, "50 to 5000")
+    _check_auth(config.auth)
+    for key in ("first_media_s", "no_picture_s", "absence_s"):
+        if not 1 <= (seconds := getattr(config.ingest, key)) <= 3600:
+            raise wrong(f"ingest.{key}", seconds, "1 to 3600")
+    _check_ice(config.ice)
+    _check_limits(config.limits)
+    for push in config.outputs.push:
+        check_name("outputs.push stream", push.stream)
+    names = [check_name("backend", b.name) for b in config.named_backends]
+    if len(set(names)) != len(names):
+        raise ConfigError("two backends have the same name", found=names)
+    for backend in config.named_backends:
+        if "stabilise" in backend.settings:
+            raise ConfigError(
+                f"backends.{backend.name}.settings.stabilise is now backends.{backend.name}"
+                ".stabilise: move it up beside `settings`",
+                found=f"settings.stabilise: {backend.settings['stabilise']}",
+                expected="stabilise: off | lite | strong",
+            )
+    if reserved := set(names) & set(POLICIES):
+        raise ConfigError("a backend is named like a policy", found=sorted(reserved))
+    if config.named_default not in (*names, *POLICIES):
+        raise ConfigError(
+            f"default_backend {config.named_default!r} is neither a backend nor a policy",
+            found=config.named_default,
+            expected=[*names, *POLICIES],
+        )
+
+
+def _check_limits(limits: LimitsConfig) -> None:
+    for name, value in dataclasses.asdict(limits).items():
+        most = 3600 if name.endswith("_s") else 100_000
+        if not 1 <= value <= most:
+            raise wrong(f"limits.{name}", value, f"1 to {most}")
+
+
+def _check_auth(auth: AuthConfig) -> None:
+    for door in (auth.publish, auth.view, auth.control):
+        for token in door:
+            if isinstance(token, TokenConfig) and token.streams is not None:
+                if not token.streams:
+                    raise ConfigError(
+                        "a token of auth is for no stream at all; leave `streams` out for all",
+                        expected="streams: [NAME, ...]",
+                    )
+                for stream in token.streams:
+                    check_name("auth stream", stream)
+            if not (token.token if isinstance(token, TokenConfig) else token):
+                raise ConfigError("a token of auth is empty", expected="at least one character")
+    if auth.link_secret is not None and len(auth.link_secret) < SHORTEST_SECRET:
+        raise ConfigError(
+            "auth.link_secret is too short to keep links from being forged",
+            found=f"{len(auth.link_secret)} characters",
+            expected=f"at least {SHORTEST_SECRET}, such as the output of openssl rand -hex 32",
+        )
+
+
+def _check_ice(ice: IceConfig) -> None:
+    for address in ice.announce:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise wrong("ice.announce", address, "IP addresses, no names") from None
+    for server in ice.servers:
+        if not re.match(r"(stun|turn)s?:[^/\s]+$", server.urls):
+            raise wrong("ice.servers.urls", server.urls, "stun:HOST:PORT or turn:HOST:PORT")
+    if not 30 <= ice.turn_ttl_s <= 86_400:
+        raise wrong("ice.turn_ttl_s", ice.turn_ttl_s, "30 to 86400")
+    low_high = (*ice.ports, 0, 0)[:2]
+    if ice.ports and (len(ice.ports) != 2 or not 1024 <= low_high[0] <= low_high[1] <= 65535):
+        raise wrong("ice.ports", list(ice.ports), "[LOWEST, HIGHEST] within 1024 to 65535")
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return `name` if it is a legal stream or backend name; raise ConfigError otherwise."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ConfigError(f"{kind} name {name!r} is not allowed", found=name, expected=NAME_PATTERN)
+    return name
+
+
+def wrong(where: str, value: object, expected: str) -> ConfigError:
+    """The error for a value that does not fit its key."""
+    found = shown(where, value)
+    return ConfigError(
+        f"{where}: found {found!r}, expected {expected}", found=found, expected=expected
+    )
+
+
+def shown(where: str, value: object) -> object:
+    """The value, or of a secret its type."""
+    return type(value).__name__ if _SECRET.match(where) else value

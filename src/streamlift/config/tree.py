@@ -1,0 +1,227 @@
+"""The whole configuration as one frozen typed tree, with its defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = [
+    "DEFAULT_BACKEND",
+    "DEFAULT_BACKENDS",
+    "AuthConfig",
+    "BackendConfig",
+    "Config",
+    "EncodeConfig",
+    "IceConfig",
+    "IceServer",
+    "IngestConfig",
+    "LimitsConfig",
+    "OutputsConfig",
+    "PushConfig",
+    "ServerConfig",
+    "SourcesConfig",
+    "TokenConfig",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Where HTTP is served. Without tokens `host` must be a loopback address.
+
+    `root_path`: the path that a reverse proxy serves this under, such as /lift. What a proxy tells
+    of its client (X-Forwarded-For, -Proto, -Prefix) is read from `trusted_proxies` only:
+    addresses or networks.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    allowed_origins: tuple[str, ...] = ()
+    root_path: str = ""
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenConfig:
+    """A bearer token; `streams`: those it is for, all if none are named."""
+
+    token: str = field(repr=False)
+    streams: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuthConfig:
+    """Bearer tokens; an empty tuple leaves that door open, on loopback only.
+
+    `link_secret` signs links that expire; at least 32 characters.
+    """
+
+    publish: tuple[str | TokenConfig, ...] = field(default=(), repr=False)
+    view: tuple[str | TokenConfig, ...] = field(default=(), repr=False)
+    control: tuple[str | TokenConfig, ...] = field(default=(), repr=False)
+    link_secret: str | None = field(default=None, repr=False)
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.publish and self.view and self.control)
+
+
+@dataclass(frozen=True, slots=True)
+class IceServer:
+    """A STUN or TURN server given to peers and used by the service."""
+
+    urls: str
+    username: str | None = None
+    credential: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IceConfig:
+    """`servers` is empty by default: no public STUN. `announce` limits the announced addresses.
+
+    `deny_private_candidates`: check no private address that a peer names (10/8, 192.168/16 ...).
+    `turn_secret`, shared with the TURN server (coturn: use-auth-secret), makes credentials that
+    are valid for `turn_ttl_s` only. `ports`: the lowest and the highest UDP port for media.
+    """
+
+    servers: tuple[IceServer, ...] = ()
+    announce: tuple[str, ...] = ()
+    turn_secret: str | None = None
+    turn_ttl_s: int = 300
+    ports: tuple[int, ...] = ()
+    deny_private_candidates: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IngestConfig:
+    """What publishers may send. `max_size` is the longest side in pixels.
+
+    `first_media_s`: after connecting, until anything is sent. `no_picture_s`: how long media may
+    come of which no picture can be decoded, before viewers see the waiting card. `absence_s`: how
+    long a stream stays open for a publisher that is gone.
+    """
+
+    max_size: int = 1280
+    max_age_ms: int = 500
+    takeover: bool = True
+    first_media_s: float = 5.0
+    no_picture_s: float = 5.0
+    absence_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeConfig:
+    """How the output is encoded (libx264 names)."""
+
+    codec: str = "h264"
+    profile: str = "High"
+    preset: str = "superfast"
+    bitrate_bps: int = 6_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SourcesConfig:
+    """Where streams may be pulled from: nowhere, unless hosts are allowed.
+
+    `allowed_hosts`: names, *.domain, addresses or networks; private addresses only if listed.
+    `daydream_key`: secret, best given as STREAMLIFT_SOURCES__DAYDREAM_KEY.
+    """
+
+    allowed_hosts: tuple[str, ...] = ()
+    daydream_url: str = "https://api.daydream.live"
+    daydream_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PushConfig:
+    """Publish `stream`, whenever it is there, to another server by WHIP."""
+
+    stream: str
+    url: str
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputsConfig:
+    """Where streams go beside the viewers. `allowed_hosts` as in SourcesConfig, for pushes.
+
+    `save`: a directory in which every stream is recorded.
+    """
+
+    allowed_hosts: tuple[str, ...] = ()
+    push: tuple[PushConfig, ...] = ()
+    save: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """What strangers, and holders of one token, may take of the service.
+
+    An address is one of IPv4, or an IPv6 network of 64 bits. Limits per token count where tokens
+    are configured. `connections` are those of HTTP; each has `head_s` to send a request's head,
+    and `body_s` for its body. `events_per_token`: those who follow the events.
+    """
+
+    handshakes: int = 64
+    handshakes_per_address: int = 8
+    handshakes_per_token: int = 4
+    publishers_per_token: int = 4
+    viewers_per_token: int = 50
+    connections: int = 512
+    head_s: float = 10.0
+    body_s: float = 10.0
+    events_per_token: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class BackendConfig:
+    """A named upscaler and where it runs. `device`: cpu, cuda:0, or a pattern such as H100|H200.
+
+    `stabilise`: strength of the temporal stabiliser for streams that ask for none of their own.
+    """
+
+    name: str
+    upscaler: str
+    device: str = "cpu"
+    slots: int | None = None
+    stabilise: Literal["off", "lite", "strong"] = "off"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+DEFAULT_BACKEND = "compact"
+DEFAULT_BACKENDS = (
+    BackendConfig("compact", "compact", stabilise="lite"),
+    BackendConfig("bicubic", "bicubic"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The tree. `default_backend` names a backend or a policy: auto, quality or speed.
+
+    None of `default_backend` and `backends` is what nobody has said anything about: then what
+    the machine has may be added, and the policy chooses. Said is said, be it the same.
+    """
+
+    server: ServerConfig = ServerConfig()
+    auth: AuthConfig = AuthConfig()
+    ice: IceConfig = IceConfig()
+    ingest: IngestConfig = IngestConfig()
+    encode: EncodeConfig = EncodeConfig()
+    sources: SourcesConfig = SourcesConfig()
+    outputs: OutputsConfig = OutputsConfig()
+    limits: LimitsConfig = LimitsConfig()
+    default_backend: str | None = None
+    backends: tuple[BackendConfig, ...] | None = None
+
+    @property
+    def named_backends(self) -> tuple[BackendConfig, ...]:
+        """The backends that were configured, or those of a service without configuration."""
+        return DEFAULT_BACKENDS if self.backends is None else self.backends
+
+    @property
+    def named_default(self) -> str:
+        """The backend or policy that was named, or that of a service without configuration."""
+        return DEFAULT_BACKEND if self.default_backend is None else self.default_backend
