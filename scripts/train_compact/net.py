@@ -13,13 +13,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["TIERS", "Calibration", "CompactNet", "PlainConv", "Tier", "bicubic_kernel"]
+__all__ = [
+    "TIERS",
+    "WEIGHT_STEPS",
+    "Calibration",
+    "CompactNet",
+    "PlainConv",
+    "Tier",
+    "bicubic_kernel",
+]
 
 SCALE = 2
 BLOCK = 2
 """Pixels are gathered 2x2 into channels: the same arithmetic costs half the time at half size."""
 
 LEVELS = 255.0
+
+WEIGHT_STEPS = 63
+"""Steps of an 8-bit graph's kernel either way: 7 bits. A processor without VNNI adds two products
+in 16 bits, and 2 x 255 x 63 fits there, so that every processor computes the same."""
 
 OUT_CHANNELS = (SCALE * BLOCK) ** 2
 
@@ -78,7 +90,9 @@ class FoldedConv(nn.Module):
         conv = self.folded()
         if rounded:
             reach = conv.kernel.detach().abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-8)
-            conv = PlainConv(_rounded(conv.kernel, reach / 127, -127, 127), conv.bias)
+            conv = PlainConv(
+                _rounded(conv.kernel, reach / WEIGHT_STEPS, -WEIGHT_STEPS, WEIGHT_STEPS), conv.bias
+            )
         kernel = conv.kernel.contiguous(memory_format=torch.channels_last)
         return functional.conv2d(x, kernel, conv.bias, padding=padding)
 

@@ -21,6 +21,9 @@ __all__ = ["U8", "Schedule", "Trained", "calibration_pictures", "load_trained", 
 
 CALIBRATION_PICTURES = 48
 
+LOG_EVERY = 1000
+"""Steps; the checkpoint is written then too."""
+
 U8 = npt.NDArray[np.uint8]
 
 
@@ -113,9 +116,9 @@ def train(
         optimiser.step()
         _average(averaged, net, schedule.averaging)
         total += float(loss.detach())
-        if (step + 1) % 2000 == 0 or step + 1 == schedule.steps:
+        if (step + 1) % LOG_EVERY == 0 or step + 1 == schedule.steps:
             gain = _held_gain(averaged, *held)
-            row = {"step": step + 1, "loss": total / 2000, "gain_db": gain}
+            row = {"step": step + 1, "loss": total / LOG_EVERY, "gain_db": gain}
             row["cpu_s"] = time.process_time() - began
             total = 0.0
             log.append({k: round(v, 5) for k, v in row.items()})

@@ -7,7 +7,7 @@ import json
 from enum import StrEnum
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,15 +15,20 @@ import numpy as np
 from streamlift.errors import UpscaleError, WeightsError
 from streamlift.frames import Plane
 
-__all__ = ["BORDER", "Network", "Precision", "Tier", "int8_agrees", "weights_folder"]
+__all__ = ["BORDER", "Network", "Precision", "Tier", "int8_agrees", "interleaved", "weights_folder"]
 
 BORDER = 2
 """Pixels of edge that the graph wants around the picture: one 2x2 block."""
 
-INT8_TOLERANCE = 0.6
-"""Mean difference between the 8-bit and the float32 graph, in levels, that is still right.
+SPREAD = 4
+"""The graph's output is gathered: a 2x2 block of the input becomes 4x4 pixels in 16 planes."""
 
-Processors without VNNI add pairs of products in 16 bits and may saturate; then it is far more.
+INT8_WORST = 8
+"""Largest difference between the 8-bit and the float32 graph, in levels, that is still right.
+
+Rounding alone comes to 5 on a picture of heavy grain; sums that saturate came to 13 and more. The
+kernels have 7 bits, so that sums of two products fit into 16 bits also on processors without VNNI;
+this catches what computes in yet another way.
 """
 
 
@@ -64,10 +69,23 @@ class Network:
                 expected="even width and height",
             )
         edged = cv2.copyMakeBorder(y, BORDER, BORDER, BORDER, BORDER, cv2.BORDER_REPLICATE)
-        return cast(Plane, self._session.run(None, {"lr": edged[None, None]})[0][0, 0])
+        return interleaved(self._session.run(None, {"lr": edged[None, None]})[0][0])
 
     def __repr__(self) -> str:
         return f"Network({self.tier}, {self.precision})"
+
+
+def interleaved(parts: Any) -> Plane:
+    """16 planes (16, H, W), each every fourth pixel of every fourth row -> (4H, 4W).
+
+    onnxruntime's own DepthToSpace takes ten times as long as these four merges.
+    """
+    _, height, width = parts.shape
+    out = np.empty((height, SPREAD, SPREAD * width), np.uint8)
+    for row in range(SPREAD):
+        merged = cv2.merge([*parts[row * SPREAD : (row + 1) * SPREAD]])
+        out[:, row] = merged.reshape(height, SPREAD * width)
+    return out.reshape(SPREAD * height, SPREAD * width)
 
 
 def weights_folder() -> Traversable:
@@ -82,7 +100,7 @@ def int8_agrees(int8: Network, fp32: Network) -> bool:
     grain = rng.normal(0, 12, (96, 96))
     picture = np.clip(blotches + grain, 0, 255).astype(np.uint8)
     difference = cv2.absdiff(int8.enlarge(picture), fp32.enlarge(picture))
-    return float(difference.mean()) < INT8_TOLERANCE
+    return int(difference.max()) <= INT8_WORST
 
 
 def _checked_bytes(folder: Traversable, name: str) -> bytes:
