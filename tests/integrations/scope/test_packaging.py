@@ -66,11 +66,11 @@ def test_there_is_exactly_one_entry_point_and_it_is_the_plugin() -> None:
     assert list(project()["entry-points"]["scope"].values()) == [PLUGIN]
 
 
-def test_scope_imports_the_plugin_in_well_under_a_second_and_nothing_heavy_with_it() -> None:
+def test_the_plugin_costs_scope_less_than_numpy_and_imports_nothing_heavy() -> None:
     result = imported_by(f"import {PLUGIN}")
     heavy = {"torch", "fastapi", "aiortc", "av", "cv2", "numpy", "pydantic", "httpx"}
     assert heavy.isdisjoint(result["modules"])
-    assert result["seconds"] < 0.5
+    assert result["seconds"] < imported_by("import numpy")["seconds"]  # some 35 ms of 160
 
 
 def test_the_postprocessor_needs_no_server_parts() -> None:

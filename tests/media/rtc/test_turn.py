@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from scripts.children import bound
+from tests.machine import in_time
 
 from streamlift.config import IceConfig, IceServer
 from streamlift.media.rtc.connection import Peer
@@ -55,12 +56,16 @@ async def relayed(ice: IceConfig) -> tuple[bool, float]:
 @pytest.mark.peer
 @pytest.mark.parametrize("ports", [(), (40_200, 40_240)])
 async def test_a_server_that_never_answers_costs_a_second(ports: tuple[int, ...]) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
-        silent.bind(("127.0.0.1", 0))
-        server = IceServer(f"turn:127.0.0.1:{silent.getsockname()[1]}", "u", "c")
-        found, took_s = await relayed(IceConfig((server,), ports=ports))
-    assert not found
-    assert 0.9 < took_s < 4.5  # 5 s if it were left to aioice
+    async def run() -> list[str]:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.1", 0))
+            server = IceServer(f"turn:127.0.0.1:{silent.getsockname()[1]}", "u", "c")
+            found, took_s = await relayed(IceConfig((server,), ports=ports))
+        assert not found
+        assert took_s > 0.9
+        return [] if took_s < 4.5 else [f"{took_s:.1f} s"]  # 5 s if it were left to aioice
+
+    await in_time(run)
 
 
 @asynccontextmanager
