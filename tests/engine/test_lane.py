@@ -262,10 +262,11 @@ async def test_no_picture_of_dots_passes_for_a_fault_of_the_model(clock: Clock, 
     """Bright dots on black, wherever samples of input and output may lie."""
     async with _lane(Bicubic(), clock) as lane:
         for number in range(8):
-            dots = frame(number, size=Size(side, side))
             luma = np.zeros((side, side), np.uint8)
             luma[number % 4 :: 4, number // 2 :: 4] = 235
-            lane.offer(replace(dots, planes=replace(dots.planes, y=luma)))
+            grey = np.full((side // 2, side // 2), 128, np.uint8)
+            dots = replace(frame(number), size=Size(side, side), planes=Planes(luma, grey, grey))
+            lane.offer(dots)
         lane.finish()
         assert len([e async for e in lane]) == 8
 
