@@ -15,7 +15,7 @@ from tests.waiting import until
 from streamlift.clock import MonotonicClock
 from streamlift.engine import EngineBackend, left_behind
 from streamlift.engine.backend import EXIT_STUCK
-from streamlift.engine.lane import EngineLane
+from streamlift.engine.lane import OTHERS_HANG_S, EngineLane
 from streamlift.errors import NoCapacity, NotReady, OutOfMemory, UpscaleError, UpscalerHung
 from streamlift.frames import BackendState, Size, Slots
 from streamlift.upscalers.toy import Toy
@@ -232,6 +232,21 @@ async def test_a_lane_that_waits_behind_a_slow_one_costs_no_thread(
     assert _threads() == 1
     toy.released.set()
     for lane in (slow, other):
+        await lane.aclose()
+
+
+async def test_a_hung_lane_is_stuck_before_those_that_wait_behind_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, toy, stuck = await _hanging(make, monkeypatch)
+    other = await backend.open_lane(frame(0).size, options())
+    await until(lambda: other.stuck_s > 0.1, "it to count for the other as well")
+    others_s = other.stuck_s
+    assert stuck.stuck_s >= others_s + OTHERS_HANG_S
+    backend.lane_hung(stuck)
+    assert other.stuck_s == 0
+    toy.released.set()
+    for lane in (stuck, other):
         await lane.aclose()
 
 

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 MAX_QUEUED = 32
 GAP_S = 0.5
+OTHERS_HANG_S = 0.4
+"""How much longer another lane may hold the engine's thread than this one's own step may take."""
 CATCH_UP_S = 3.0
 """How long a lane may take to work off what a failed one owed."""
 _ENCODE_DEPTH = 16
@@ -111,8 +113,11 @@ class EngineLane:
 
     @property
     def stuck_s(self) -> float:
-        """Another lane's step counts too: as long as that hangs, this one has no turn."""
-        return max(self._engine.busy_s, self._encode.busy_s)
+        """Another lane's step counts later: whose it is notices first, and is to blame for it."""
+        busy_s = self._engine.busy_s
+        if not self._engine.steps(self):
+            busy_s -= OTHERS_HANG_S
+        return max(busy_s, self._encode.busy_s)
 
     @property
     def degraded(self) -> bool:
