@@ -86,7 +86,16 @@ class VideoCodec:
 
 _HARDWARE = ("nvenc", "qsv", "amf", "videotoolbox", "vaapi", "v4l2m2m")
 CODECS: Mapping[str, VideoCodec] = {
-    "h264": VideoCodec("libx264", 14, 51, {"preset": "veryfast"}, True, False, _HARDWARE),
+    # With macroblock trees, `superfast` gives the files of `veryfast` for half its time.
+    "h264": VideoCodec(
+        "libx264",
+        14,
+        51,
+        {"preset": "superfast", "x264-params": "mbtree=1:rc-lookahead=10"},
+        True,
+        False,
+        _HARDWARE,
+    ),
     "hevc": VideoCodec("libx265", 16, 51, {"preset": "veryfast"}, True, False, _HARDWARE),
     "av1": VideoCodec("libsvtav1", 20, 63, {"preset": "8"}, True, False, _HARDWARE[:5]),
     "vp9": VideoCodec(

@@ -213,8 +213,7 @@ def _say_light(encoder: str, about: Description, options: dict[str, str]) -> Non
     elif encoder == "libx264":
         said = [f"mastering-display={light.x265()}"] if light.mastering else []
         said += [f"cll={level}"] if level else []
-        if said:
-            options["x264-params"] = ":".join(said)
+        options["x264-params"] = ":".join([options["x264-params"], *said])
     elif encoder == "libsvtav1":
         said = [f"mastering-display={light.svt()}"] if light.mastering else []
         said += [f"content-light={level}"] if level else []
