@@ -40,10 +40,12 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "churn.yaml"
-        config.write_text(
-            json.dumps({"server": {"port": arguments.port}, "default_backend": "bicubic"}),
-            encoding="utf-8",
-        )
+        settings = {
+            "server": {"port": arguments.port},
+            "default_backend": "bicubic",
+            "limits": {"handshakes_per_address": 2 * AT_ONCE},
+        }
+        config.write_text(json.dumps(settings), encoding="utf-8")
         with service(config, arguments.port) as server:
             return run(arguments, server.pid)
 

@@ -89,6 +89,7 @@ def write_config(folder: Path, arguments: argparse.Namespace) -> Path:
         "server": {"port": arguments.port},
         "encode": {"bitrate_bps": arguments.bitrate},
         "default_backend": "measured",
+        "limits": {"handshakes_per_address": 64},  # the whole crowd comes from here
         "backends": [backend, {"name": "bicubic", "upscaler": "bicubic"}],
     }
     path = folder / "soak.yaml"

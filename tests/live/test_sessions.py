@@ -150,6 +150,7 @@ async def test_a_session_can_be_read_until_it_is_deleted(service: Served) -> Non
             assert (read["role"], read["stream"]) == ("view", "live")
             assert (read["state"], read["codec"]) == ("live", "h264")
             assert read["packets_lost"] == 0
+            assert service.parts.metrics.value("frames_total", stage="sent") >= len(seen.units)
             http, location = seen.resource.http, seen.resource.location
             assert (await http.delete(location)).status_code == 200
             assert (await http.delete(location)).status_code == 404
