@@ -1,4 +1,4 @@
-"""The ladder: down after two seconds of drops, up after thirty without."""
+"""The ladder: down after half a second of drops, up after thirty without."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from streamlift.frames import Stabilise
 from streamlift.upscalers.compact import Effort
 
 
-def test_two_seconds_of_drops_step_down_once() -> None:
+def test_half_a_second_of_drops_steps_down_once() -> None:
     clock = ManualClock()
     ladder = Ladder(clock)
-    assert _drop_for(ladder, clock, 1.9) == []
-    assert _drop_for(ladder, clock, 0.3) == [Rung.HALF_FLOW]
+    assert _drop_for(ladder, clock, 0.4) == []
+    assert _drop_for(ladder, clock, 0.3) == [Rung.FAST_CODING]
 
 
 def test_lasting_drops_walk_to_the_bottom_and_stay_there() -> None:
     clock = ManualClock()
     ladder = Ladder(clock)
-    expected = [Rung.HALF_FLOW, Rung.UNSTEADIED, Rung.SMALL, Rung.BICUBIC]
+    expected = [Rung.FAST_CODING, Rung.UNSTEADIED, Rung.SMALL, Rung.BICUBIC]
     assert _drop_for(ladder, clock, 20) == expected
     assert ladder.degraded
 
@@ -46,10 +46,10 @@ def test_no_drop_is_no_strain() -> None:
 def test_thirty_quiet_seconds_step_up_one_rung() -> None:
     clock = ManualClock()
     ladder = Ladder(clock)
-    _drop_for(ladder, clock, 4.5)
+    _drop_for(ladder, clock, 1.5)
     assert ladder.rung is Rung.UNSTEADIED
     assert _run_for(ladder, clock, 29) == []
-    assert _run_for(ladder, clock, 2) == [Rung.HALF_FLOW]
+    assert _run_for(ladder, clock, 2) == [Rung.FAST_CODING]
 
 
 def test_a_failed_step_up_makes_the_next_wait_longer_each_time() -> None:
@@ -57,7 +57,7 @@ def test_a_failed_step_up_makes_the_next_wait_longer_each_time() -> None:
     ladder = Ladder(clock)
     waits = []
     for _ in range(5):
-        _drop_for(ladder, clock, 2.2)
+        _drop_for(ladder, clock, 0.8)
         began = clock.now_s()
         while ladder.note_frame() is None:
             clock.advance(0.5)
@@ -69,18 +69,26 @@ def test_a_long_quiet_time_at_the_top_forgives_failed_steps() -> None:
     clock = ManualClock()
     ladder = Ladder(clock)
     for _ in range(2):
-        _drop_for(ladder, clock, 2.2)
+        _drop_for(ladder, clock, 0.8)
         _run_for(ladder, clock, 65)
     _run_for(ladder, clock, 300)
-    _drop_for(ladder, clock, 2.2)
+    _drop_for(ladder, clock, 0.8)
     assert _run_for(ladder, clock, 31) == [Rung.FULL]
 
 
-def test_it_never_rises_above_the_rung_it_began_on() -> None:
+def test_where_nothing_steadies_that_is_no_step() -> None:
     clock = ManualClock()
-    ladder = Ladder(clock, best=Rung.UNSTEADIED)
+    ladder = Ladder(clock, without=(Rung.UNSTEADIED,))
+    assert _drop_for(ladder, clock, 10) == [Rung.FAST_CODING, Rung.SMALL, Rung.BICUBIC]
+    assert _run_for(ladder, clock, 32) == [Rung.SMALL]
+
+
+def test_it_begins_where_the_plan_says_and_rises_when_there_is_room() -> None:
+    clock = ManualClock()
+    ladder = Ladder(clock, begin=Rung.UNSTEADIED)
+    assert ladder.rung is Rung.UNSTEADIED
+    assert _run_for(ladder, clock, 62) == [Rung.FAST_CODING, Rung.FULL]
     assert _run_for(ladder, clock, 400) == []
-    assert _drop_for(ladder, clock, 2.2) == [Rung.SMALL]
 
 
 class _Session:
@@ -91,7 +99,7 @@ class _Session:
     ("rung", "half_flow", "strength", "effort"),
     [
         (Rung.FULL, False, Stabilise.LITE, Effort.FULL),
-        (Rung.HALF_FLOW, True, Stabilise.LITE, Effort.FULL),
+        (Rung.FAST_CODING, True, Stabilise.LITE, Effort.FULL),
         (Rung.UNSTEADIED, True, Stabilise.OFF, Effort.FULL),
         (Rung.SMALL, True, Stabilise.OFF, Effort.SMALL),
         (Rung.BICUBIC, True, Stabilise.OFF, Effort.BICUBIC),

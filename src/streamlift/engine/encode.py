@@ -71,6 +71,7 @@ class EncodeThread:
         self._pictures: queue.Queue[Picture | None] = queue.Queue(maxsize=depth)
         self._encoders: dict[Rendition, VideoEncoder] = {}
         self._size: Size | None = None
+        self._open_preset = preset
         self._colour = Colour()
         self._last_pts: int | None = None
         self._begin_after: int | None = None  # pts
@@ -121,6 +122,10 @@ class EncodeThread:
             self._begin_after = after
         self._renditions = wanted
 
+    def set_preset(self, preset: str) -> None:
+        """Encode with another x264 preset from the next picture on, which is a keyframe then."""
+        self._preset = preset
+
     def _run(self) -> None:
         error: StreamliftError | None = None
         try:
@@ -151,9 +156,10 @@ class EncodeThread:
             self._deliver(Unencoded(picture.pts))
             return
         size = picture.planes.size
-        if size != self._size or picture.colour != self._colour:
+        preset = self._preset
+        if (size, picture.colour, preset) != (self._size, self._colour, self._open_preset):
             self._close_encoders()
-            self._size, self._colour = size, picture.colour
+            self._size, self._colour, self._open_preset = size, picture.colour, preset
         self._follow(wanted)
         keyframe = self._keyframe_wanted.is_set()
         if keyframe:
@@ -162,7 +168,7 @@ class EncodeThread:
             encoder = self._encoders.get(rendition)
             if encoder is None:
                 encoder = self._encoders[rendition] = open_encoder(
-                    rendition, size, self._fps, preset=self._preset, colour=picture.colour
+                    rendition, size, self._fps, preset=preset, colour=picture.colour
                 )
             data, is_key = encoder.encode(picture.planes, picture.pts, keyframe=keyframe)
             encode_s = self._clock.now_s() - picture.ready_s

@@ -13,7 +13,7 @@ from streamlift.engine.capacity import Share, need_pps
 from streamlift.engine.chain import UpscaleChain, Upscaled
 from streamlift.engine.encode import EncodeThread, Picture
 from streamlift.engine.engine import Engine
-from streamlift.engine.ladder import Ladder, Rung
+from streamlift.engine.ladder import FAST_PRESET, Ladder, Rung
 from streamlift.errors import StreamliftError, UpscaleError
 from streamlift.frames import (
     EncodedFrame,
@@ -59,9 +59,11 @@ class EngineLane:
         share: Share,
         on_close: Callable[[EngineLane], None],
         backlog_age_s: float | None = None,
+        begin: Rung = Rung.FULL,
     ) -> None:
-        """`max_age_s`: how old a frame may be when its turn comes; `backlog_age_s`: the same for
-        frames that a failed lane owed, until this one has caught up."""
+        """`begin`: how much to spend on a frame at first. `max_age_s`: how old a frame may be when
+        its turn comes; `backlog_age_s`: the same for frames that a failed lane owed, until this
+        one has caught up."""
         self._engine = engine
         self._upscaler_name = upscaler.spec.name
         self._stream = options.stream
@@ -84,7 +86,8 @@ class EngineLane:
         self._chain = UpscaleChain(upscaler, device, stabilise, clock=clock)
         self._last_arrived_s: float | None = None
         steady = stabilise is not Stabilise.OFF
-        self._ladder = Ladder(clock, best=Rung.FULL if steady else Rung.UNSTEADIED)
+        self._ladder = Ladder(clock, begin=begin, without=() if steady else (Rung.UNSTEADIED,))
+        self._preset = preset
         self._drops_seen = 0
         # Event loop only.
         self._last_offered: int | None = None  # pts
@@ -102,6 +105,8 @@ class EngineLane:
             skip=self._count_skip,
             done=lambda error: self._post(self._out.end, error),
         )
+        if begin is not Rung.FULL:
+            self._spend(self._ladder.rung)
         engine.attach(self)
 
     # ---- ports.Lane, on the event loop ----
@@ -235,10 +240,14 @@ class EngineLane:
         new, self._drops_seen = drops - self._drops_seen, drops
         rung = self._ladder.note_drops(new) if new else self._ladder.note_frame()
         if rung is not None:
-            self._chain.set_rung(rung)
+            self._spend(rung)
             logger.warning(
                 "stream %s: %s now runs at %s", self._stream, self._upscaler_name, rung.name.lower()
             )
+
+    def _spend(self, rung: Rung) -> None:
+        self._chain.set_rung(rung)
+        self._encode.set_preset(FAST_PRESET if rung >= Rung.FAST_CODING else self._preset)
 
     def _encode_all(self, outputs: Iterable[Upscaled]) -> None:
         for output in outputs:

@@ -1,0 +1,46 @@
+"""The encode thread changes its preset in mid-stream."""
+
+from __future__ import annotations
+
+import threading
+
+from tests.clips import TICKS, picture
+from tests.engine.frames import H264, SMALL
+
+from streamlift.clock import MonotonicClock
+from streamlift.engine.encode import EncodeThread, Picture
+from streamlift.frames import Colour, EncodedFrame, StageTimes, Unencoded
+
+
+def test_another_preset_begins_with_a_keyframe_and_loses_no_picture() -> None:
+    out: list[EncodedFrame | Unencoded] = []
+    four, done = threading.Event(), threading.Event()
+
+    def deliver(encoded: EncodedFrame | Unencoded) -> None:
+        out.append(encoded)
+        if len(out) == 4:
+            four.set()
+
+    thread = EncodeThread(
+        "test",
+        renditions=frozenset({H264}),
+        preset="superfast",
+        fps=25.0,
+        depth=16,
+        clock=MonotonicClock(),
+        deliver=deliver,
+        skip=lambda: None,
+        done=lambda error: done.set(),
+    )
+    for number in range(8):
+        if number == 4:
+            assert four.wait(20)
+            thread.set_preset("ultrafast")
+        now_s = MonotonicClock().now_s()
+        shown = picture(SMALL, number)
+        assert thread.offer(Picture(shown, number * TICKS, Colour(), now_s, now_s, StageTimes()))
+    thread.finish()
+    assert done.wait(20)
+    frames = [frame for frame in out if isinstance(frame, EncodedFrame)]
+    assert [frame.pts for frame in frames] == [number * TICKS for number in range(8)]
+    assert [frame.keyframe for frame in frames] == [n in (0, 4) for n in range(8)]
