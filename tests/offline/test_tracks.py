@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
+from av.subtitles.subtitle import SubtitleSet
 from tests.offline.media import Sound, make_clip, pictures_of
 
 from streamlift.errors import ConfigError, MediaError
@@ -178,3 +183,78 @@ def subtitles(path: Path) -> list[tuple[float, str]]:
                 if text:
                     found.append((round(float(packet.pts * packet.time_base), 2), text))
     return found
+
+
+def test_fonts_and_styled_subtitles_stay_in_matroska_and_are_named_elsewhere(
+    tmp_path: Path,
+) -> None:
+    source = styled(tmp_path / "in.mkv")
+    result = upscale_file(source, tmp_path / "out.mkv", Bicubic())
+    assert result.warnings == ()
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        kinds = [s.type for s in container.streams]
+        assert sorted(kinds) == ["attachment", "subtitle", "video"]
+        assert container.streams.subtitles[0].codec_context.codec.canonical_name == "ass"
+        (font,) = (s for s in container.streams if s.type == "attachment")
+        assert getattr(font, "data", None) == b"a font"
+    said = " ".join(upscale_file(source, tmp_path / "out.mp4", Bicubic()).warnings)
+    assert "loses its styles" in said
+    assert "hold no attachments" in said
+    (text,) = (text for _, text in subtitles(tmp_path / "out.mp4"))
+    assert text.endswith("Hello")
+
+
+def test_the_transparency_of_a_webm_is_named_though_its_decoder_drops_it(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.webm", codec="libvpx-vp9", pix_fmt="yuva420p")
+    result = upscale_file(source, tmp_path / "out.mp4", Bicubic())
+    assert "transparency is left out: the result is opaque" in result.warnings
+
+
+def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk's."""
+    source, folder = make_clip(tmp_path / "in.mp4", frames=60), tmp_path / "out"
+    folder.mkdir()
+    command = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); "
+        "from streamlift.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    target = folder / "out.mp4"
+    run = subprocess.run(
+        [sys.executable, "-c", command, "upscale", source, target, "--backend", "bicubic"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert run.returncode == 1
+    assert f"writing {target}: the file grew larger than the disk allows" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert list(folder.iterdir()) == []
+
+
+def styled(path: Path) -> Path:
+    """A clip with an ASS track and a font for it."""
+    header = (
+        b"[Script Info]\r\nScriptType: v4.00+\r\n\r\n[V4+ Styles]\r\nFormat: Name, Fontname, "
+        b"Fontsize\r\nStyle: Default,Arial,16\r\n\r\n[Events]\r\nFormat: Layer, Start, End, Style, "
+        b"Name, MarginL, MarginR, MarginV, Effect, Text\r\n"
+    )
+    plain = make_clip(path.with_name("plain.mp4"))
+    with av.open(str(plain)) as source, av.open(str(path), "w") as container:
+        video = container.add_stream_from_template(source.streams.video[0])
+        written: Any = container.add_stream("ass")
+        written.codec_context.subtitle_header = header
+        written.codec_context.time_base = written.time_base = Fraction(1, 1000)
+        container.add_attachment("font.ttf", "font/ttf", b"a font")
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = video
+                container.mux(packet)
+        shown = SubtitleSet.create(b"0,0,Default,,0,0,0,,{\\i1}Hello{\\i0}", 0, 200)
+        coded = written.codec_context.encode_subtitle(shown)
+        coded.stream, coded.time_base = written, Fraction(1, 1000)
+        coded.pts = coded.dts = 100
+        coded.duration = 200
+        container.mux(coded)
+    return path

@@ -205,7 +205,8 @@ def _describe(container: InputContainer, video: VideoStream, frame: av.VideoFram
         colour=_colour(frame, context),
         bits=max(c.bits for c in frame.format.components),
         subsampling=_subsampling(frame),
-        alpha=_has_alpha(frame.format.name),
+        # FFmpeg's own VP8 and VP9 decoders leave the alpha layer of a WebM aside.
+        alpha=_has_alpha(frame.format.name) or video.metadata.get("alpha_mode") == "1",
         interlaced=frame.interlaced_frame or int(context.field_order) > 1,
         light=_light(side),
         dolby_vision="DOVI_METADATA" in side or "DOVI_RPU_BUFFER" in side,

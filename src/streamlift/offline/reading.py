@@ -84,7 +84,9 @@ class Reader:
         self._video.thread_type = "AUTO"
         for packet in self._demuxed():
             if packet.stream is not self._video:
-                if packet.dts is not None:
+                if packet.dts is None:
+                    packet.dts = packet.pts
+                if packet.dts is not None and packet.size:
                     self._mend(packet)
                     if packet.stream.index in self._kept:
                         yield TrackPacket(packet.stream, packet)
