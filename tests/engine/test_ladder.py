@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamlift.clock import ManualClock
-from streamlift.engine.ladder import Ladder, Rung, take_rung
+from streamlift.engine.ladder import Ladder, PresetChoice, Rung, take_rung
 from streamlift.engine.stabilise import Stabiliser
 from streamlift.frames import Stabilise
 from streamlift.upscalers.compact import Effort
@@ -15,13 +15,13 @@ def test_half_a_second_of_drops_steps_down_once() -> None:
     clock = ManualClock()
     ladder = Ladder(clock)
     assert _drop_for(ladder, clock, 0.4) == []
-    assert _drop_for(ladder, clock, 0.3) == [Rung.FAST_CODING]
+    assert _drop_for(ladder, clock, 0.3) == [Rung.UNSTEADIED]
 
 
 def test_lasting_drops_walk_to_the_bottom_and_stay_there() -> None:
     clock = ManualClock()
     ladder = Ladder(clock)
-    expected = [Rung.FAST_CODING, Rung.UNSTEADIED, Rung.SMALL, Rung.BICUBIC]
+    expected = [Rung.UNSTEADIED, Rung.SMALL, Rung.FAST_CODING, Rung.BICUBIC]
     assert _drop_for(ladder, clock, 20) == expected
     assert ladder.degraded
 
@@ -47,9 +47,9 @@ def test_thirty_quiet_seconds_step_up_one_rung() -> None:
     clock = ManualClock()
     ladder = Ladder(clock)
     _drop_for(ladder, clock, 1.5)
-    assert ladder.rung is Rung.UNSTEADIED
+    assert ladder.rung is Rung.SMALL
     assert _run_for(ladder, clock, 29) == []
-    assert _run_for(ladder, clock, 2) == [Rung.FAST_CODING]
+    assert _run_for(ladder, clock, 2) == [Rung.UNSTEADIED]
 
 
 def test_a_failed_step_up_makes_the_next_wait_longer_each_time() -> None:
@@ -79,16 +79,34 @@ def test_a_long_quiet_time_at_the_top_forgives_failed_steps() -> None:
 def test_where_nothing_steadies_that_is_no_step() -> None:
     clock = ManualClock()
     ladder = Ladder(clock, without=(Rung.UNSTEADIED,))
-    assert _drop_for(ladder, clock, 10) == [Rung.FAST_CODING, Rung.SMALL, Rung.BICUBIC]
-    assert _run_for(ladder, clock, 32) == [Rung.SMALL]
+    assert _drop_for(ladder, clock, 10) == [Rung.SMALL, Rung.FAST_CODING, Rung.BICUBIC]
+    assert _run_for(ladder, clock, 32) == [Rung.FAST_CODING]
 
 
 def test_it_begins_where_the_plan_says_and_rises_when_there_is_room() -> None:
     clock = ManualClock()
-    ladder = Ladder(clock, begin=Rung.UNSTEADIED)
-    assert ladder.rung is Rung.UNSTEADIED
-    assert _run_for(ladder, clock, 62) == [Rung.FAST_CODING, Rung.FULL]
+    ladder = Ladder(clock, begin=Rung.SMALL)
+    assert ladder.rung is Rung.SMALL
+    assert _run_for(ladder, clock, 62) == [Rung.UNSTEADIED, Rung.FULL]
     assert _run_for(ladder, clock, 400) == []
+
+
+def test_an_encoder_that_keeps_up_keeps_its_preset() -> None:
+    choice = PresetChoice(ManualClock(), "superfast")
+    assert {choice.next(0.05) for _ in range(100)} == {"superfast"}
+
+
+def test_a_picture_that_waited_for_its_encoder_brings_the_fastest_preset_for_half_a_minute() -> (
+    None
+):
+    clock = ManualClock()
+    choice = PresetChoice(clock, "superfast")
+    assert choice.next(0.25) == "ultrafast"
+    seen = []
+    for _ in range(32):
+        clock.advance(1.0)
+        seen.append(choice.next(0.0))
+    assert seen == ["ultrafast"] * 30 + ["superfast"] * 2
 
 
 class _Session:
@@ -99,9 +117,9 @@ class _Session:
     ("rung", "half_flow", "strength", "effort"),
     [
         (Rung.FULL, False, Stabilise.LITE, Effort.FULL),
-        (Rung.FAST_CODING, True, Stabilise.LITE, Effort.FULL),
         (Rung.UNSTEADIED, True, Stabilise.OFF, Effort.FULL),
         (Rung.SMALL, True, Stabilise.OFF, Effort.SMALL),
+        (Rung.FAST_CODING, True, Stabilise.OFF, Effort.SMALL),
         (Rung.BICUBIC, True, Stabilise.OFF, Effort.BICUBIC),
     ],
 )

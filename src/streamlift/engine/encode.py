@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from streamlift.clock import Clock
 from streamlift.codec import AdjustableEncoder, VideoEncoder, encoded_bitrate_bps, open_encoder
+from streamlift.engine.ladder import PresetChoice
 from streamlift.errors import StreamliftError, UpscaleError
 from streamlift.frames import (
     Colour,
@@ -62,7 +63,7 @@ class EncodeThread:
         done: Callable[[StreamliftError | None], None],
     ) -> None:
         self._renditions = renditions
-        self._preset = preset
+        self._choice = PresetChoice(clock, preset)
         self._fps = fps or _ASSUMED_FPS
         self._clock = clock
         self._deliver = deliver
@@ -124,7 +125,7 @@ class EncodeThread:
 
     def set_preset(self, preset: str) -> None:
         """Encode with another x264 preset from the next picture on, which is a keyframe then."""
-        self._preset = preset
+        self._choice.preset = preset
 
     def _run(self) -> None:
         error: StreamliftError | None = None
@@ -156,7 +157,7 @@ class EncodeThread:
             self._deliver(Unencoded(picture.pts))
             return
         size = picture.planes.size
-        preset = self._preset
+        preset = self._choice.next(self._clock.now_s() - picture.ready_s)
         if (size, picture.colour, preset) != (self._size, self._colour, self._open_preset):
             self._close_encoders()
             self._size, self._colour, self._open_preset = size, picture.colour, preset
