@@ -47,8 +47,10 @@ AWAY_S = 3.0
 """How long a killed publisher stays away, and a stopped one stands still."""
 SPARE_DESCRIPTORS, SPARE_THREADS = 8, 3
 """What a session on its way in or out may hold when a sample is taken."""
-SPARE_MEMORY = 1.15
+SPARE_MEMORY, SPARE_MEMORY_SHORT = 1.15, 1.6
 SPARE_MEMORY_MB = 40.0
+SHORT_S = 600.0
+"""A run shorter than this still warms up: each fault loads something for the first time."""
 
 
 def main() -> int:
@@ -75,7 +77,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--clip", type=Path, help="publish this instead of the built-in scene")
     parser.add_argument("--faults", action="store_true", help="viewers come and go, faults happen")
     parser.add_argument(
-        "--delay-bound-ms", type=float, default=1500.0, help="of the service's own p95"
+        "--delay-bound-ms", type=float, default=2500.0, help="of the service's own p95"
     )
     parser.add_argument("--json", type=Path, help="write all samples and findings there")
     return parser.parse_args()
@@ -252,10 +254,10 @@ class Soak:
         samples = self._samples
         dropped = _dropped(stream["frames"]) - _dropped(before)
         findings = [
-            *_accounting(counted),
-            *_viewing(seen, dropped),
+            *accounting(counted),
+            *viewing(seen, dropped),
             *_delay(self._delays_ms, self._arguments.delay_bound_ms),
-            *_growth(samples, idle, last),
+            *growth(samples, idle, last),
         ]
         record = {
             "arguments": {k: str(v) for k, v in vars(self._arguments).items()},
@@ -282,15 +284,16 @@ class Soak:
         return int(bool(findings))
 
 
-def _accounting(counted: dict[str, Any]) -> list[str]:
-    """Every frame that came in went out to the viewers or is counted as dropped."""
-    told = counted["encoded"] + _dropped(counted)
-    if counted["received"] == told:
-        return []
-    return [f"received {counted['received']}, encoded and dropped {told}: {counted}"]
+def accounting(counted: dict[str, Any]) -> list[str]:
+    """Every frame that came in went out to the viewers or is counted as dropped.
+
+    While two lanes run, both may leave out the same frame: more may be told than came in.
+    """
+    missing = counted["received"] - counted["encoded"] - _dropped(counted)
+    return [f"{missing} frames are neither shown nor counted: {counted}"] if missing > 0 else []
 
 
-def _viewing(seen: dict[str, Any], dropped: int) -> list[str]:
+def viewing(seen: dict[str, Any], dropped: int) -> list[str]:
     """A viewer keeps its connection, misses only what is counted, and sees nothing twice."""
     found = []
     if seen["lost"] > dropped:
@@ -308,10 +311,9 @@ def _delay(delays_ms: list[float], bound_ms: float) -> list[str]:
     return [f"p95 of the delay was {worst_ms:.0f} ms"] if worst_ms > bound_ms else []
 
 
-def _growth(samples: list[Sample], idle: Sample, last: Sample) -> list[str]:
-    """Level: the last third holds no more than the first two, and nothing stays when all left."""
-    third = max(1, len(samples) // 3)
-    earlier, later = samples[:-third] or samples, samples[-third:]
+def growth(samples: list[Sample], idle: Sample, last: Sample) -> list[str]:
+    """Level: the last third holds no more than the first half, and nothing stays when all left."""
+    earlier, later = samples[: len(samples) // 2 + 1], samples[-(len(samples) // 3 + 1) :]
     found = []
     for name, spare in (("descriptors", SPARE_DESCRIPTORS), ("threads", SPARE_THREADS)):
         most = max(getattr(s, name) for s in earlier)
@@ -322,7 +324,8 @@ def _growth(samples: list[Sample], idle: Sample, last: Sample) -> list[str]:
         found.append(f"descriptors: {idle.descriptors} before, {last.descriptors} after all left")
     middle = earlier[len(earlier) // 2 :]
     was_mb, is_mb = (mean(s.rss_mb for s in part) for part in (middle, later))
-    if is_mb > SPARE_MEMORY * was_mb + SPARE_MEMORY_MB:
+    short = last.at_s - idle.at_s < SHORT_S
+    if is_mb > (SPARE_MEMORY_SHORT if short else SPARE_MEMORY) * was_mb + SPARE_MEMORY_MB:
         found.append(f"memory grows: {was_mb:.0f} MB, later {is_mb:.0f} MB")
     return found
 

@@ -118,6 +118,7 @@ async def judge(url: str, seconds: float) -> int:
     clock = MonotonicClock()
     start_s = clock.now_s()
     ended, slates = False, 0
+    resumed: set[int] = set()  # indices of numbers that came after a slate
     async with watch_whep(url, None, clock=clock) as (video, gone):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -125,22 +126,28 @@ async def judge(url: str, seconds: float) -> int:
                     now_s = clock.now_s()
                     if read_stamp(frame.planes.y, scale=SCALE) == BLACK:
                         slates += 1
+                        resumed.add(len(figures.numbers))
                         continue
                     if figures.first_frame_ms is None:
                         figures.first_frame_ms = (now_s - start_s) * 1000
                     figures.note(frame, now_s, SCALE)
         ended = gone.done()
-    seen = {**figures.as_json(), **by_publisher(figures.numbers)}
+    seen = {**figures.as_json(), **by_publisher(figures.numbers, resumed)}
     print(json.dumps({**seen, "slates": slates, "ended": ended}))
     return 0
 
 
-def by_publisher(numbers: list[int]) -> dict[str, int]:
-    """Lost and repeated frames within what each publisher sent, and how many were seen."""
+def by_publisher(numbers: list[int], resumed: set[int]) -> dict[str, int]:
+    """Lost and repeated frames within what each publisher sent, and how many were seen.
+
+    After a slate the picture before it may be shown again (`resumed`): that is no repetition.
+    """
     lost = repeated = 0
     publishers = 1
-    for before, after in pairwise(numbers):
+    for index, (before, after) in enumerate(pairwise(numbers), start=1):
         step = (after - before) % MODULUS
+        if step == 0 and index in resumed:
+            continue
         if PUBLISHER_STEP // 2 < step < MODULUS // 2:
             publishers += 1
         elif step == 0 or step >= MODULUS // 2:
