@@ -47,7 +47,7 @@ def test_what_stays_level_passes_and_sessions_on_their_way_too() -> None:
 
 @pytest.mark.parametrize("name", ["threads", "descriptors", "rss_mb"])
 def test_what_grows_is_found(name: str) -> None:
-    each = {"threads": 1, "descriptors": 2, "rss_mb": 60}[name]
+    each = {"threads": 2, "descriptors": 4, "rss_mb": 60}[name]
     growing: list[Sample] = [
         sample(s.at_s, **{name: getattr(s, name) + each * n}) for n, s in enumerate(LEVEL)
     ]
