@@ -74,6 +74,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _a_cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What services measure of this machine is remembered for this run, not in the user's cache."""
+    os.environ["STREAMLIFT_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 async def serve() -> AsyncIterator[Callable[..., Any]]:
     """`served = await serve(config)`: the service on a free port of this loop, closed at the end.

@@ -50,6 +50,7 @@ def examine(config: Config) -> Report:
         (
             Check("streamlift", True, f"{__version__}, Python {platform.python_version()}"),
             _processor(),
+            _plan(config),
             _gpu(),
             *_matrix(),
             *(_library(n) for n in ("av", "aiortc", "cv2", "onnxruntime", "fastapi")),
@@ -65,6 +66,18 @@ def examine(config: Config) -> Report:
 def _processor() -> Check:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Check("processor", True, f"{platform.machine()}, {cores} cores")
+
+
+def _plan(config: Config) -> Check:
+    """What `compact` would begin with here; measured once, then remembered."""
+    from streamlift.engine.costs import known_costs, usable_cores
+    from streamlift.engine.plan import make_plan
+    from streamlift.upscalers.compact import Precision
+
+    preset = config.encode.preset
+    costs = known_costs(preset, Precision.INT8)
+    plan = make_plan(costs, cores=usable_cores(), preset=preset, stabilised=True)
+    return Check("plan", True, plan.words())
 
 
 def _gpu() -> Check:

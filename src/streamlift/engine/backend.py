@@ -16,10 +16,13 @@ import numpy as np
 from streamlift.clock import VIDEO_CLOCK_HZ, Clock, MonotonicClock
 from streamlift.engine.capacity import SLOT_PPS, Capacity, need_pps
 from streamlift.engine.chain import UpscaleChain, Upscaled
+from streamlift.engine.costs import known_costs, usable_cores
 from streamlift.engine.devices import Accelerator, free_memory, resolve_device
 from streamlift.engine.engine import Engine
+from streamlift.engine.ladder import Rung
 from streamlift.engine.lane import EngineLane
 from streamlift.engine.padding import padded_size
+from streamlift.engine.plan import make_plan
 from streamlift.errors import NoCapacity, NotReady, StreamliftError, UpscalerHung
 from streamlift.frames import (
     BackendInfo,
@@ -32,6 +35,7 @@ from streamlift.frames import (
     Stabilise,
 )
 from streamlift.upscalers import Upscaler, create_upscaler
+from streamlift.upscalers.compact import Precision
 
 __all__ = ["EngineBackend"]
 
@@ -96,6 +100,7 @@ class EngineBackend:
         self._state = BackendState.LOADING
         self._reason = "loading"
         self._fps: float | None = None
+        self._begin = Rung.FULL
         self._lanes: set[EngineLane] = set()
         self._capacity = Capacity(0.0 if slots is None else slots * SLOT_PPS)
 
@@ -161,6 +166,7 @@ class EngineBackend:
                 stabilise=options.stabilise or self._default_stabilise or Stabilise.OFF,
                 share=share,
                 on_close=self._lane_closed,
+                begin=self._begin,
             )
         except BaseException:
             share.release()  # a thread that cannot be started must not cost a slot
@@ -251,12 +257,27 @@ class EngineBackend:
         asyncio.get_running_loop().call_later(_REPORT_S, os._exit, EXIT_STUCK)
 
     def _load(self) -> tuple[Upscaler, float]:
-        upscaler = create_upscaler(
-            self._upscaler_name, device=self._device, settings=self._settings
-        )
+        settings = self._settings
+        if self._upscaler_name == "compact" and settings.get("tier", "auto") == "auto":
+            settings = {**settings, "tier": self._planned_tier(settings)}
+        upscaler = create_upscaler(self._upscaler_name, device=self._device, settings=settings)
         # A slow model's probe must not outlive a service that is told to end meanwhile.
         engine = self._engine
         return upscaler, measure_fps(upscaler, self._device, ends=lambda: engine.stopping)
+
+    def _planned_tier(self, settings: Mapping[str, Any]) -> str:
+        """The network of this machine's plan; streams begin on the plan's rung."""
+        named = settings.get("precision", "auto")
+        precision = Precision(named) if named in set(Precision) else Precision.INT8
+        plan = make_plan(
+            known_costs(self._preset, precision),
+            cores=usable_cores(),
+            preset=self._preset,
+            stabilised=self._default_stabilise not in (None, Stabilise.OFF),
+        )
+        self._begin = plan.rung
+        logger.info("backend %s: the plan is %s", self.name, plan.words())
+        return plan.tier
 
 
 def measure_fps(
