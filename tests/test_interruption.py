@@ -28,8 +28,8 @@ async def test_children():
         children = Path(f"/proc/{serve.pid}/task/{serve.pid}/children")
         while not (demo := children.read_text().split()):
             await asyncio.sleep(0.05)
-        print("PIDS", serve.pid, other.pid, *demo, flush=True)
         try:
+            print("PIDS", serve.pid, other.pid, *demo, flush=True)
             await asyncio.sleep(600)
         finally:
             other.kill()
