@@ -286,3 +286,22 @@ def icc_profile() -> bytes:
     head = struct.pack(">I4sI4s4s4s", length, b"none", 0x02100000, b"mntr", b"RGB ", b"XYZ ")
     head += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
     return head.ljust(128, b"\0") + table + body
+
+
+def test_the_pages_of_a_tiff_that_are_not_taken_are_said(tmp_path: Path) -> None:
+    cv2.imwritemulti(str(tmp_path / "in.tiff"), [gradient(3), gradient(3), gradient(3)])
+    result = go(tmp_path / "in.tiff", tmp_path / "out.png")
+    assert result.warnings == ("only the first of 3 pages is taken",)
+
+
+def test_a_heic_photo_is_refused_and_no_tile_of_it_taken_for_the_whole(tmp_path: Path) -> None:
+    brands = b"mif1heic"
+    (tmp_path / "in.heic").write_bytes(struct.pack(">I", 24) + b"ftypheic" + bytes(4) + brands)
+    with pytest.raises(MediaError, match=r"reading .*in\.heic: it is a HEIC photo"):
+        go(tmp_path / "in.heic", tmp_path / "out.png")
+
+
+def test_pictures_one_after_the_other_in_a_file_are_a_video(tmp_path: Path) -> None:
+    one = cv2.imencode(".jpg", gradient(3))[1].tobytes()
+    (tmp_path / "in.mjpeg").write_bytes(one * 5)
+    assert go(tmp_path / "in.mjpeg", tmp_path / "out.mp4").pictures == 5

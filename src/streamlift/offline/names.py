@@ -63,7 +63,7 @@ class Numbered:
 
 
 def kind_of(head: bytes) -> str:
-    """What the first bytes of a file say: png, apng, jpeg, webp, gif, bmp, tiff, avif, or ""."""
+    """What the first bytes say: png, apng, jpeg, webp, gif, bmp, tiff, avif, heic, ..., or ""."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "apng" if b"acTL" in head[:256] else "png"
     if head.startswith(b"\xff\xd8\xff"):
@@ -77,8 +77,8 @@ def kind_of(head: bytes) -> str:
         return "bmp"
     if head[:4] in (b"II*\0", b"MM\0*"):
         return "tiff"
-    if head[4:8] == b"ftyp" and head[8:12] == b"avif":
-        return "avif"
+    if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"mif1", b"heic", b"heix", b"heim"):
+        return "avif" if b"avif" in head[8:64] else "heic"
     if head[4:12] == b"jP  \r\n\x87\n":
         return "jpeg 2000"
     return ""

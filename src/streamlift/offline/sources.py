@@ -54,6 +54,14 @@ def kind_of_source(source: Path) -> tuple[Kind, str]:
         return Kind.SEQUENCE, ""
     with step("reading", source), source.open("rb") as file:
         form = kind_of(file.read(256))
+    if form == "heic":
+        raise MediaError(
+            f"reading {shown(source)}: it is a HEIC photo, which is stored in tiles that nothing "
+            "here puts together; save it as JPEG, PNG or AVIF first",
+            found="HEIC",
+        )
+    if form == "jpeg" and source.suffix.lower() in (".mjpeg", ".mjpg"):
+        return Kind.VIDEO, ""  # one JPEG after the other
     if form in ("gif", "apng", "webp animation"):
         return Kind.ANIMATION, form
     return (Kind.STILL, form) if form else (Kind.VIDEO, "")

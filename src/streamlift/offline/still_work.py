@@ -16,7 +16,7 @@ from streamlift.offline.options import Options, Progress, Result
 from streamlift.offline.sinks import ImageFiles, PixelSink, animation_file, several_pictures
 from streamlift.offline.sources import Kind, moments, numbers_of, sequence_stills
 from streamlift.offline.steps import Notes, shown
-from streamlift.offline.stills import Still, check_still_size, read_still, size_of
+from streamlift.offline.stills import Still, check_still_size, pages_of, read_still, size_of
 from streamlift.upscalers import Upscaler
 
 __all__ = ["upscale_stills"]
@@ -44,7 +44,7 @@ def upscale_stills(
         return work.sequence(source, target)
     if kind is Kind.ANIMATION:
         return work.frames(source, target, form)
-    return work.still(source, target)
+    return work.still(source, target, form)
 
 
 class _Work:
@@ -62,8 +62,11 @@ class _Work:
         self._progress, self._clock = progress, clock
         self._started_s = clock.now_s()
 
-    def still(self, source: Path, target: Path) -> Result:
+    def still(self, source: Path, target: Path, form: str) -> Result:
         still = read_still(source)
+        pages = pages_of(source) if form == "tiff" else 1
+        if pages > 1:
+            self._notes.say(f"only the first of {pages} pages is taken")
         check_still_size(self._size(still), target)
         sink = ImageFiles(target, self._notes, numbers=(1,), clobber=self._options.clobber)
         sink.add(self._enlarged(still), Fraction(0))

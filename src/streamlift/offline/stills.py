@@ -25,6 +25,7 @@ __all__ = [
     "check_still_size",
     "encode_still",
     "orientation",
+    "pages_of",
     "read_still",
     "size_of",
 ]
@@ -142,6 +143,14 @@ def check_still_size(size: Size, path: Path) -> None:
             f"over {largest}, and {_MOST_PIXELS} pixels are the most",
             found=str(size),
         )
+
+
+def pages_of(path: Path) -> int:
+    """How many pictures a TIFF holds."""
+    try:
+        return cv2.imcount(str(path), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return 1
 
 
 def size_of(pixels: Pixels) -> Size:

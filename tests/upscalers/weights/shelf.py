@@ -32,6 +32,8 @@ class Shelf:
     wrong_start: bool = False
     slow_s: float = 0.0
     says_length: bool = True
+    pause_after: int | None = None  # bytes after which nothing comes until `go_on`
+    go_on: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
 
@@ -60,6 +62,10 @@ def serving_shelf() -> Iterator[Shelf]:
                 self.send_header("Content-Length", str(len(body) - start))
             self.end_headers()
             time.sleep(shelf.slow_s)
+            if shelf.pause_after is not None:
+                self.wfile.write(body[start : shelf.pause_after])
+                shelf.go_on.wait(60)
+                return
             self.wfile.write(body[start : shelf.cut_after])
 
         def log_message(self, format: str, *args: object) -> None:
