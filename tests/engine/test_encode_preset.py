@@ -35,7 +35,7 @@ def test_another_preset_begins_with_a_keyframe_and_loses_no_picture() -> None:
     for number in range(8):
         if number == 4:
             assert four.wait(20)
-            thread.set_preset("ultrafast")
+            thread.hurry(True)
         now_s = MonotonicClock().now_s()
         shown = picture(SMALL, number)
         assert thread.offer(Picture(shown, number * TICKS, Colour(), now_s, now_s, StageTimes()))

@@ -123,9 +123,9 @@ class EncodeThread:
             self._begin_after = after
         self._renditions = wanted
 
-    def set_preset(self, preset: str) -> None:
-        """Encode with another x264 preset from the next picture on, which is a keyframe then."""
-        self._choice.preset = preset
+    def hurry(self, hurried: bool) -> None:
+        """Take the fastest preset, or the usual one again; the next picture is a keyframe then."""
+        self._choice.hurried = hurried
 
     def _run(self) -> None:
         error: StreamliftError | None = None

@@ -110,6 +110,8 @@ class PresetChoice:
     def __init__(self, clock: Clock, preset: str) -> None:
         self.preset = preset
         """What is wanted while there is time."""
+        self.hurried = False
+        """Told to take the fastest, whatever the encoder has to do."""
         self._clock = clock
         self._busy_s: float | None = None
 
@@ -120,7 +122,7 @@ class PresetChoice:
             self._busy_s = now_s
         elif self._busy_s is not None and now_s - self._busy_s > QUIET_S:
             self._busy_s = None
-        return self.preset if self._busy_s is None else FAST_PRESET
+        return FAST_PRESET if self.hurried or self._busy_s is not None else self.preset
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from streamlift.engine.capacity import Share, need_pps
 from streamlift.engine.chain import UpscaleChain, Upscaled
 from streamlift.engine.encode import EncodeThread, Picture
 from streamlift.engine.engine import Engine
-from streamlift.engine.ladder import FAST_PRESET, Ladder, Rung
+from streamlift.engine.ladder import Ladder, Rung
 from streamlift.errors import StreamliftError, UpscaleError
 from streamlift.frames import (
     EncodedFrame,
@@ -87,7 +87,6 @@ class EngineLane:
         self._last_arrived_s: float | None = None
         steady = stabilise is not Stabilise.OFF
         self._ladder = Ladder(clock, begin=begin, without=() if steady else (Rung.UNSTEADIED,))
-        self._preset = preset
         self._drops_seen = 0
         # Event loop only.
         self._last_offered: int | None = None  # pts
@@ -247,7 +246,7 @@ class EngineLane:
 
     def _spend(self, rung: Rung) -> None:
         self._chain.set_rung(rung)
-        self._encode.set_preset(FAST_PRESET if rung >= Rung.FAST_CODING else self._preset)
+        self._encode.hurry(rung >= Rung.FAST_CODING)
 
     def _encode_all(self, outputs: Iterable[Upscaled]) -> None:
         for output in outputs:
