@@ -1,6 +1,6 @@
 """Video encoding and bitstream helpers."""
 
-from streamlift.codec.bitstream import has_picture, is_keyframe, nal_types, parameter_sets
+from streamlift.codec.bitstream import has_picture, is_keyframe, nal_types, parameter_sets, recovers
 from streamlift.codec.encoder import (
     AdjustableEncoder,
     H264Encoder,
@@ -23,4 +23,5 @@ __all__ = [
     "nal_types",
     "open_encoder",
     "parameter_sets",
+    "recovers",
 ]

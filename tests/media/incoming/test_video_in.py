@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from fractions import Fraction
 
+import av
+import numpy as np
 import pytest
-from tests.clips import TICKS, coded_clip
+from av.video.codeccontext import VideoCodecContext
+from tests.clips import TICKS, coded_clip, picture
 from tests.media.rtp import rtp_packet
 
 from streamlift.clock import ManualClock
-from streamlift.codec import has_picture, nal_types, parameter_sets
+from streamlift.codec import has_picture, is_keyframe, nal_types, parameter_sets
 from streamlift.config import IceConfig
-from streamlift.frames import Codec, Frame
+from streamlift.frames import Codec, Frame, Size
 from streamlift.media.incoming.video_in import VideoReceiver
 from streamlift.media.rtc.connection import Peer
 
@@ -97,3 +101,28 @@ def test_the_clip_is_what_these_tests_think() -> None:
     assert set(nal_types(SETS)) == {7, 8}
     assert not has_picture(SETS)
     assert all(has_picture(unit) and not parameter_sets(unit) for unit in BARE)
+
+
+async def test_a_stream_that_is_refreshed_bit_by_bit_is_entered_at_a_recovery_point(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    context = av.CodecContext.create("libx264", "w")
+    assert isinstance(context, VideoCodecContext)
+    context.width, context.height, context.pix_fmt = 256, 256, "yuv420p"
+    context.time_base, context.framerate, context.gop_size = Fraction(1, 25), Fraction(25), 12
+    context.options = {
+        "preset": "ultrafast",
+        "tune": "zerolatency",
+        "x264-params": "intra-refresh=1:repeat-headers=1",
+    }
+    sent = []
+    for number in range(60):
+        planes = picture(Size(256, 256), number)
+        joined = np.concatenate([planes.y.ravel(), planes.u.ravel(), planes.v.ravel()])
+        frame = av.VideoFrame.from_ndarray(joined.reshape(384, 256), format="yuv420p")
+        frame.pts = number
+        sent += [bytes(packet) for packet in context.encode(frame)]
+    assert not any(is_keyframe(Codec.H264, unit) for unit in sent[1:])
+    async with receiving(monkeypatch) as video:
+        decoded = await frames_of(video, sent[5:])
+    assert len(decoded) > 20

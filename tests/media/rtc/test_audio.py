@@ -7,6 +7,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import httpx
 import pytest
@@ -94,6 +95,27 @@ async def test_an_end_wakes_the_listener() -> None:
         waiting = asyncio.ensure_future(anext(feed, None))
         await asyncio.sleep(0)
     assert await waiting is None
+
+
+@pytest.mark.peer
+async def test_a_sender_that_begins_anew_is_heard_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer, clock = Peer(IceConfig()), ManualClock()
+    receiver: object = peer.add("audio", "recvonly").receiver
+    audio = AudioReceiver(receiver, clock=clock)
+    monkeypatch.setattr(audio._tap, "is_opus", lambda payload_type: True)
+    audio._take_packet(rtp_packet(0, 900_000, 0, b"a", ssrc=1))
+    clock.advance(2.0)
+    for number in range(2):  # another SSRC at once,
+        audio._take_packet(rtp_packet(number, 5 + 960 * number, 0, b"b", ssrc=2))
+    for number in range(40):  # the same one from behind when it goes on like that
+        audio._take_packet(rtp_packet(number, 0xC0000000 + 960 * number, 0, b"c", ssrc=2))
+    audio.end()
+    heard = [p async for p in audio]
+    assert [p.pts for p in heard[:3]] == [0, 96_000, 96_960]
+    assert [p.data for p in heard[3:]] == [b"c"] * 15
+    assert all(a.pts < b.pts for a, b in pairwise(heard))
+    assert audio.dropped == {"late": 25}
+    await peer.close()
 
 
 def test_relays_are_forgotten_when_nobody_uses_them() -> None:

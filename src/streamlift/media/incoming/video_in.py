@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from streamlift.clock import Clock
-from streamlift.codec import has_picture, is_keyframe
+from streamlift.codec import has_picture, is_keyframe, recovers
 from streamlift.codec.decoder import CodedPicture, DecodeThread
 from streamlift.frames import Codec, CodedVideo, Frame, IngestCounts
 from streamlift.mailbox import Mailbox
@@ -184,11 +184,12 @@ class VideoReceiver:
             # Predicted from what never came: it would show damage until the next keyframe.
             self._need_keyframe = True
             self.request_keyframe()
-        if self._need_keyframe and not keyframe:
+        entry = keyframe or (codec is Codec.H264 and recovers(data))
+        if self._need_keyframe and not entry:
             self._tally.drop("no_keyframe", "waiting for a keyframe")
             return
         self._need_keyframe = False
-        if keyframe and codec is Codec.H264:
+        if entry and codec is Codec.H264:
             data = self.sets.before(data)
         coded = CodedVideo(codec, data, keyframe)
         if not self._decode.offer(CodedPicture(picture.pts, coded, now_s)):

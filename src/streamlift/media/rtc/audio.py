@@ -21,6 +21,8 @@ AUDIO_CLOCK_HZ = 48_000
 _QUEUED = 256
 """Packets kept for one reader: 5 s of the usual 20 ms, more than any upscaler delays."""
 _LAG_FRAMES = 64
+_MOST_LATE = 25
+"""Packets in a row that come from the past: half a second of them is no reordering."""
 
 AudioFeed = Mailbox[CodedAudio]
 """One viewer's queue; full means that the oldest packet goes."""
@@ -38,7 +40,10 @@ class AudioReceiver:
         self._tap = ReceiverTap(receiver, self._take_packet)
         self._packets: Mailbox[CodedAudio] = Mailbox(_QUEUED)
         self._ended = False
-        self._last_timestamp: int | None = None
+        self._ssrc: int | None = None
+        self._last: tuple[int, float] | None = None
+        """Timestamp and arrival of the packet before."""
+        self._late = 0
         self._pts = 0
         self.dropped: Counter[str] = Counter()
         """Packets by reason: `late` came after its successor, `stale` was not fetched in time."""
@@ -57,14 +62,21 @@ class AudioReceiver:
     def _take_packet(self, packet: MediaPacket, /) -> None:
         if self._ended or not packet.data or not self._tap.is_opus(packet.payload_type):
             return
-        if self._last_timestamp is not None:
-            step = (packet.timestamp - self._last_timestamp) & 0xFFFFFFFF
-            if step == 0 or step >= 1 << 31:
+        now_s = self._clock.now_s()
+        if self._last is not None:
+            timestamp, arrived_s = self._last
+            step = (packet.timestamp - timestamp) & 0xFFFFFFFF
+            backwards = step == 0 or step >= 1 << 31
+            if packet.ssrc != self._ssrc or (backwards and self._late >= _MOST_LATE):
+                # Another RTP stream, or the sender began anew: it goes on by the time that passed.
+                step = max(1, round((now_s - arrived_s) * AUDIO_CLOCK_HZ))
+            elif backwards:
+                self._late += 1
                 self.dropped["late"] += 1
                 return
             self._pts += step
-        self._last_timestamp = packet.timestamp
-        if not self._packets.put(CodedAudio(self._pts, packet.data, self._clock.now_s())):
+        self._ssrc, self._last, self._late = packet.ssrc, (packet.timestamp, now_s), 0
+        if not self._packets.put(CodedAudio(self._pts, packet.data, now_s)):
             self.dropped["stale"] += 1
 
 
