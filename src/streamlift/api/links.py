@@ -27,7 +27,7 @@ class NewLink(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     right: Literal["view", "publish"]
-    ttl_s: int = Field(default=600, ge=10, le=LONGEST_LINK_S)
+    ttl_s: int = Field(default=600, ge=1, le=LONGEST_LINK_S)
 
 
 @links.post("", status_code=201, dependencies=_CONTROL)

@@ -16,7 +16,7 @@ __all__ = ["LATE_S", "LoopWatch"]
 
 logger = logging.getLogger(__name__)
 
-BEAT_S = 0.05
+BEAT_S = 0.1
 LATE_S = 0.25
 SAY_AGAIN_S = 10.0
 _DEEPEST = 20

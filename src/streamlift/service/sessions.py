@@ -201,9 +201,18 @@ async def run_publisher(
                     except StreamliftError as error:
                         await publisher.aclose(str(error))
                     else:
-                        await publisher.aclose("stream ended")
+                        await publisher.aclose(_why_it_ended(parts, session.stream))
     finally:
         sessions.remove(session)
+
+
+def _why_it_ended(parts: Parts, stream: str) -> str:
+    """The stream has let its publisher go; it tells it so too, and one of the two is first."""
+    try:
+        successor = parts.router.stream(stream).publisher
+    except StreamliftError:
+        successor = None
+    return "stream ended" if successor is None else "taken_over"
 
 
 async def run_viewer(
