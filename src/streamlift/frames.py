@@ -146,11 +146,13 @@ class Motion:
     """Motion vectors as the bitstream carried them, not yet ordered; see `codec.motion`.
 
     `vectors` is FFmpeg's AVMotionVector as a structured array; they lead from a picture to the one
-    decoded before it, whose pts `follows` is.
+    decoded before it, whose pts `follows` is. `before` is the motion of that one, if it was left
+    out.
     """
 
     vectors: npt.NDArray[np.void]
     follows: int
+    before: Motion | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

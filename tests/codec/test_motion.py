@@ -7,7 +7,7 @@ import pytest
 from tests.clips import TICKS
 from tests.engine.frames import decoded
 
-from streamlift.codec.motion import chained, motion_field
+from streamlift.codec.motion import bridged, chained, motion_field, motion_since
 from streamlift.frames import Codec, Motion, Planes, Size
 
 SIZE = Size(128, 96)
@@ -81,6 +81,25 @@ def test_two_fields_in_a_row_are_one() -> None:
     assert field[0, 1].tolist() == [32, 16]
     assert field[0, 0].tolist() == [32, 0]
     assert known[0].tolist() == [True, True, False, False]
+
+
+def test_over_a_frame_that_was_left_out_motion_leads_to_the_one_before() -> None:
+    _, first, second, third, fourth = decoded(_panned((3, -2), frames=5))
+    over_two = bridged(fourth, bridged(third, second))
+    assert over_two.motion is not None
+    found = motion_since(over_two.motion, first.pts, SIZE)
+    assert found is not None
+    field, known = found
+    assert known.mean() > 0.4
+    assert np.median(field[known], 0).tolist() == [-36, 24]
+    assert motion_since(over_two.motion, first.pts - TICKS, SIZE) is None
+
+
+def test_a_frame_that_does_not_follow_the_one_left_out_keeps_its_own_motion() -> None:
+    _, second, _, fourth = decoded(_panned((3, -2), frames=4))
+    assert bridged(fourth, second) is fourth
+    assert fourth.motion is not None
+    assert motion_since(fourth.motion, second.pts, SIZE) is None
 
 
 @pytest.mark.parametrize("size", [Size(64, 64), Size(66, 70), Size(640, 360)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import av
@@ -9,14 +10,17 @@ import numpy as np
 import numpy.typing as npt
 from av.sidedata.sidedata import Type
 
-from streamlift.frames import Motion, Size
+from streamlift.frames import Frame, Motion, Size
 
-__all__ = ["CELL", "chained", "motion_field", "motion_of"]
+__all__ = ["CELL", "I16", "bridged", "chained", "motion_field", "motion_of", "motion_since"]
 
 CELL = 8
 """Side of a cell in pixels. Blocks are 16x16 to 8x8 nearly always; of smaller ones one is taken."""
 
 BLOCK = 16
+_LONGEST_CHAIN = 4
+"""Pictures; over more of them the vectors are no better than a search, and cost as much."""
+
 _NONE = np.int32(-(1 << 31))
 
 I16 = npt.NDArray[np.int16]
@@ -72,6 +76,28 @@ def motion_field(motion: Motion, size: Size) -> tuple[I16, Mask]:
     known = cells != _NONE
     field = np.where(known, cells, 0).view(np.int16).reshape(*cells.shape, 2)
     return field, known
+
+
+def bridged(frame: Frame, left_out: Frame) -> Frame:
+    """The frame with the motion of the one before it as well, which is not shown."""
+    motion, before = frame.motion, left_out.motion
+    if motion is None or before is None or motion.follows != left_out.pts:
+        return frame
+    return replace(frame, motion=replace(motion, before=before))
+
+
+def motion_since(motion: Motion, pts: int | None, size: Size) -> tuple[I16, Mask] | None:
+    """The field that leads to the picture of that pts, over those left out; None if none does."""
+    fields = [motion_field(motion, size)]
+    while motion.follows != pts:
+        if motion.before is None or len(fields) == _LONGEST_CHAIN:
+            return None
+        motion = motion.before
+        fields.append(motion_field(motion, size))
+    whole = fields[0]
+    for earlier in fields[1:]:
+        whole = chained(earlier, whole)
+    return whole
 
 
 def chained(earlier: tuple[I16, Mask], later: tuple[I16, Mask]) -> tuple[I16, Mask]:

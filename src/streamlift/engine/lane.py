@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 
 from streamlift.clock import Clock
+from streamlift.codec.motion import bridged
 from streamlift.engine.capacity import Share, need_pps
 from streamlift.engine.chain import UpscaleChain, Upscaled
 from streamlift.engine.encode import EncodeThread, Picture
@@ -283,7 +284,9 @@ class EngineLane:
         while self._inbox and (
             len(self._inbox) > MAX_QUEUED or self._inbox[0].arrived_s < oldest_s
         ):
-            self._inbox.popleft()
+            left_out = self._inbox.popleft()
+            if self._inbox:
+                self._inbox[0] = bridged(self._inbox[0], left_out)
             self._dropped["stale"] += 1
 
     def _stop_working(self) -> None:

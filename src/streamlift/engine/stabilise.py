@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from streamlift.clock import VIDEO_CLOCK_HZ
-from streamlift.codec.motion import motion_field
+from streamlift.codec.motion import motion_since
 from streamlift.engine.stabilise_cells import (
     CellHistory,
     cells_of_flow,
@@ -92,10 +92,11 @@ class Stabiliser:
         """None at a scene cut."""
         history = state.history
         assert isinstance(history, CellHistory)
-        if motion is not None and motion.follows == state.pts:
-            cells, _ = motion_field(motion, Size(lr.shape[1], lr.shape[0]))
+        size = Size(lr.shape[1], lr.shape[0])
+        told = None if motion is None else motion_since(motion, state.pts, size)
+        if told is not None:
             # Where no vector is known the picture may well have stood still; the residual tells.
-            cells = smoothed(cells)
+            cells = smoothed(told[0])
         else:
             cells = cells_of_flow(self._motion(lr, state.lr, fine=preset.fine_flow))
         found = history.compare(hr.y, cells)
