@@ -83,6 +83,12 @@ async def test_an_open_dtls_role_is_answered_passive_and_a_passive_one_active() 
             assert f"a=setup:{answered}" in link.answer
 
 
+async def test_one_fingerprint_is_told_the_one_that_all_can_check() -> None:
+    async with linked() as link:
+        for description in (link.offer, link.answer):
+            assert re.findall(r"a=fingerprint:(\S+)", description) == ["sha-256"]
+
+
 async def test_dtls_with_libdatachannel_begins_when_it_has_kept_our_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

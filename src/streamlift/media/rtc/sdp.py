@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 MAX_MEDIA = 4
+_MORE_FINGERPRINTS = ("a=fingerprint:sha-384", "a=fingerprint:sha-512")
+"""Beside sha-256, which all can. libdatachannel (OBS) keeps the last of several, and checks by
+sha-256 all the same when it connects before it has kept our answer: every second handshake failed
+between two processes of one machine."""
 _CODECS = {"H264": Codec.H264, "VP8": Codec.VP8}
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 
@@ -236,6 +240,8 @@ def announced(sdp: str, announce: tuple[str, ...]) -> str:
     rewrite = not hosts.intersection(announce)
     kept: list[str] = []
     for line in lines:
+        if line.startswith(_MORE_FINGERPRINTS):
+            continue
         if line.startswith("a=candidate:") and announce:
             kept.extend(_announced(line, announce, rewrite=rewrite))
         else:
