@@ -136,7 +136,7 @@ def test_a_link_brings_its_token_and_the_address_loses_it(page: Page, service: A
     service.behave(token="secret-token")
     urls: list[str] = []
     page.on("request", lambda request: urls.append(request.url.partition("#")[0]))
-    page.goto(f"{service.url}/?stream=live#view=secret-token")
+    page.goto(f"{service.url}?stream=demo#view=secret-token")
     wait_until(page, PLAYING)
     assert not [url for url in urls if "secret-token" in url]
     assert "secret-token" not in page.evaluate("() => location.href")
