@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,18 +42,47 @@ WATCH_GAPS = """() => {
 @pytest.fixture(scope="module")
 def demo_url() -> Iterator[str]:
     """`streamlift serve --demo` on a free port."""
-    command = bound(sys.executable, "-m", "streamlift.cli", "serve", "--demo", "--port", "0")
+    with _serving("--demo") as (url, process):
+        _wait_for_demo(url, process)
+        yield url
+
+
+@pytest.fixture
+def stamped_url() -> Iterator[str]:
+    """The service with a publisher that stamps its pictures, which the demo's own does not."""
+    publish = bound(sys.executable, "-m", "streamlift.cli", "publish", "--demo", "--stamp")
+    with _serving() as (url, process):
+        command = [*publish, "--wait", f"{url}whip/demo"]
+        with subprocess.Popen(command, env=_environment()) as publisher:
+            try:
+                _wait_for_demo(url, process)
+                yield url
+            finally:
+                publisher.terminate()
+
+
+@contextmanager
+def _serving(*options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    command = bound(sys.executable, "-m", "streamlift.cli", "serve", *options, "--port", "0")
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=_environment(), stdout=pipe, text=True) as process:
         try:
             assert process.stdout is not None
             found = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
             assert found, "the service did not say where it listens"
-            url = f"{found[0]}/"
-            _wait_for_demo(url, process)
-            yield url
+            yield f"{found[0]}/", process
         finally:
             process.terminate()
+
+
+def test_both_halves_show_the_same_frame(page: Page, stamped_url: str) -> None:
+    page.goto(stamped_url)
+    wait_until(page, PLAYING)
+    page.click("#view-compare")
+    wait_until(page, "() => document.getElementById('lock').textContent === 'Same frame'")
+    page.evaluate("() => { streamlift.sync.readStamps = true; }")
+    in_time_sync(lambda: differing(page))
+    page.screenshot(path=ARTIFACTS / "console-compare.png")
 
 
 def test_the_demo_plays_side_by_side(page: Page, demo_url: str) -> None:
@@ -66,28 +96,6 @@ def test_the_demo_plays_side_by_side(page: Page, demo_url: str) -> None:
     wait_until(page, "() => Number(document.getElementById('n-fps').textContent) > 5")
     ARTIFACTS.mkdir(exist_ok=True)
     page.screenshot(path=ARTIFACTS / "console.png")
-
-
-def test_both_halves_show_the_same_frame(page: Page, demo_url: str) -> None:
-    """The demo carries no stamp, so a second publisher that does is looked at."""
-    command = bound(sys.executable, "-m", "streamlift.cli", "publish", "--demo", "--stamp")
-    with subprocess.Popen([*command, f"{demo_url}whip/stamped"], env=_environment()) as publisher:
-        try:
-            page.goto(demo_url)
-            wait_until(page, "() => document.querySelector('#stream option[value=stamped]')")
-            page.select_option("#stream", "stamped")
-            wait_until(page, PLAYING)
-            _see_the_same_frame(page)
-        finally:
-            publisher.terminate()
-
-
-def _see_the_same_frame(page: Page) -> None:
-    page.click("#view-compare")
-    wait_until(page, "() => document.getElementById('lock').textContent === 'Same frame'")
-    page.evaluate("() => { streamlift.sync.readStamps = true; }")
-    in_time_sync(lambda: differing(page))
-    page.screenshot(path=ARTIFACTS / "console-compare.png")
 
 
 def test_clicking_through_every_ready_backend_never_interrupts_the_picture(
