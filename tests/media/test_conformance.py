@@ -230,7 +230,7 @@ async def test_whep_is_answered_sendonly_of_one_media_stream(plain: Served) -> N
         assert len(set(re.findall(r"a=msid:(\S+)", response.text))) <= 1
 
 
-async def test_too_many_handshakes_are_503_with_retry_after(
+async def test_too_many_handshakes_of_one_address_are_429_with_retry_after(
     plain: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streamlift.media.rtc.connection.CONNECT_S", 60.0)  # none may end meanwhile
@@ -242,7 +242,8 @@ async def test_too_many_handshakes_are_503_with_retry_after(
             if last.status_code != 201:
                 break
     assert last is not None
-    assert last.status_code == 503
+    assert last.status_code == 429
+    assert number == plain.parts.config.limits.handshakes_per_address
     assert int(last.headers["retry-after"]) >= 1
 
 
