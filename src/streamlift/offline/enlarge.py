@@ -72,7 +72,7 @@ def open_enlarger(
     if spec.name in _SIDE_BY_SIDE and count > 1:
         even = about.size.width % 2 == 0 and about.size.height % 2 == 0
         if stabilise is Stabilise.OFF or even:
-            return _SideBySide(upscaler, device, colour, stabilise, clock, count)
+            return _SideBySide(upscaler, device, colour, stabilise, clock, count, about)
     return _InOrder(UpscaleChain(upscaler, device, stabilise, clock=clock), colour, about)
 
 
@@ -109,7 +109,9 @@ class _SideBySide:
         stabilise: Stabilise,
         clock: Clock,
         workers: int,
+        about: Description,
     ) -> None:
+        self._ticks = about.time_base * VIDEO_CLOCK_HZ
         self._upscaler, self._device, self._clock = upscaler, device, clock
         self._colour = colour
         self._stabiliser = None if stabilise is Stabilise.OFF else Stabiliser(stabilise)
@@ -137,7 +139,8 @@ class _SideBySide:
         picture, future = self._owed.popleft()
         planes = future.result()
         if self._stabiliser is not None:
-            planes = self._stabiliser.apply(picture.y, planes)
+            pts = round(picture.time * self._ticks)
+            planes = self._stabiliser.apply(picture.y, planes, pts=pts)
         return _with(picture, planes)
 
     def _enlarge(self, picture: Picture) -> Planes:
