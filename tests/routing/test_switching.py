@@ -72,6 +72,19 @@ async def test_constant_latency_is_kept_behind_a_lane_that_lags_evenly() -> None
 
 
 @in_virtual_time
+async def test_what_a_newcomer_drops_on_trial_is_not_counted() -> None:
+    async with live("a", "b") as stage:
+        stage.backends["b"].knobs = Knobs(lose=frozenset({2, 3}))
+        stage.stream.switch("b")
+        await asyncio.sleep(3.0)
+        assert stage.viewer.sources[-1] == "b"
+        assert stage.viewer.pts == [n * FRAME for n in range(len(stage.viewer.pts))]
+        assert stage.backends["b"].lanes[0].dropped == {"stale": 2}
+        told = stage.stream.snapshot().frames
+        assert told.dropped == {}
+
+
+@in_virtual_time
 async def test_the_measured_gap_is_told() -> None:
     async with live("a", "b") as stage:
         stage.stream.switch("b")

@@ -84,6 +84,7 @@ class OpenLane:
         self._unsent: deque[Frame] = deque()  # the last of `owed`, not yet with the lane
         self._parked = False
         self._proving = purpose.proving  # it encodes nothing yet
+        self._dropped_before: Counter[str] = Counter()  # while it was
         self._watchdog = self._new_watchdog()
 
     # Its life, in the order in which it is lived.
@@ -187,6 +188,8 @@ class OpenLane:
     def encode(self, wanted: frozenset[Rendition]) -> None:
         """It has proved itself: the next frame offered is its first keyframe."""
         self._proving = False
+        if self._lane is not None:
+            self._dropped_before = Counter(self._lane.dropped)
         self.set_renditions(wanted)
 
     def request_keyframe(self) -> None:
@@ -283,8 +286,13 @@ class OpenLane:
 
     @property
     def dropped(self) -> Counter[str]:
-        """What it has dropped so far, by reason; nothing before it is open and once it closes."""
-        return Counter() if self._lane is None else Counter(self._lane.dropped)
+        """What it has dropped so far, by reason; nothing before it is open and once it closes.
+
+        What it dropped while it had to prove itself does not count: viewers saw the other lane's.
+        """
+        if self._lane is None or self._proving:
+            return Counter()
+        return Counter(self._lane.dropped) - self._dropped_before
 
     def _asked(self, options: LaneOptions) -> LaneOptions:
         options = dataclasses.replace(options, stands_in=self.purpose.replaces)
