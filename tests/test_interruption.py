@@ -17,8 +17,11 @@ pytestmark = pytest.mark.peer
 
 ROOT = Path(__file__).parents[1]
 CHILDREN = """
-import asyncio, subprocess, sys
+import asyncio, signal, subprocess, sys
 from pathlib import Path
+
+# A shell that starts a run in the background has it ignore Ctrl-C, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from scripts.children import bound
 from tests.commands import running
 

@@ -324,6 +324,8 @@ async def test_configured_pushes_begin_with_their_stream(serve: Serve) -> None:
     ours = await serve(replace(PLAIN, outputs=replace(HERE, push=(push,))))
     async with live(ours):
         await until(lambda: is_live(theirs, "copy"), "the copy to be live")
+    # Without a publisher the copy shows the slate, for as long as the stream is kept.
+    await ours.parts.router.close("live")
     await until(lambda: not is_live(theirs, "copy"), "the end of the copy", timeout_s=20)
 
 
