@@ -32,6 +32,8 @@ from streamlift.stamp import MODULUS, Stamp, draw_stamp, read_stamp
 
 __all__ = ["PUBLISHER_STEP"]
 
+PAUSE_S = 0.4
+"""Without a new picture for about half a second the service may show the last one again."""
 PUBLISHER_STEP = 5_000
 """A publisher numbers its frames from this much past the former's, so that the judge can tell."""
 SCALE = 2
@@ -118,7 +120,8 @@ async def judge(url: str, seconds: float) -> int:
     clock = MonotonicClock()
     start_s = clock.now_s()
     ended, slates = False, 0
-    resumed: set[int] = set()  # indices of numbers that came after a slate
+    resumed: set[int] = set()  # indices of numbers that came after a slate, or a pause
+    last_s = start_s
     async with watch_whep(url, None, clock=clock) as (video, gone):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -128,6 +131,9 @@ async def judge(url: str, seconds: float) -> int:
                         slates += 1
                         resumed.add(len(figures.numbers))
                         continue
+                    if now_s - last_s > PAUSE_S:
+                        resumed.add(len(figures.numbers))
+                    last_s = now_s
                     if figures.first_frame_ms is None:
                         figures.first_frame_ms = (now_s - start_s) * 1000
                     figures.note(frame, now_s, SCALE)
@@ -140,7 +146,8 @@ async def judge(url: str, seconds: float) -> int:
 def by_publisher(numbers: list[int], resumed: set[int]) -> dict[str, int]:
     """Lost and repeated frames within what each publisher sent, and how many were seen.
 
-    After a slate the picture before it may be shown again (`resumed`): that is no repetition.
+    After a slate or a pause the picture before it may be shown again (`resumed`), as it is to a
+    viewer that joins while nothing new comes: that is no repetition.
     """
     lost = repeated = 0
     publishers = 1
