@@ -159,10 +159,6 @@ class Transition:
         return self.phase in (Phase.OPENING, Phase.PROVING, Phase.IN_STEP)
 
     @property
-    def over(self) -> bool:
-        return self.phase in (Phase.DONE, Phase.GIVEN_UP)
-
-    @property
     def told(self) -> bool:
         """Whether users are told of it: it leads to another backend, or away from a fault."""
         return self.kind is Kind.SWITCH or self.cause is Cause.FAULT
