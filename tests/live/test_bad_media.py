@@ -80,6 +80,54 @@ async def test_a_publisher_that_sends_no_media_is_ended_with_a_reason(
 
 
 @pytest.mark.peer
+async def test_viewers_are_told_that_nothing_of_a_publisher_can_be_decoded(
+    service: Served,
+) -> None:
+    """It never had one picture; the waiting card says why, and so does the API."""
+    config = service.parts.config
+    ingest = dataclasses.replace(config.ingest, no_picture_s=0.5)
+    service.parts.config = dataclasses.replace(config, ingest=ingest)
+    chance = random.Random(9)
+    broken = True
+
+    def damage(_: int, unit: bytes) -> bytes:
+        return _noise(unit, chance) if broken else unit
+
+    why = "no picture could be decoded for 0.5 s"
+    async with publishing(service.whip(), coded_clip(gop=10), change=damage):
+        await until(lambda: service.state() == "waiting", "the stream to wait")
+        assert (await service.stream())["reason"] == why
+        async with watching(service.whep()) as seen:
+            await seen.wait_units(2)
+            (slate, *_) = decode([data for _, data in seen.units], Codec.H264)
+            assert (slate.width, slate.height) == (1024, 1024)
+            session = next(s for s in service.parts.sessions if s.role == "publish")
+            assert session.peer.state == "live"
+            broken = False
+            await service.live()
+            await seen.wait_more(10)
+        assert (await service.stream())["publisher"]["size"] == [256, 256]
+
+
+@pytest.mark.peer
+async def test_rubbish_does_not_take_a_stream_over(service: Served) -> None:
+    config = service.parts.config
+    ingest = dataclasses.replace(config.ingest, no_picture_s=0.5)
+    service.parts.config = dataclasses.replace(config, ingest=ingest)
+    chance = random.Random(9)
+    rubbish = publishing(service.whip(), coded_clip(), change=lambda _, unit: _noise(unit, chance))
+    async with publishing(service.whip(), coded_clip()):
+        await service.live()
+        (first,) = service.parts.sessions
+        async with rubbish:
+            second = next(s for s in service.parts.sessions if s is not first)
+            await until(lambda: len(service.parts.sessions) == 1, "the second to be ended")
+            assert second.peer.reason == "no picture could be decoded for 0.5 s"  # type: ignore[attr-defined]
+            assert first.peer.state == "live"
+            assert service.state() == "live"
+
+
+@pytest.mark.peer
 async def test_a_change_of_size_in_mid_stream_is_shown(service: Served) -> None:
     small, large = coded_clip(Size(192, 160), 10), coded_clip(Size(256, 256), 10)
 

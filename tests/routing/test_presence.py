@@ -7,16 +7,16 @@ import dataclasses
 import itertools
 
 from tests.routing.fakes import FakePublisher, frame, stream_frames
-from tests.routing.stage import live
-from tests.routing.virtual_time import ended, in_virtual_time, until
+from tests.routing.stage import BASIC, Stage, live
+from tests.routing.virtual_time import ended, in_virtual_time, settle, until
 
 from streamlift.frames import Frame, Size
 from streamlift.routing.events import EventKind
-from streamlift.routing.presence import Absence
+from streamlift.routing.presence import USUAL, Absence
 from streamlift.routing.states import StreamState
 
 
-def slate(size: Size) -> Frame:
+def slate(size: Size, reason: str = "") -> Frame:
     return frame(0, size=size)
 
 
@@ -177,7 +177,8 @@ async def test_without_a_slate_the_last_picture_stays() -> None:
 async def test_a_slate_keeps_the_size_of_the_picture_before() -> None:
     sizes = list[Size]()
 
-    def noted(size: Size) -> Frame:
+    def noted(size: Size, reason: str) -> Frame:
+        assert reason == "the publisher does not answer"
         sizes.append(size)
         return dataclasses.replace(slate(size))
 
@@ -187,3 +188,40 @@ async def test_a_slate_keeps_the_size_of_the_picture_before() -> None:
         assert set(sizes) == {Size(16, 16)}
         pts = stage.viewer.pts
         assert all(a < b for a, b in itertools.pairwise(pts))
+
+
+@in_virtual_time
+async def test_a_publisher_without_one_decodable_picture_gets_the_slate_and_the_reason() -> None:
+    shown = list[tuple[Size, str]]()
+
+    def noted(size: Size, reason: str) -> Frame:
+        shown.append((size, reason))
+        return dataclasses.replace(slate(Size(16, 16)), size=size)
+
+    why = "no picture could be decoded for 5 s"
+    stage = Stage(("ai", "bicubic"), BASIC, noted)
+    owner = asyncio.ensure_future(stage.stream.run())
+    await settle()
+    viewer = stage.watch()
+    stage.publisher.absence = why
+    done = asyncio.ensure_future(stage.stream.publish(stage.publisher))
+    await asyncio.sleep(4.0)
+    assert stage.stream.snapshot().state is StreamState.WAITING
+    assert stage.stream.snapshot().reason == why
+    assert set(shown) == {(USUAL, why)}
+    assert set(viewer.sources) == {"bicubic"}
+    # It mends itself: the picture follows in the same session, and is its first.
+    stage.publisher.absence = None
+    await stream_frames(stage.publisher, stage.clock, 25, first_pts=1000)
+    assert stage.stream.snapshot().state is StreamState.LIVE
+    assert viewer.sources[-1] == "ai"
+    viewer.assert_decodable()
+    assert EventKind.PUBLISHER_BACK not in stage.kinds()
+    # And if it never does, the stream ends like that of any publisher that is gone.
+    stage.publisher.absence = why
+    await asyncio.sleep(70.0)
+    assert stage.stream.snapshot().state is StreamState.CLOSED
+    stage.publisher.end()
+    await asyncio.wait([done])
+    await ended(owner)
+    await ended(viewer.task)

@@ -46,7 +46,7 @@ class Life:
     """A stream under a random script."""
 
     def __init__(self) -> None:
-        self.stage = Stage(NAMES, BASIC, lambda size: frame(0, size=size))
+        self.stage = Stage(NAMES, BASIC, lambda size, _: frame(0, size=size))
         self.size = Size(16, 16)
         self.viewers: list[Seen] = []
         self.everyone: list[Seen] = []

@@ -8,13 +8,16 @@ from streamlift.frames import Frame, Size
 
 __all__ = ["Absence", "Slate"]
 
-Slate = Callable[[Size], Frame]
-"""Makes the labelled still picture of a stream without publisher, at a low-resolution size.
+Slate = Callable[[Size, str], Frame]
+"""Makes the labelled still picture of a stream without publisher, at a low-resolution size, with
+the reason why there is none.
 Called on the event loop about twice a second: keep the pictures. Its pts is not used."""
 
 QUIET_S = 0.5
 """After so long without a new picture, a viewer that asks for one gets the last again."""
 HOLD_S = 2.0
+USUAL = Size(512, 512)
+"""Of the slate, while no picture has told a size."""
 SLATE_EVERY_S = 0.5
 """A viewer that joins meanwhile sees the slate within that time."""
 

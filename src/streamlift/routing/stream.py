@@ -22,7 +22,7 @@ from streamlift.routing.keyframes import KeyframeRequests
 from streamlift.routing.lanes import Lanes
 from streamlift.routing.policy import Policy
 from streamlift.routing.ports import Publisher
-from streamlift.routing.presence import Absence, Slate
+from streamlift.routing.presence import USUAL, Absence, Slate
 from streamlift.routing.seat import Seat
 from streamlift.routing.settings import Idle, StreamSettings, View
 from streamlift.routing.states import StreamEvent, StreamState
@@ -33,7 +33,6 @@ from streamlift.timeline import Timeline
 __all__ = ["Slate", "Stream"]
 
 _ENDING = (StreamState.DRAINING, StreamState.CLOSED)
-
 TEND_S = 0.25
 
 
@@ -265,8 +264,9 @@ class Stream:
 
     def _seen(self, now_s: float) -> None:
         self._still_wanted = False
-        if self._absence.frame(now_s):
+        if (back := self._absence.frame(now_s)) or self.state is StreamState.WAITING:
             self._journal.apply(StreamEvent.PUBLISHER)
+        if back:
             self._journal.tell(EventKind.PUBLISHER_BACK)
 
     def _repeat(self, now_s: float) -> None:
@@ -340,32 +340,32 @@ class Stream:
         self._look_after_publisher(now_s)
         waited_s = min(self._absence.lasted_s(now_s), now_s - self._stayed_s)
         if waited_s > self.settings.waiting_s:
-            self._close_reason = self._close_reason or (
-                f"no publisher for {self.settings.waiting_s:g} s"
-            )
+            reason = f"no publisher for {self.settings.waiting_s:g} s"
+            self._close_reason = self._close_reason or reason
         self._report()
         if self._paused(now_s):
             kept = now_s - self._watched_s <= self.settings.idle_after_s + self.settings.parked_s
             (self._lanes.park if kept else self._lanes.finish)()
         known = self._counts.last_in
-        if self._slate and known and self.viewers and self._absence.slate_due(now_s):
-            slate = self._slate(known.size)
+        shows = self.viewers and (known or self.state is StreamState.WAITING)
+        if self._slate and shows and self._absence.slate_due(now_s):
+            slate = self._slate(known.size if known else USUAL, self._journal.reason)
             pts = self._timeline.place_made(now_s)
             self._lanes.offer(dataclasses.replace(slate, pts=pts, arrived_s=now_s), slate=True)
         if self._autopilot.due(now_s):
             self._review(now_s)
 
     def _look_after_publisher(self, now_s: float) -> None:
-        publisher = self._seat.publisher
-        if self._seat.lasting:
+        seat = self._seat
+        if seat.lasting:
             self._stayed_s = now_s
-        if publisher is None or self._seat.fresh:
+        if seat.publisher is None or (seat.fresh and (seat.lasting or not seat.publisher.absence)):
             return
-        if (absence := publisher.absence) is None:
+        if (absence := seat.publisher.absence) is None:
             self._stayed_s = now_s
             if self._absence.gone or (self._still_wanted and self._absence.quiet(now_s)):
                 self._repeat(now_s)
-        elif not self._absence.gone:
+        elif seat.fresh or not self._absence.gone:
             self._gone(absence)
 
     def _report(self) -> None:

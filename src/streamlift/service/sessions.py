@@ -193,8 +193,13 @@ async def run_publisher(
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(publisher.run())
-            # Only a publisher that really sends takes a stream over.
-            if await publisher.wait_live():
+            # A stream is taken over only by pictures that can be shown.
+            takes_over = _has_publisher(parts, session.stream)
+            if not await publisher.wait_live(shown=takes_over):
+                return
+            if takes_over and publisher.absence is not None:
+                await publisher.aclose(publisher.absence)
+            else:
                 with _relaying(parts, session.stream, publisher, tasks):
                     try:
                         await parts.router.publish(session.stream, publisher)
@@ -208,11 +213,14 @@ async def run_publisher(
 
 def _why_it_ended(parts: Parts, stream: str) -> str:
     """The stream has let its publisher go; it tells it so too, and one of the two is first."""
+    return "taken_over" if _has_publisher(parts, stream) else "stream ended"
+
+
+def _has_publisher(parts: Parts, stream: str) -> bool:
     try:
-        successor = parts.router.stream(stream).publisher
+        return parts.router.stream(stream).publisher is not None
     except StreamliftError:
-        successor = None
-    return "stream ended" if successor is None else "taken_over"
+        return False
 
 
 async def run_viewer(

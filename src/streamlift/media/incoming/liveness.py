@@ -8,7 +8,7 @@ from streamlift.clock import Clock
 from streamlift.media.incoming.video_in import VideoReceiver
 from streamlift.media.rtc.connection import Peer
 
-__all__ = ["Liveness", "attend"]
+__all__ = ["LOOK_EVERY_S", "Liveness", "attend"]
 
 REST_S = 1.0
 """A peer that has sent nothing for so long is asked whether it is there."""

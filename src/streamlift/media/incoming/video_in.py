@@ -52,6 +52,8 @@ class VideoReceiver:
         self.codec: Codec | None = None
         self.first_media = asyncio.Event()
         """Set when the first complete picture has arrived."""
+        self.first_picture = asyncio.Event()
+        """Set when the first one has been decoded."""
         self.media_bytes = 0
         self.undecoded_since_s: float | None = None
         """Since when media has come without a picture; None while pictures come, or nothing."""
@@ -206,6 +208,7 @@ class VideoReceiver:
     def _deliver(self, frame: Frame) -> None:
         self._tally.decoded += 1
         self.undecoded_since_s = None
+        self.first_picture.set()
         if not self._frames.put(frame):
             self._tally.drop("stale", "the stream does not keep up")
 

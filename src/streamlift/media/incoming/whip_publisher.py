@@ -11,7 +11,7 @@ from streamlift.clock import Clock
 from streamlift.config import IceConfig, IngestConfig
 from streamlift.errors import MediaError
 from streamlift.frames import Codec, CodedAudio, Frame, IngestCounts
-from streamlift.media.incoming.liveness import Liveness, attend
+from streamlift.media.incoming.liveness import LOOK_EVERY_S, Liveness, attend
 from streamlift.media.incoming.video_in import VideoReceiver
 from streamlift.media.rtc.audio import AudioReceiver
 from streamlift.media.rtc.connection import Peer
@@ -134,12 +134,19 @@ class WhipPublisher:
     async def add_candidates(self, candidates: Sequence[str]) -> None:
         await self._peer.add_candidates(candidates)
 
-    async def wait_live(self) -> bool:
-        """Wait for the first picture (True) or the end (False)."""
+    async def wait_live(self, *, shown: bool = False) -> bool:
+        """Wait for the first picture, or until there should have been one (True; `absence` then
+        says why there is none), or for the end (False). `shown`: for one that was decoded, too.
+        """
+        video = self._video
+        awaited = video.first_picture if shown else video.first_media
         async with asyncio.TaskGroup() as tasks:
             ended = tasks.create_task(self._ended.wait())
-            first = tasks.create_task(self._video.first_media.wait())
-            await asyncio.wait((ended, first), return_when=asyncio.FIRST_COMPLETED)
+            first = tasks.create_task(awaited.wait())
+            while not (ended.done() or first.done()) and self.absence is None:
+                await asyncio.wait(
+                    (ended, first), timeout=LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED
+                )
             ended.cancel()
             first.cancel()
         return self.reason is None
