@@ -8,10 +8,8 @@ of RGB compute with all 10 bits.
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import cv2
@@ -19,11 +17,11 @@ import numpy as np
 
 from streamlift.clock import VIDEO_CLOCK_HZ, Clock
 from streamlift.engine.chain import UpscaleChain
-from streamlift.engine.stabilise import Stabiliser
 from streamlift.errors import ConfigError, UpscaleError
 from streamlift.frames import Colour, Frame, Planes, Size, Stabilise
 from streamlift.offline.description import Description
 from streamlift.offline.pictures import Picture, Samples
+from streamlift.offline.pooled import Pooled
 from streamlift.upscalers import Upscaler
 from streamlift.upscalers.base import Pixels
 
@@ -70,17 +68,31 @@ def open_enlarger(
         return _Deep(upscaler, device, colour, clock)
     count = workers or _cores()
     if spec.name in _SIDE_BY_SIDE and count > 1:
-        even = about.size.width % 2 == 0 and about.size.height % 2 == 0
-        if stabilise is Stabilise.OFF or even:
-            return _SideBySide(upscaler, device, colour, stabilise, clock, count, about)
-    return _InOrder(UpscaleChain(upscaler, device, stabilise, clock=clock), colour, about)
+        pooled = Pooled(upscaler, count)
+        return _Shallow(pooled, device, colour, stabilise, clock, about, close=pooled.close)
+    return _Shallow(upscaler, device, colour, stabilise, clock, about)
 
 
-class _InOrder:
-    """One chain; every output finds its picture by order."""
+class _Shallow:
+    """8 bits: one chain, whether its session computes here or beside.
 
-    def __init__(self, chain: UpscaleChain, colour: Colour, about: Description) -> None:
-        self._chain, self._colour = chain, colour
+    The chain alone decides order, time, padding and what the stabiliser sees, so that a picture
+    does not depend on how many threads there are. Every output finds its picture by order.
+    """
+
+    def __init__(
+        self,
+        upscaler: Upscaler,
+        device: str,
+        colour: Colour,
+        stabilise: Stabilise,
+        clock: Clock,
+        about: Description,
+        *,
+        close: Callable[[], None] | None = None,
+    ) -> None:
+        self._chain = UpscaleChain(upscaler, device, stabilise, clock=clock)
+        self._colour, self._close = colour, close
         self._owed: deque[Picture] = deque()
         self._ticks = about.time_base * VIDEO_CLOCK_HZ
 
@@ -95,62 +107,8 @@ class _InOrder:
             yield _with(self._owed.popleft(), done.planes)
 
     def close(self) -> None:
-        """Nothing runs beside."""
-
-
-class _SideBySide:
-    """A few pictures at once, each on its thread with a session of its own; then in order."""
-
-    def __init__(
-        self,
-        upscaler: Upscaler,
-        device: str,
-        colour: Colour,
-        stabilise: Stabilise,
-        clock: Clock,
-        workers: int,
-        about: Description,
-    ) -> None:
-        self._ticks = about.time_base * VIDEO_CLOCK_HZ
-        self._upscaler, self._device, self._clock = upscaler, device, clock
-        self._colour = colour
-        self._stabiliser = None if stabilise is Stabilise.OFF else Stabiliser(stabilise)
-        self._owed: deque[tuple[Picture, Future[Planes]]] = deque()
-        self._most = workers + 2
-        self._own = threading.local()
-        self._threads_before = cv2.getNumThreads()
-        cv2.setNumThreads(1)  # the workers are threads enough
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="upscale")
-
-    def push(self, picture: Picture) -> Iterator[Picture]:
-        self._owed.append((picture, self._pool.submit(self._enlarge, picture)))
-        while len(self._owed) > self._most or (self._owed and self._owed[0][1].done()):
-            yield self._next()
-
-    def finish(self) -> Iterator[Picture]:
-        while self._owed:
-            yield self._next()
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        cv2.setNumThreads(self._threads_before)
-
-    def _next(self) -> Picture:
-        picture, future = self._owed.popleft()
-        planes = future.result()
-        if self._stabiliser is not None:
-            pts = round(picture.time * self._ticks)
-            planes = self._stabiliser.apply(picture.y, planes, pts=pts)
-        return _with(picture, planes)
-
-    def _enlarge(self, picture: Picture) -> Planes:
-        chain: UpscaleChain | None = getattr(self._own, "chain", None)
-        if chain is None:
-            chain = self._own.chain = UpscaleChain(
-                self._upscaler, self._device, Stabilise.OFF, clock=self._clock
-            )
-        (done,) = chain.push(_frame(picture, self._colour, 0))
-        return done.planes
+        if self._close is not None:
+            self._close()
 
 
 class _Deep:
