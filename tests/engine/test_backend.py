@@ -332,3 +332,21 @@ async def _hanging(
         await until(lambda: not lane._inbox, "the model to take it")
     await until(lambda: backend._engine.busy_s > 0.1, "the model to hang")
     return backend, toy, lane
+
+
+async def test_a_stream_that_leaves_no_room_to_compute_in_is_refused(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = make(slots=4)
+    await backend.start()
+    monkeypatch.setattr(Toy, "session_bytes", lambda self, size: 6 * size.pixels)
+    monkeypatch.setattr(Toy, "workspace_bytes", lambda self, size: 5 * size.pixels, raising=False)
+    free = {"bytes": 11 * WHOLE_SLOT.pixels}
+    monkeypatch.setattr("streamlift.engine.backend.free_memory", lambda device: free["bytes"])
+    lane = await backend.open_lane(WHOLE_SLOT, options())
+    await lane.aclose()
+    free["bytes"] -= 1
+    with pytest.raises(NoCapacity, match="no memory"):
+        await backend.open_lane(WHOLE_SLOT, options())
+    smaller = await backend.open_lane(Size(256, 256), options())
+    await smaller.aclose()

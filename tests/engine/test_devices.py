@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamlift.engine import Accelerator, accelerators, resolve_device
+from streamlift.engine.devices import free_memory
 from streamlift.errors import ConfigError, NotReady
 
 PRESENT = (
@@ -49,3 +50,15 @@ def test_a_pattern_that_is_none_is_a_mistake_of_the_configuration() -> None:
 
 def test_looking_for_accelerators_never_fails() -> None:
     assert all(a.device.startswith("cuda:") for a in accelerators())
+
+
+def test_memory_that_torch_keeps_for_later_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = pytest.importorskip("torch", reason="the CUDA side needs torch").cuda
+    for name, value in (
+        ("mem_get_info", (3_000, 80_000)),
+        ("memory_reserved", 10_000),
+        ("memory_allocated", 4_000),
+    ):
+        monkeypatch.setattr(cuda, name, lambda device, value=value: value)
+    assert free_memory("cuda:0") == 9_000
+    assert free_memory("cpu") is None

@@ -17,6 +17,8 @@ from streamlift.quality.synthetic import synthetic_clip
 
 torch = pytest.importorskip("torch", reason="the torch twin needs torch")
 
+from tests.upscalers.waits import Waits  # noqa: E402
+
 from streamlift.engine.stabilise_torch import TorchStabiliser, block_motion  # noqa: E402
 
 
@@ -77,7 +79,36 @@ def test_a_cut_returns_the_new_scene_as_it_is() -> None:
     grey = torch.full((48, 48), 128.0)
     for lr in (dark, light):
         hr = (lr.repeat(2, 2), grey, grey)
-        assert twin.apply(lr, hr) is hr
+        for found, expected in zip(twin.apply(lr, hr), hr, strict=True):
+            assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("strength", [Stabilise.LITE, Stabilise.STRONG])
+def test_a_frame_undone_leaves_no_trace(strength: Stabilise) -> None:
+    generator = torch.Generator().manual_seed(2)
+    lumas = [torch.rand(48, 48, generator=generator) * 8 + 80 for _ in range(3)]
+    hrs = [(lr.repeat(2, 2), lr + 1, lr + 2) for lr in lumas]
+    plain, undone = TorchStabiliser(strength), TorchStabiliser(strength)
+    for number, (lr, hr) in enumerate(zip(lumas, hrs, strict=True)):
+        expected = plain.apply(lr, hr)
+        if number:
+            undone.apply(lr, tuple(plane * torch.nan for plane in hr))
+            undone.undo()
+        for found, wanted in zip(undone.apply(lr, hr), expected, strict=True):
+            assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("strength", [Stabilise.LITE, Stabilise.STRONG])
+def test_after_the_first_frames_nothing_waits_for_the_device(strength: Stabilise) -> None:
+    twin = TorchStabiliser(strength)
+    with Waits() as waits:
+        for number in range(4):
+            lr = torch.empty(64, 96, device="meta")
+            hr = (lr.repeat(2, 2), torch.empty_like(lr), torch.empty_like(lr))
+            twin.apply(lr, hr)
+            if number == 1:
+                waits.found.clear()
+    assert waits.found == []
 
 
 def test_off_and_reset_return_frames_as_they_are() -> None:

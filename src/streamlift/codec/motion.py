@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
 import numpy.typing as npt
-from av.sidedata.sidedata import Type
 
 from streamlift.frames import Frame, Motion, Size
+
+if TYPE_CHECKING:
+    import av
 
 __all__ = ["CELL", "I16", "bridged", "chained", "motion_field", "motion_of", "motion_since"]
 
@@ -37,6 +38,8 @@ def motion_of(frame: av.VideoFrame, follows: int | None) -> Motion | None:
     """
     if follows is None:
         return None
+    from av.sidedata.sidedata import Type
+
     side_data: Any = frame.side_data
     exported = side_data.get(Type.MOTION_VECTORS)
     return None if exported is None else Motion(exported.to_ndarray(), follows)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from streamlift.clock import VIDEO_CLOCK_HZ, Clock, MonotonicClock
+from streamlift.clock import Clock
 from streamlift.engine.capacity import SLOT_PPS, Capacity, need_pps
-from streamlift.engine.chain import UpscaleChain, Upscaled
+from streamlift.engine.chain import UpscaleChain
 from streamlift.engine.costs import known_costs, usable_cores
 from streamlift.engine.devices import Accelerator, free_memory, resolve_device
 from streamlift.engine.engine import Engine
@@ -23,28 +19,23 @@ from streamlift.engine.ladder import Rung
 from streamlift.engine.lane import EngineLane
 from streamlift.engine.padding import padded_size
 from streamlift.engine.plan import make_plan
+from streamlift.engine.probe import PROBE_SIZE, SMALL_PROBE, lit_noise, measure_fps, use_up
 from streamlift.errors import NoCapacity, NotReady, StreamliftError, UpscalerHung
 from streamlift.frames import (
     BackendInfo,
     BackendState,
-    Colour,
-    Frame,
     LaneOptions,
-    Planes,
     Size,
     Stabilise,
 )
 from streamlift.upscalers import Upscaler, create_upscaler
+from streamlift.upscalers.base import WorksIn
 from streamlift.upscalers.compact import Precision
 
 __all__ = ["EngineBackend"]
 
 logger = logging.getLogger(__name__)
 
-_PROBE_SIZE = Size(512, 512)
-_PROBE_FRAMES = 20
-_PROBE_LIMIT_S = 2.0
-_SMALL_PROBE = Size(128, 128)
 _HEADROOM = 0.8
 _MAX_SLOTS = 64
 _LONG_PROBE_FRAMES = 64
@@ -120,7 +111,7 @@ class EngineBackend:
             return
         self._upscaler, self._fps = loaded
         if self._fixed_slots is None:
-            measured_pps = _HEADROOM * self._fps * _PROBE_SIZE.pixels
+            measured_pps = _HEADROOM * self._fps * PROBE_SIZE.pixels
             self._capacity.total_pps = min(max(measured_pps, SLOT_PPS), _MAX_SLOTS * SLOT_PPS)
         self._state, self._reason = BackendState.READY, ""
         logger.info(
@@ -179,8 +170,8 @@ class EngineBackend:
             raise NotReady(f"backend {self.name} is {self._state}: {self._reason}")
         chain = UpscaleChain(self._upscaler, self._device, Stabilise.OFF, clock=self._clock)
         # A job for each, so that lanes have their turns between.
-        for lit in _noise(_SMALL_PROBE, _LONG_PROBE_FRAMES):
-            work = asyncio.wrap_future(self._engine.run(partial(_use_up, chain.push, lit)))
+        for lit in lit_noise(SMALL_PROBE, _LONG_PROBE_FRAMES):
+            work = asyncio.wrap_future(self._engine.run(partial(use_up, chain.push, lit)))
             try:
                 async with asyncio.timeout(_STUCK_S + _LONGEST_STEP_S):
                     await work
@@ -188,7 +179,7 @@ class EngineBackend:
                 if self._engine.busy_s >= _STUCK_S:
                     self._leave_thread()
                 raise
-        await asyncio.wrap_future(self._engine.run(partial(_use_up, chain.finish)))
+        await asyncio.wrap_future(self._engine.run(partial(use_up, chain.finish)))
 
     def lane_hung(self, lane: object) -> None:
         """Nothing to do where only its encoder is slow, or the model works for another lane."""
@@ -213,7 +204,10 @@ class EngineBackend:
         """Refuse now rather than run out of memory in mid-stream, which would harm the others."""
         assert self._upscaler is not None
         free = free_memory(self._device)
-        needed = self._upscaler.session_bytes(padded_size(size, self._upscaler.spec.multiple))
+        padded = padded_size(size, self._upscaler.spec.multiple)
+        needed = self._upscaler.session_bytes(padded)
+        if isinstance(self._upscaler, WorksIn):
+            needed += self._upscaler.workspace_bytes(padded)
         if free is not None and needed > free:
             raise NoCapacity(
                 f"backend {self.name} has no memory for another stream of {size}",
@@ -263,7 +257,15 @@ class EngineBackend:
         upscaler = create_upscaler(self._upscaler_name, device=self._device, settings=settings)
         # A slow model's probe must not outlive a service that is told to end meanwhile.
         engine = self._engine
-        return upscaler, measure_fps(upscaler, self._device, ends=lambda: engine.stopping)
+        # On a GPU the stabiliser shares the device with the model; on a CPU it is the first thing
+        # that a stream does without under load.
+        calmed = self._default_stabilise if self._device != "cpu" else None
+        return upscaler, measure_fps(
+            upscaler,
+            self._device,
+            stabilise=calmed or Stabilise.OFF,
+            ends=lambda: engine.stopping,
+        )
 
     def _planned_tier(self, settings: Mapping[str, Any]) -> str:
         """The network of this machine's plan; streams begin on the plan's rung."""
@@ -278,57 +280,3 @@ class EngineBackend:
         self._begin = plan.rung
         logger.info("backend %s: the plan is %s", self.name, plan.words())
         return plan.tier
-
-
-def measure_fps(
-    upscaler: Upscaler, device: str, *, ends: Callable[[], bool] = lambda: False
-) -> float:
-    """Frames a second at 512x512 on noise, conversions included.
-
-    A quarter-size probe comes first: where the full one would take too long (a GPU model on a
-    CPU), its figure is scaled by the number of pixels instead. Raises NotReady as soon as `ends`
-    says so.
-    """
-    small = _run_probe(upscaler, device, _SMALL_PROBE, frames=upscaler.spec.step, ends=ends)
-    scaled = small * _SMALL_PROBE.pixels / _PROBE_SIZE.pixels
-    if device == "cpu" and _PROBE_FRAMES / scaled > _PROBE_LIMIT_S:
-        return scaled
-    return _run_probe(upscaler, device, _PROBE_SIZE, frames=_PROBE_FRAMES, ends=ends)
-
-
-def _run_probe(
-    upscaler: Upscaler, device: str, size: Size, *, frames: int, ends: Callable[[], bool]
-) -> float:
-    chain = UpscaleChain(upscaler, device, Stabilise.OFF, clock=MonotonicClock())
-    noise = _noise(size)
-
-    def push() -> None:
-        if ends():
-            raise NotReady("the service is shutting down")
-        _use_up(chain.push, next(noise))
-
-    spec = upscaler.spec
-    for _ in range(spec.first + spec.step):
-        push()
-    count = -(-frames // spec.step) * spec.step
-    # Wall time is what counts here: it is the thing a stream has to fit into.
-    started = time.perf_counter()
-    for _ in range(count):
-        push()
-    taken_s = time.perf_counter() - started
-    _use_up(chain.finish)
-    return count / taken_s
-
-
-def _noise(size: Size, count: int | None = None) -> Iterator[Frame]:
-    """Frames of lit noise, endless without a `count`."""
-    noise = np.random.default_rng(0).integers(16, 235, (size.height, size.width), dtype=np.uint8)
-    half = np.ascontiguousarray(noise[::2, ::2])
-    for number in itertools.count() if count is None else range(count):
-        pts = number * VIDEO_CLOCK_HZ // 25
-        yield Frame(pts, size, Planes(noise, half, half), Colour(), arrived_s=0.0)
-
-
-def _use_up(work: Callable[..., Iterator[Upscaled]], *frames: Frame) -> None:
-    for _ in work(*frames):  # a picture is in host memory when it comes out
-        pass

@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamlift.clock import Clock
 from streamlift.engine.checks import check_output
 from streamlift.engine.cuts import Cuts
 from streamlift.engine.ladder import Adjustable, Rung, take_rung
 from streamlift.engine.padding import crop_planes, pad_planes, padded_size
-from streamlift.engine.stabilise import Stabiliser
 from streamlift.errors import UpscaleError
 from streamlift.frames import Frame, Planes, Size, Stabilise
 from streamlift.upscalers.base import OnCut, Parkable, Pixels, Upscaler, UpscaleSession
+
+if TYPE_CHECKING:
+    from streamlift.engine.rgb import RgbWay
+    from streamlift.engine.stabilise import Stabiliser
 
 __all__ = ["UpscaleChain", "Upscaled"]
 
@@ -41,7 +44,18 @@ class UpscaleChain:
         self._upscaler = upscaler
         self._device = device
         self._clock = clock
-        self._stabiliser = None if stabilise is Stabilise.OFF else Stabiliser(stabilise)
+        self._rgb: RgbWay | None = None
+        on_device = Stabilise.OFF
+        if upscaler.spec.pixels is Pixels.RGB:
+            from streamlift.engine.rgb import RgbWay
+
+            on_device = stabilise if device != "cpu" else Stabilise.OFF
+            self._rgb = RgbWay(device, on_device)
+        self._stabiliser: Stabiliser | None = None
+        if stabilise is not Stabilise.OFF and on_device is Stabilise.OFF:
+            from streamlift.engine.stabilise import Stabiliser
+
+            self._stabiliser = Stabiliser(stabilise)
         self._session: UpscaleSession[Any] | None = None
         self._size: Size | None = None
         self._owed: deque[tuple[Frame, Planes, float]] = deque()
@@ -79,10 +93,11 @@ class UpscaleChain:
                 self.set_rung(self._rung)
         lr = pad_planes(frame.planes, padded)
         self._owed.append((frame, lr, self._clock.now_s()))
-        if spec.pixels is Pixels.YUV420:
+        if self._rgb is None:
             yield from self._match(self._session.push(lr))
         else:
-            yield from self._match(self._to_planes(self._session.push(self._to_rgb(lr, frame))))
+            groups = self._session.push(self._rgb.to_rgb(lr, frame))
+            yield from self._match(self._rgb.to_planes(groups, self._session))
 
     def park(self) -> None:
         """Move the session's device memory to the host; the next push or finish brings it back."""
@@ -98,13 +113,14 @@ class UpscaleChain:
             return
         self._resume()
         outputs: Iterable[Planes] = session.finish()
-        if self._upscaler.spec.pixels is Pixels.RGB:
-            outputs = self._to_planes(outputs)
+        if self._rgb is not None:
+            outputs = self._rgb.to_planes(outputs, session)  # type: ignore[arg-type]
         yield from self._match(outputs)
         if self._owed:
             raise UpscaleError("upscaler ended owing frames", found=len(self._owed), expected=0)
-        if self._stabiliser is not None:
-            self._stabiliser.reset()
+        for rememberer in (self._stabiliser, self._rgb):
+            if rememberer is not None:
+                rememberer.reset()
 
     def _resume(self) -> None:
         parked, self._parked = self._parked, None
@@ -121,15 +137,3 @@ class UpscaleChain:
             if self._stabiliser is not None:
                 hr = self._stabiliser.apply(lr.y, hr, pts=frame.pts, motion=frame.motion)
             yield Upscaled(frame, crop_planes(hr, frame.size.times(scale)), started_s)
-
-    def _to_rgb(self, lr: Planes, frame: Frame) -> Any:
-        from streamlift.engine.yuv import planes_to_rgb
-
-        return planes_to_rgb(lr, frame.colour, self._device)
-
-    def _to_planes(self, groups: Iterable[Any]) -> Iterator[Planes]:
-        from streamlift.engine.yuv import rgb_to_planes
-
-        for group in groups:
-            # Colour tags do not change within a session's owed frames but at a new publisher.
-            yield from rgb_to_planes(group, self._owed[0][0].colour)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -24,6 +23,8 @@ class Cuts:
 
     def at(self, luma: Plane) -> bool:
         """Whether a scene begins with this picture; never with the first."""
+        import cv2  # only models that restart at a cut need it
+
         cells = cv2.resize(luma, _GRID, interpolation=cv2.INTER_AREA).astype(np.int16)
         before, self._before = self._before, cells
         return before is not None and float(np.abs(cells - before).mean()) > _CUT_LEVELS

@@ -45,13 +45,17 @@ def accelerators() -> tuple[Accelerator, ...]:
 
 
 def free_memory(device: str) -> int | None:
-    """Bytes free on a CUDA device now; None for the CPU, whose memory is not rationed."""
+    """Bytes free on a CUDA device now; None for the CPU, whose memory is not rationed.
+
+    What torch keeps for later use counts as free: it is given out before the driver's.
+    """
     if not device.startswith("cuda"):
         return None
     import torch
 
     free, _ = torch.cuda.mem_get_info(device)
-    return int(free)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free + kept)
 
 
 def resolve_device(wanted: str, present: tuple[Accelerator, ...]) -> str:

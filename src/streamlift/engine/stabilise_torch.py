@@ -1,13 +1,14 @@
 """The stabiliser for pictures that are already on a GPU: the arithmetic of `stabilise` in torch.
 
 Motion comes from block matching here, since OpenCV's flow runs on the CPU only; any other field
-may be given. Nothing is copied to the host and nothing waits for the device but the scene cut,
-which is one number per frame and may be left to the CPU twin (`cut`).
+may be given. Nothing is copied between host and device after the first frame, and nothing waits
+for the device: a scene cut is decided there too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -38,6 +39,7 @@ class TorchStabiliser:
     def __init__(self, strength: Stabilise) -> None:
         self._preset = PRESETS.get(strength)
         self._state: _State | None = None
+        self._before: _State | None = None
 
     def apply(
         self,
@@ -50,30 +52,38 @@ class TorchStabiliser:
         """LR luma (H, W) and HR planes (y, u, v), float levels 0 to 255 -> calmed planes.
 
         `flow` (H, W, 2): where in the frame before each LR pixel comes from, in pixels; by
-        default from block matching. `cut` None decides about a scene cut here, which waits for
-        the device once. Planes are not clipped. With strength lite only y changes.
+        default from block matching. `cut` None finds a scene cut on the device; a cut gives the
+        picture as it is. Planes are not clipped. With strength lite only y changes.
         """
         if self._preset is None:
             return hr
-        state = self._state
+        state = self._before = self._state
         planes = hr if self._preset.chroma else hr[:1]
         if state is None or not state.fits(lr, planes):
             self._state = _State(lr, torch.zeros_like(lr), planes)
             return hr
         flow = block_motion(lr, state.lr) if flow is None else flow
         step = (_cells_step if self._preset.cells else _flow_step)(state, lr, planes, flow)
-        if cut is None:
-            cut = bool(step.residual.mean() > CUT_RESIDUAL)
         if cut:
             self._state = _State(lr, torch.zeros_like(lr), planes)
             return hr
         age, calmed = step.advance(self._preset)
+        if cut is None:
+            goes_on = step.residual.mean() <= CUT_RESIDUAL
+            age = age * goes_on
+            calmed = tuple(
+                torch.where(goes_on, new, plain) for new, plain in zip(calmed, planes, strict=True)
+            )
         self._state = _State(lr, age, calmed)
         return (*calmed, *hr[len(calmed) :])
 
+    def undo(self) -> None:
+        """Forget the last frame only: its picture was no good, and comes again."""
+        self._state = self._before
+
     def reset(self) -> None:
         """Forget everything: the next frame is returned as it is."""
-        self._state = None
+        self._state = self._before = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -215,19 +225,17 @@ def block_motion(now: Tensor, before: Tensor) -> Tensor:
 
 
 def _refined(now: Tensor, before: Tensor, flow: Tensor, reach: int) -> Tensor:
-    offsets = [(dx, dy) for dy in range(-reach, reach + 1) for dx in range(-reach, reach + 1)]
-    start = flow.round()
-    errors = torch.stack([_block_error(now, before, start, offset) for offset in offsets])
-    # A hair in favour of no change keeps flat areas from wandering.
-    errors[offsets.index((0, 0))] -= 0.01
     side = 2 * reach + 1
+    start = flow.round()
+    errors = _block_errors(now, before, start + _offsets(reach, now.device, now.dtype))
+    # A hair in favour of no change keeps flat areas from wandering.
+    errors[side * side // 2] -= 0.01
     best = errors.argmin(0)
     x, y = best % side, best // side
-    table = errors.reshape(side, side, *now.shape)
 
     def at(row: Tensor, column: Tensor) -> Tensor:
         index = (row.clamp(0, side - 1) * side + column.clamp(0, side - 1))[None]
-        return table.flatten(0, 1).gather(0, index)[0]
+        return errors.gather(0, index)[0]
 
     here = at(y, x)
     sub_x = _parabola(at(y, x - 1), here, at(y, x + 1)) * ((x > 0) & (x < side - 1))
@@ -236,11 +244,26 @@ def _refined(now: Tensor, before: Tensor, flow: Tensor, reach: int) -> Tensor:
     return _median(found)
 
 
-def _block_error(now: Tensor, before: Tensor, flow: Tensor, offset: tuple[int, int]) -> Tensor:
-    shift = torch.tensor(offset, device=now.device, dtype=now.dtype)
-    difference = (now - _warp(before, flow + shift)).abs()
-    edged = functional.pad(difference[None, None], (2, 2, 2, 2), mode="replicate")
-    return functional.avg_pool2d(edged, 5, 1)[0, 0]
+@cache
+def _offsets(reach: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """All candidates around a start, (n, 1, 1, 2) as x, y; copied to the device once."""
+    steps = range(-reach, reach + 1)
+    offsets = [(dx, dy) for dy in steps for dx in steps]
+    return torch.tensor(offsets, device=device, dtype=dtype)[:, None, None]
+
+
+def _block_errors(now: Tensor, before: Tensor, flows: Tensor) -> Tensor:
+    """Mean difference of 5x5 blocks for each of n fields (n, H, W, 2) -> (n, H, W)."""
+    moved = functional.grid_sample(
+        before.expand(flows.shape[0], 1, -1, -1),
+        _places(flows),
+        "bilinear",
+        padding_mode="border",
+        align_corners=True,
+    )
+    difference = (now - moved).abs()
+    edged = functional.pad(difference, (2, 2, 2, 2), mode="replicate")
+    return functional.avg_pool2d(edged, 5, 1)[:, 0]
 
 
 def _parabola(left: Tensor, middle: Tensor, right: Tensor) -> Tensor:
@@ -297,13 +320,21 @@ def _resized(values: Tensor, shape: torch.Size) -> Tensor:
 
 def _warp(image: Tensor, flow: Tensor, *, mode: str = "bilinear") -> Tensor:
     """Each pixel (x, y) of the result is the image (H, W) at (x, y) + flow."""
-    height, width = image.shape
-    y = torch.arange(height, device=image.device, dtype=image.dtype)[:, None]
-    x = torch.arange(width, device=image.device, dtype=image.dtype)[None, :]
-    where = torch.stack(
-        [(x + flow[..., 0]) * (2 / (width - 1)) - 1, (y + flow[..., 1]) * (2 / (height - 1)) - 1],
+    return functional.grid_sample(
+        image[None, None],
+        _places(flow[None]),
+        mode,
+        padding_mode="border",
+        align_corners=True,
+    )[0, 0]
+
+
+def _places(flows: Tensor) -> Tensor:
+    """Fields (n, H, W, 2) in pixels -> where they lead, as `grid_sample` counts: -1 to 1."""
+    height, width = flows.shape[1:3]
+    y = torch.arange(height, device=flows.device, dtype=flows.dtype)[:, None]
+    x = torch.arange(width, device=flows.device, dtype=flows.dtype)[None, :]
+    return torch.stack(
+        [(x + flows[..., 0]) * (2 / (width - 1)) - 1, (y + flows[..., 1]) * (2 / (height - 1)) - 1],
         -1,
     )
-    return functional.grid_sample(
-        image[None, None], where[None], mode, padding_mode="border", align_corners=True
-    )[0, 0]

@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["Download", "begin_download", "pack_i420", "planes_to_rgb", "rgb_to_planes"]
+__all__ = [
+    "Download",
+    "begin_download",
+    "join_levels",
+    "pack_i420",
+    "planes_to_rgb",
+    "planes_to_rgb_and_luma",
+    "rgb_to_levels",
+    "rgb_to_planes",
+]
 
 _LUMA_WEIGHTS = {  # (Kr, Kb)
     "bt601": (0.299, 0.114),
@@ -45,6 +54,14 @@ def planes_to_rgb(
     On CUDA the call only queues work on the current stream. Colours outside the RGB cube are
     clamped into it. Odd sizes are fine. Raises MediaError for an unknown colour matrix.
     """
+    rgb, _ = planes_to_rgb_and_luma(planes, colour, device)
+    return rgb if dtype is None else rgb.to(dtype)
+
+
+def planes_to_rgb_and_luma(
+    planes: Planes, colour: Colour, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """The same in float32, and the luma's levels (H, W) as they were uploaded."""
     import torch
     from torch.nn import functional as F
 
@@ -64,8 +81,7 @@ def planes_to_rgb(
     red = y + 2 * (1 - kr) * cr
     blue = y + 2 * (1 - kb) * cb
     green = (y - kr * red - kb * blue) / (1 - kr - kb)
-    rgb = torch.cat((red, green, blue), dim=1).clamp_(0.0, 1.0)
-    return rgb if dtype is None else rgb.to(dtype)
+    return torch.cat((red, green, blue), dim=1).clamp_(0.0, 1.0), luma[0, 0]
 
 
 def rgb_to_planes(rgb: Tensor, colour: Colour) -> list[Planes]:
@@ -84,6 +100,14 @@ def pack_i420(rgb: Tensor, colour: Colour) -> Tensor:
     The result is (n, H*W + 2*ceil(H/2)*ceil(W/2)) uint8: all of y, then u, then v; values are
     clamped and rounded half to even. Queues work only.
     """
+    return join_levels(*rgb_to_levels(rgb, colour))
+
+
+def rgb_to_levels(rgb: Tensor, colour: Colour) -> tuple[Tensor, Tensor]:
+    """Return luma (n, H, W) and chroma (n, 2, ceil(H/2), ceil(W/2)) of `rgb` as float32 levels.
+
+    Neither rounded nor clamped. Queues work only.
+    """
     import torch
     from torch.nn import functional as F
 
@@ -98,10 +122,21 @@ def pack_i420(rgb: Tensor, colour: Colour) -> Tensor:
         chroma = F.pad(chroma, (0, width % 2, 0, height % 2), mode="replicate")
     chroma = F.avg_pool2d(chroma, 2)
     if colour.full_range:
-        y, chroma = y * 255.0, chroma * 255.0 + 128.0
-    else:
-        y, chroma = y * 219.0 + 16.0, chroma * 224.0 + 128.0
-    samples = torch.cat((y.flatten(1), chroma.flatten(1)), dim=1)
+        return y * 255.0, chroma * 255.0 + 128.0
+    return y * 219.0 + 16.0, chroma * 224.0 + 128.0
+
+
+def join_levels(y: Tensor, chroma: Tensor, finite: Tensor | None = None) -> Tensor:
+    """Levels to I420 bytes (n, H*W + 2*ceil(H/2)*ceil(W/2)), clamped and rounded half to even.
+
+    `finite` (n,) bool: a byte more for each picture, 1 where it is a picture at all.
+    """
+    import torch
+
+    parts = [y.flatten(1), chroma.flatten(1)]
+    if finite is not None:
+        parts.append(finite[:, None].to(y.dtype))
+    samples = torch.cat(parts, dim=1)
     return samples.round_().clamp_(0.0, 255.0).to(torch.uint8)
 
 
@@ -120,9 +155,16 @@ class Download:
             self._done.synchronize()  # the one wait of a frame: its bytes are needed on the host
         return [_planes_of(row, self._size) for row in self._host_bytes.numpy()]
 
+    @property
+    def finite(self) -> bool:
+        """After `wait`: whether all pictures are numbers; True where nobody looked."""
+        size = self._size
+        samples = size.pixels + 2 * ((size.height + 1) // 2) * ((size.width + 1) // 2)
+        return bool(self._host_bytes[:, samples:].all())
+
 
 def begin_download(packed: Tensor, size: Size) -> Download:
-    """Start copying `packed`, as `pack_i420` made it from pictures of `size`, to the host.
+    """Start copying `packed`, as `join_levels` made it from pictures of `size`, to the host.
 
     On CUDA the copy is queued on the current stream into pinned memory; on the CPU nothing is
     copied at all.
@@ -170,7 +212,7 @@ def _planes_of(packed: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], size: Si
     return Planes(
         y=packed[:luma].reshape(size.height, size.width),
         u=packed[luma : luma + chroma].reshape(shape),
-        v=packed[luma + chroma :].reshape(shape),
+        v=packed[luma + chroma : luma + 2 * chroma].reshape(shape),
     )
 
 

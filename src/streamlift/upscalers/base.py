@@ -14,7 +14,16 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from streamlift.frames import Size
 
-__all__ = ["OnCut", "Parkable", "Pixels", "UpscaleSession", "Upscaler", "UpscalerSpec"]
+__all__ = [
+    "OnCut",
+    "Parkable",
+    "Pixels",
+    "Redoable",
+    "UpscaleSession",
+    "Upscaler",
+    "UpscalerSpec",
+    "WorksIn",
+]
 
 P = TypeVar("P")
 
@@ -106,3 +115,21 @@ class Parkable(Protocol):
     def park(self) -> None: ...
 
     def resume(self) -> None: ...
+
+
+@runtime_checkable
+class Redoable(Protocol):
+    """A session that can make its last output anew with a wider number range."""
+
+    def redo(self) -> Any:
+        """The output of the last `push` once more; after a picture that was not of numbers."""
+        ...
+
+
+@runtime_checkable
+class WorksIn(Protocol):
+    """An upscaler that needs memory while it computes, beside its sessions': once for all."""
+
+    def workspace_bytes(self, size: Size) -> int:
+        """Device memory that one step at this low-resolution size takes and gives back."""
+        ...

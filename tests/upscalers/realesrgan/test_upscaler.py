@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from pathlib import Path
@@ -280,6 +281,26 @@ def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
     with pytest.raises(NotReady, match=r"pip install 'streamlift\[torch\]'"):
         create_upscaler("realesrgan-x2", settings={})
+
+
+def test_what_float16_cannot_hold_is_made_anew_in_bfloat16(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    net = tiny_net()
+    assert isinstance(net, RRDBNet)
+    with torch.no_grad():
+        net.conv_first.weight.mul_(5e5)  # its sums pass 65504
+        net.conv_last.weight.mul_(1e-5)
+    narrow = RealESRGAN(
+        copy.deepcopy(net), name="n", device=torch.device("cpu"), precision=Precision.FP16
+    )
+    wide = RealESRGAN(net, name="n", device=torch.device("cpu"), precision=Precision.BF16)
+    session, expected = narrow.open(Size(16, 12)), wide.open(Size(16, 12))
+    for frame in frames(2, Size(16, 12)):
+        (found,), (wanted,) = session.push(frame), expected.push(frame)
+        assert not torch.isfinite(found).all()
+        torch.testing.assert_close(session.redo(), wanted, atol=0.02, rtol=0)
+    assert sum("bfloat16" in record.message for record in caplog.records) == 1
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -14,6 +14,7 @@ from streamlift.errors import ConfigError
 from streamlift.frames import Planes, Size
 from streamlift.upscalers.base import Pixels, UpscalerSpec
 from streamlift.upscalers.bicubic import enlarge_plane
+from streamlift.upscalers.compact.effort import Effort
 from streamlift.upscalers.compact.network import Network, Precision, Tier, int8_agrees
 from streamlift.upscalers.compact.picker import Choice, choose, measure
 
@@ -23,14 +24,6 @@ logger = logging.getLogger(__name__)
 
 START_LIMIT_S = 2.0
 SCALE = 2
-
-
-class Effort(StrEnum):
-    """How much a session spends on a frame; the engine lowers it when frames are dropped."""
-
-    FULL = "full"
-    SMALL = "small"
-    BICUBIC = "bicubic"
 
 
 @dataclass(frozen=True, slots=True)

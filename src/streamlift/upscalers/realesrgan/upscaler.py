@@ -1,10 +1,12 @@
 """The lean frame path: one RGB frame in, one enlarged frame out, nothing remembered between them.
 
 On CUDA: float16, channels-last, one captured graph a size, no wait for the device in `push`.
+float16 ends at 65504: a frame that the net drives beyond is made anew in bfloat16.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections import OrderedDict
@@ -122,6 +124,7 @@ class RealESRGAN:
             net.to(device, self.dtype)
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
             self._net = net
+        self._wide_net: Net | None = None
         self._shrink = config.scale // scale
         self._captured: OrderedDict[Size, _CapturedNet] = OrderedDict()
         if device.type == "cpu":
@@ -181,7 +184,7 @@ class RealESRGAN:
                 found=str(size),
                 expected=f"multiples of {multiple}",
             )
-        return RealESRGANSession(self, size, self._runner(size))
+        return RealESRGANSession(self, size, self._runner(size), self._enlarge_wide)
 
     def _runner(self, size: Size) -> Callable[[Tensor], Tensor]:
         if not self._graph:
@@ -197,8 +200,22 @@ class RealESRGAN:
         return captured
 
     def _enlarge(self, lr: Tensor) -> Tensor:
-        x = lr.to(self.device, self.dtype, memory_format=torch.channels_last)
-        out: Tensor = self._net(x)
+        return self._run(self._net, lr, self.dtype)
+
+    def _enlarge_wide(self, lr: Tensor) -> Tensor:
+        """The same with the range of float32, for what float16 cannot hold."""
+        if self.dtype is not torch.float16:
+            return self._enlarge(lr)
+        if self._wide_net is None:
+            log.warning(
+                "%s: float16 overflowed; such frames are made anew in bfloat16", self.spec.name
+            )
+            self._wide_net = copy.deepcopy(self._net).to(torch.bfloat16)
+        return self._run(self._wide_net, lr, torch.bfloat16)
+
+    def _run(self, net: Net, lr: Tensor, dtype: torch.dtype) -> Tensor:
+        x = lr.to(self.device, dtype, memory_format=torch.channels_last)
+        out: Tensor = net(x)
         out = out.clamp_(0.0, 1.0)
         # The mean of each block is what the larger picture looks like from twice the distance.
         return F.avg_pool2d(out, self._shrink) if self._shrink > 1 else out
@@ -209,8 +226,16 @@ class RealESRGANSession:
 
     wanted = 1
 
-    def __init__(self, upscaler: RealESRGAN, size: Size, run: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        upscaler: RealESRGAN,
+        size: Size,
+        run: Callable[[Tensor], Tensor],
+        run_wide: Callable[[Tensor], Tensor],
+    ) -> None:
         self._name = upscaler.spec.name
+        self._run_wide = run_wide
+        self._last: Tensor | None = None
         self._device = upscaler.device
         self._shape = (1, 3, size.height, size.width)
         self._run = run
@@ -229,7 +254,17 @@ class RealESRGANSession:
             )
         with torch.no_grad(), torch_faults(self._name, self._device):
             hr = self._run(lr)
+        self._last = lr
         yield hr
+
+    def redo(self) -> Tensor:
+        """The last push's picture in bfloat16. Raises UpscaleError before the first push."""
+        if self._last is None:
+            raise UpscaleError(
+                f"{self._name} has made no picture yet", found="no frame", expected="a push before"
+            )
+        with torch.no_grad(), torch_faults(self._name, self._device):
+            return self._run_wide(self._last)
 
     def finish(self) -> Iterator[Tensor]:
         """Nothing is ever owed."""
