@@ -41,7 +41,19 @@ def _flashvsr(start: str) -> Upscaler:
     return create_upscaler("flashvsr-tiny-random", device="cpu", settings={"start": start})
 
 
+def _basicvsr() -> Upscaler:
+    """Its windows and sizes, around a net that only enlarges: even a tiny one takes seconds."""
+    torch = pytest.importorskip("torch", reason="BasicVSR++ needs torch")
+    from tests.upscalers.basicvsr.tiny import plain_net
+
+    from streamlift.upscalers.basicvsr import BasicVSR, BasicVSRSettings
+
+    settings = BasicVSRSettings.read("basicvsrpp", {})
+    return BasicVSR("basicvsrpp", plain_net(), settings, device=torch.device("cpu"))
+
+
 UPSCALERS: dict[str, Callable[[], Upscaler]] = {
+    "basicvsrpp": _basicvsr,
     "bicubic": Bicubic,
     "bicubic-x4": lambda: Bicubic(4),
     "compact": lambda: Compact(Tier.XS),
@@ -148,7 +160,7 @@ def test_thousands_of_frames_pass(upscaler: Upscaler) -> None:
     chain, count = _chain(upscaler), 0
     frame = _frame(0, Size(64, 64))
     # FlashVSR's own test runs 5,000 through its smallest network; this one takes minutes for that.
-    frames = 200 if upscaler.spec.name.startswith("flashvsr") else 5000
+    frames = 200 if upscaler.spec.name.startswith(("flashvsr", "basicvsr")) else 5000
     for _ in range(frames):
         count += sum(1 for _ in chain.push(frame))
     count += sum(1 for _ in chain.finish())

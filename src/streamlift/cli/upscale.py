@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["add_upscale"]
 
 _SHOW_EVERY_S = 0.2
+_ALSO_X4 = ("bicubic", "basicvsrpp", "realbasicvsr")
 
 
 def add_upscale(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -127,6 +128,8 @@ def _model(arguments: argparse.Namespace) -> tuple[Upscaler, str]:
     name = backend.upscaler if backend else wanted
     if name == "compact":
         settings.setdefault("tier", "m")  # a file need not keep up with anything
+    if name in ("basicvsrpp", "realbasicvsr"):
+        settings.setdefault("use", "files")  # long windows: less work, and delay does not matter
     if "scale" in settings:
         return create_upscaler(name, device=device, settings=settings), device
     return _at_scale(name, device, settings, arguments), device
@@ -152,7 +155,7 @@ def _at_scale(
     from streamlift.upscalers import create_upscaler
 
     more = arguments.scale is not None and arguments.scale > 2
-    if more and (name == "bicubic" or name.startswith("realesrgan")):
+    if more and (name in _ALSO_X4 or name.startswith("realesrgan")):
         try:
             return create_upscaler(name, device=device, settings={**settings, "scale": 4})
         except ConfigError:

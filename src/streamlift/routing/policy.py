@@ -9,6 +9,7 @@ from enum import StrEnum
 from streamlift.frames import BackendInfo, BackendState, Slots
 
 __all__ = [
+    "NEVER_CHOSEN",
     "QUALITY",
     "Choice",
     "MatrixRow",
@@ -29,6 +30,9 @@ QUALITY = (
     "toy",
 )
 """Upscalers, best picture first. One that is not listed ranks as `compact` does."""
+NEVER_CHOSEN = ("basicvsrpp", "realbasicvsr")
+"""Upscalers for files that a live stream gets only by name: they wait for later frames, and cost
+more than what the policies know as best."""
 PLAIN = ("bicubic", "toy")
 """Upscalers that add no detail: what is left when no other holds the rate."""
 UNCONFIGURED = (
@@ -191,7 +195,8 @@ def _since(start_s: float | None, now_s: float) -> float:
 
 def _usable(backend: BackendInfo, current: str | None) -> bool:
     free = backend.has_room or backend.name == current
-    return backend.state is BackendState.READY and free
+    chosen = backend.upscaler not in NEVER_CHOSEN
+    return backend.state is BackendState.READY and free and chosen
 
 
 def _rank(upscaler: str) -> int:

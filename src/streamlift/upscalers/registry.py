@@ -92,6 +92,16 @@ def _flashvsr_tiny_random(device: str, settings: Mapping[str, Any]) -> Upscaler:
     return create_tiny_random(device, settings)
 
 
+def _basicvsr(name: str) -> Callable[[str, Mapping[str, Any]], Upscaler]:
+    def factory(device: str, settings: Mapping[str, Any]) -> Upscaler:
+        _need("torch", name, extra="torch")
+        from streamlift.upscalers.basicvsr import BasicVSR
+
+        return BasicVSR.from_settings(name, device, settings)
+
+    return factory
+
+
 _FACTORIES: dict[str, Callable[[str, Mapping[str, Any]], Upscaler]] = {
     "bicubic": _bicubic,
     "compact": _compact,
@@ -102,5 +112,7 @@ _FACTORIES: dict[str, Callable[[str, Mapping[str, Any]], Upscaler]] = {
     "spandrel": _spandrel,
     "flashvsr": _flashvsr("flashvsr"),
     "flashvsr-full": _flashvsr("flashvsr-full"),
+    "basicvsrpp": _basicvsr("basicvsrpp"),
+    "realbasicvsr": _basicvsr("realbasicvsr"),
     "flashvsr-tiny-random": _flashvsr_tiny_random,
 }

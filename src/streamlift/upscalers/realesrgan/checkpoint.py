@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from streamlift.errors import ConfigError, WeightsError
+from streamlift.errors import ConfigError
 from streamlift.upscalers.realesrgan.rrdbnet import RRDBNet, RRDBNetConfig
 from streamlift.upscalers.realesrgan.srvgg import Activation, SRVGGConfig, SRVGGNetCompact
-from streamlift.upscalers.weights import load_state_dict, rrdb_names
+from streamlift.upscalers.weights import check_fit, load_state_dict, rrdb_names, wrong_net
 
 __all__ = ["Net", "NetConfig", "build_net", "interpolate", "load_net", "read_config"]
 
@@ -43,7 +43,7 @@ def interpolate(
     """
     if not 0.0 <= share <= 1.0:
         raise ConfigError("share of an interpolated net", found=share, expected="0 to 1")
-    _compare(
+    check_fit(
         {name: t.shape for name, t in second.items()},
         {name: t.shape for name, t in first.items()},
         where,
@@ -66,7 +66,7 @@ def build_net(
     with torch.device("meta"):  # no memory, no random numbers: every tensor is assigned below
         net: Net = RRDBNet(config) if isinstance(config, RRDBNetConfig) else SRVGGNetCompact(config)
     expected = {name: t.shape for name, t in net.state_dict().items()}
-    _compare({name: t.shape for name, t in tensors.items()}, expected, where)
+    check_fit({name: t.shape for name, t in tensors.items()}, expected, where)
     net.load_state_dict({n: t.float() for n, t in tensors.items()}, strict=True, assign=True)
     return net.eval().requires_grad_(False)
 
@@ -82,7 +82,7 @@ def read_config(
         return _rrdbnet_config(tensors, where)
     if "body.0.weight" in tensors and "conv_first.weight" not in tensors:
         return _srvgg_config(tensors, where, activation)
-    raise _wrong(
+    raise wrong_net(
         where,
         f"tensors such as {', '.join(sorted(tensors)[:3])}",
         "an RRDBNet (conv_first.weight, body.0.rdb1.conv1.weight, ...) "
@@ -96,7 +96,7 @@ def _rrdbnet_config(tensors: Mapping[str, Tensor], where: str) -> RRDBNetConfig:
     growth, _ = _kernel(tensors, "body.0.rdb1.conv1.weight", where)
     scale = {12: 2, 3: 4, 48: 1}.get(inputs)
     if scale is None:
-        raise _wrong(
+        raise wrong_net(
             where, f"conv_first with {inputs} input channels", "3 (x4), 12 (x2) or 48 (x1)"
         )
     return RRDBNetConfig(
@@ -110,12 +110,12 @@ def _srvgg_config(
     features, channels = _kernel(tensors, "body.0.weight", where)
     prelu = "body.1.weight" in tensors
     if not prelu and activation in (None, Activation.PRELU):
-        raise _wrong(where, "no PReLU slopes (body.1.weight)", "an SRVGGNetCompact with PReLU")
+        raise wrong_net(where, "no PReLU slopes (body.1.weight)", "an SRVGGNetCompact with PReLU")
     last = max(_numbers(tensors), default=0)
     outputs, _ = _kernel(tensors, f"body.{last}.weight", where)
     scale = next((s for s in (1, 2, 3, 4) if channels * s * s == outputs), None)
     if channels != 3 or scale is None or last % 2 or last > 2 * len(tensors):
-        raise _wrong(
+        raise wrong_net(
             where,
             f"{channels} channels in and {outputs} out of layer body.{last}",
             "3 channels in and 3*scale*scale out of an even layer",
@@ -134,7 +134,7 @@ def _kernel(tensors: Mapping[str, Tensor], name: str, where: str) -> tuple[int, 
     weight = tensors.get(name)
     if weight is None or weight.dim() != 4 or weight.shape[2:] != (3, 3):
         found = "nothing" if weight is None else str(tuple(weight.shape))
-        raise _wrong(where, f"{name}: {found}", "a 3x3 convolution's weight")
+        raise wrong_net(where, f"{name}: {found}", "a 3x3 convolution's weight")
     return weight.shape[0], weight.shape[1]
 
 
@@ -142,42 +142,12 @@ def _count(tensors: Mapping[str, Tensor], where: str) -> int:
     """Number of blocks; a forged file must not make us build more than it holds."""
     numbers = _numbers(tensors)
     if numbers != set(range(len(numbers))):
-        raise _wrong(where, f"blocks {sorted(numbers)[:8]}...", "blocks 0, 1, 2, ... without a gap")
+        raise wrong_net(
+            where, f"blocks {sorted(numbers)[:8]}...", "blocks 0, 1, 2, ... without a gap"
+        )
     return len(numbers)
 
 
 def _numbers(tensors: Mapping[str, Tensor]) -> set[int]:
     found = (re.match(r"body\.(\d{1,6})\.", name) for name in tensors)
     return {int(match[1]) for match in found if match}
-
-
-def _compare(
-    found: Mapping[str, torch.Size], expected: Mapping[str, torch.Size], where: str
-) -> None:
-    missing = sorted(expected.keys() - found.keys())
-    unexpected = sorted(found.keys() - expected.keys())
-    misshapen = [
-        f"{name} {tuple(found[name])} instead of {tuple(expected[name])}"
-        for name in sorted(expected.keys() & found.keys())
-        if found[name] != expected[name]
-    ]
-    faults = [
-        f"{kind} {', '.join(names[:5])}{' and more' if len(names) > 5 else ''}"
-        for kind, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("misshapen", misshapen),
-        )
-        if names
-    ]
-    if faults:
-        raise _wrong(where, "; ".join(faults), f"exactly the {len(expected)} tensors of the net")
-
-
-def _wrong(where: str, found: str, expected: str) -> WeightsError:
-    return WeightsError(
-        f"{where} is not a checkpoint of this architecture: found {found}; expected {expected}. "
-        "Give the file of another net, or replace it by `streamlift weights pull NAME`",
-        found=found,
-        expected=expected,
-    )

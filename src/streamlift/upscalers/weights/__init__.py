@@ -1,6 +1,7 @@
 """Checkpoints: which exist, where they lie, fetching them, loading them safely."""
 
 from streamlift.upscalers.weights.download import Progress
+from streamlift.upscalers.weights.fit import check_fit, wrong_net
 from streamlift.upscalers.weights.load import load_checkpoint, load_state_dict
 from streamlift.upscalers.weights.spelling import rrdb_names
 from streamlift.upscalers.weights.store import (
@@ -20,9 +21,11 @@ __all__ = [
     "Progress",
     "WeightStore",
     "check_digest",
+    "check_fit",
     "digest_of",
     "find_checkpoints",
     "load_checkpoint",
     "load_state_dict",
     "rrdb_names",
+    "wrong_net",
 ]

@@ -83,6 +83,11 @@ _ESRGAN_LICENCE = "BSD-3-Clause (of the code it is released with)"
 _FLASH = "https://huggingface.co/JunhaoZhuang/"
 _FLASH_V1_1 = _FLASH + "FlashVSR-v1.1/resolve/27561b186ded3402d7c975f4fd722e2885b6135f/"
 _FLASH_V1 = _FLASH + "FlashVSR/resolve/main/"
+_OPENMMLAB = "https://download.openmmlab.com/mmediting/restorers/"
+_PP = _OPENMMLAB + "basicvsr_plusplus/"
+_PP_FILE = "basicvsr_plusplus_c64n7_8x1_"
+_REAL_FILE = "realbasicvsr_c64b20_1x30x8_lr5e-5_150k_reds_20211104-52f77c2c.pth"
+_OPENMMLAB_LICENCE = "Apache-2.0 (of the code it is released with)"
 _DIT = "diffusion_pytorch_model_streaming_dmd.safetensors"
 
 CHECKPOINTS: tuple[Checkpoint, ...] = (
@@ -215,5 +220,42 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         sha256=None,
         licence="Apache-2.0",
         net="Wan 2.1 VAE",
+    ),
+    Checkpoint(
+        name=f"basicvsr/{_REAL_FILE}",
+        source=f"{_OPENMMLAB}real_basicvsr/{_REAL_FILE}",
+        size=148_239_017,
+        sha256="52f77c2c835aaa3fe675b3959b2f85010a6c6f63f77f7e279394646e55a4e376",
+        licence=_OPENMMLAB_LICENCE,
+        net="RealBasicVSR x4",
+        upscalers=("realbasicvsr",),
+    ),
+    Checkpoint(
+        # Trained on REDS, made small by bicubic.
+        name=f"basicvsr/{_PP_FILE}600k_reds4_20210217-db622b2f.pth",
+        source=f"{_PP}{_PP_FILE}600k_reds4_20210217-db622b2f.pth",
+        size=None,
+        sha256="db622b2fd4caae0a4c63ab5e54f1cfef7a62a0f3b8ad101aba2eae068d928549",
+        licence=_OPENMMLAB_LICENCE,
+        net="BasicVSR++ x4, REDS",
+        upscalers=("basicvsrpp",),
+    ),
+    Checkpoint(
+        # Trained on Vimeo-90K, blurred, then made small.
+        name=f"basicvsr/{_PP_FILE}300k_vimeo90k_bd_20210305-ab315ab1.pth",
+        source=f"{_PP}{_PP_FILE}300k_vimeo90k_bd_20210305-ab315ab1.pth",
+        size=None,
+        sha256="ab315ab1d83d09834d43c8ba17d019282a93f0cbf40bfd49be99dfcebf4c12eb",
+        licence=_OPENMMLAB_LICENCE,
+        net="BasicVSR++ x4, Vimeo-90K blurred",
+    ),
+    Checkpoint(
+        # Trained on Vimeo-90K, made small by bicubic.
+        name=f"basicvsr/{_PP_FILE}300k_vimeo90k_bi_20210305-4ef437e2.pth",
+        source=f"{_PP}{_PP_FILE}300k_vimeo90k_bi_20210305-4ef437e2.pth",
+        size=None,
+        sha256="4ef437e27e7ed468853d9bad2e7a02e50fd4582c986a5cb4231054b0021b2e81",
+        licence=_OPENMMLAB_LICENCE,
+        net="BasicVSR++ x4, Vimeo-90K bicubic",
     ),
 )
