@@ -27,9 +27,7 @@ SIZE = Size(64, 64)
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
-def test_a_clip_of_three_seconds_keeps_frames_duration_and_sound(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_clip_of_three_seconds_keeps_frames_duration_and_sound(name: str, tmp_path: Path) -> None:
     """40 frames: no multiple of the 30 that a window of the files' default gives."""
     source = make_clip(
         tmp_path / "in.mp4", frames=40, rate=Fraction(40, 3), size=(64, 64), sounds=[Sound()]
