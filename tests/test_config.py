@@ -55,7 +55,7 @@ backends:
         ("sever: {}", "sever"),
         ("server: {prot: 1}", r"server\.prot"),
         ("backends: [{name: a, upscaler: toy, slot: 1}]", r"backends\[0\]\.slot"),
-        ("server: {port: '80'}", r"server\.port.*'80'.*int"),
+        ("server: {port: '80'}", r"server\.port.*'80'.*a whole number"),
         ("server: {port: true}", r"server\.port.*True"),
         ("server: {port: 70000}", r"server\.port.*65535"),
         ("server: {port: -1}", r"server\.port"),

@@ -28,6 +28,7 @@ StreamliftError                what was found, what was expected, what to do
 ├── TokenError                 a token does not open what it was shown at
 │   ├── TokenUnknown           not one of this service
 │   └── TokenExpired           a link that has ended
+├── ShuttingDown               it takes nothing new; another one, or this one later, does
 ├── TooMany                    this caller has as much as one may have; others go on
 └── Overloaded                 the service is full; retry later
 """
@@ -49,6 +50,7 @@ __all__ = [
     "NothingPublished",
     "OutOfMemory",
     "Overloaded",
+    "ShuttingDown",
     "StreamError",
     "StreamTaken",
     "StreamliftError",
@@ -65,6 +67,7 @@ __all__ = [
     "UpscaleError",
     "UpscalerHung",
     "WeightsError",
+    "reason_of",
 ]
 
 
@@ -187,9 +190,18 @@ class TokenExpired(TokenError):
     """A link that has ended or was revoked."""
 
 
+class ShuttingDown(StreamliftError):
+    """The service takes nothing new; publish elsewhere or later."""
+
+
 class TooMany(StreamliftError):
     """This caller has as much as one may have; others go on."""
 
 
 class Overloaded(StreamliftError):
     """The service is full; retry later."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, in words: never the name of its class, which tells users nothing."""
+    return str(error) or "an error that says nothing more"

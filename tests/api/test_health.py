@@ -62,6 +62,24 @@ async def test_readyz_is_503_while_the_service_shuts_down(call: Callable[..., An
     assert "shutting down" in answer.json()["reasons"]
 
 
+async def test_while_it_shuts_down_new_things_are_asked_to_come_back(
+    call: Callable[..., Any],
+) -> None:
+    http = await call()
+    http._transport.app.state.service.draining = True
+    source = {"kind": "whep", "url": "https://a.example/whep"}
+    sdp = {"Content-Type": "application/sdp"}
+    for answer in (
+        await http.post("/whip/live", content="v=0", headers=sdp),
+        await http.post("/whep/live", content="v=0", headers=sdp),
+        await http.post("/api/v1/streams/live/outputs", json={"type": "whip", "url": "https://a"}),
+    ):
+        assert answer.status_code == 503, answer.text
+        assert answer.json()["type"] == "urn:streamlift:problem:shutting-down"
+        assert answer.headers["retry-after"] == "5"
+    assert (await http.post("/api/v1/streams", json={"name": "a", "source": source})).is_error
+
+
 async def test_metrics_are_prometheus_text_with_one_prefix(call: Callable[..., Any]) -> None:
     http = await call()
     service = http._transport.app.state.service

@@ -10,7 +10,7 @@ import pytest
 from tests.routing.fakes import H264, FakeBackend, FakePublisher, Knobs, stream_frames
 from tests.routing.virtual_time import LoopClock, ended, in_virtual_time, settle, until
 
-from streamlift.errors import NoCapacity, NotReady, UnknownBackend, UnknownStream
+from streamlift.errors import NoCapacity, NotReady, ShuttingDown, UnknownBackend, UnknownStream
 from streamlift.frames import BackendState, Stabilise
 from streamlift.metrics import Metrics
 from streamlift.routing.backends import BackendTable
@@ -342,7 +342,7 @@ async def test_whoever_waits_for_a_name_while_the_service_ends_is_refused() -> N
         await stream_frames(former, clock, 3)
         closing = asyncio.ensure_future(router.aclose())
         await settle()
-        with pytest.raises(NotReady, match="shutting down"):
+        with pytest.raises(ShuttingDown, match="shutting down"):
             await router.publish("cam", FakePublisher())
         await ended(closing)
         await ended(before)

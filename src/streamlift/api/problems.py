@@ -37,12 +37,21 @@ _STATUS: tuple[tuple[type[errors.StreamliftError], int, str, str | None], ...] =
     (errors.StreamTaken, 409, "Stream already has a publisher", None),
     (errors.UnknownBackend, 422, "No such backend", None),
     (errors.NotReady, 409, "Backend not ready", None),
+    (errors.ShuttingDown, 503, "Shutting down", "5"),
     (errors.NoCapacity, 503, "No capacity", "5"),
     (errors.Overloaded, 503, "Overloaded", "5"),
     (errors.TooMany, 429, "Too many", "2"),
     (errors.ConfigError, 422, "Not allowed", None),
     (errors.StreamliftError, 500, "Failed", None),
 )
+_WORDS = {
+    "model_attributes_type": "Input should be a JSON object",
+    "model_type": "Input should be a JSON object",
+    "dict_type": "Input should be a JSON object",
+    "list_type": "Input should be a JSON array",
+    "none_required": "Input should be null",
+}
+"""Where pydantic speaks of Python's types."""
 _MOST_CHARACTERS = 1000
 _DEEPEST = 8
 """Of what is shown as found: a caller needs to recognise it, not to get it all back."""
@@ -143,12 +152,13 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
+    said = _WORDS.get(first["type"], str(first["msg"]).removeprefix("Value error, "))
     return problem_response(
         Problem(
             422,
             "invalid-request",
             "Invalid request",
-            f"{where}: {first['msg']}",
+            f"{where}: {said}",
             found=first.get("input"),
             expected=first.get("ctx"),
         )
@@ -208,7 +218,9 @@ def _plain(value: object, room: int = _DEEPEST) -> object:
         return {_text(str(k)): _plain(v, room - 1) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(v, room - 1) for v in value]
-    return _text(str(value))
+    if isinstance(value, bytes):
+        return _text(value.decode("ascii", "backslashreplace"))
+    return _text(str(value)) if type(value).__str__ is not object.__str__ else "not shown"
 
 
 def _text(text: str) -> str:

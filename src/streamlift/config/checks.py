@@ -5,16 +5,37 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import re
+from collections.abc import Mapping
 
 from streamlift.config.tree import AuthConfig, Config, IceConfig, LimitsConfig, TokenConfig
 from streamlift.errors import ConfigError
 
-__all__ = ["NAME_PATTERN", "POLICIES", "PREFIX_PATTERN", "check", "check_name", "shown", "wrong"]
+__all__ = [
+    "KINDS",
+    "NAME_PATTERN",
+    "POLICIES",
+    "PREFIX_PATTERN",
+    "check",
+    "check_name",
+    "kind_of",
+    "shown",
+    "wrong",
+]
 
 NAME_PATTERN = r"[A-Za-z0-9_-]{1,64}"
 """Names of streams and backends."""
 PREFIX_PATTERN = r"(/[A-Za-z0-9._~-]+){1,8}"
 """Paths that the service may be reached under."""
+KINDS: Mapping[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "a mapping",
+    type(None): "nothing",
+}
+"""Python's types in YAML's words; the first that fits."""
 _SECRET = re.compile(r"auth(\.|$)|(.*\.)?(turn_secret|credential|daydream_key|token)\b")
 """Keys whose values no message repeats: what cannot be read is often a token without quotes."""
 SHORTEST_SECRET = 32
@@ -135,5 +156,10 @@ def wrong(where: str, value: object, expected: str) -> ConfigError:
 
 
 def shown(where: str, value: object) -> object:
-    """The value, or of a secret its type."""
-    return type(value).__name__ if _SECRET.match(where) else value
+    """The value, or of a secret its kind."""
+    return kind_of(value) if _SECRET.match(where) else value
+
+
+def kind_of(value: object) -> str:
+    """What YAML holds, in its own words."""
+    return next((word for kind, word in KINDS.items() if isinstance(value, kind)), "a value")

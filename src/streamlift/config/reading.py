@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from streamlift.config.checks import check, shown, wrong
+from streamlift.config.checks import KINDS, check, kind_of, shown, wrong
 from streamlift.config.tree import Config
 from streamlift.errors import ConfigError
 
@@ -64,7 +64,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(
-            f"{path} must hold a mapping at the top", found=type(tree).__name__, expected="mapping"
+            f"{path} must hold a mapping at the top", found=kind_of(tree), expected="a mapping"
         )
     return tree
 
@@ -81,7 +81,7 @@ def _scalar(key: str, value: str) -> Any:
 def _place(error: yaml.YAMLError) -> str:
     """What is wrong and where, without the text itself: there may be tokens in it."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return type(error).__name__
+        return "it cannot be read"
     mark = error.problem_mark
     return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
 
@@ -155,7 +155,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _build(typing.cast(type[Any], hint), value, where)
     if isinstance(value, bool) != (hint is bool) or not isinstance(value, hint):
-        raise wrong(where, value, hint.__name__)
+        raise wrong(where, value, KINDS.get(hint, "another value"))
     return value
 
 

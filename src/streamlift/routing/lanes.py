@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import aclosing, suppress
 
 from streamlift.clock import Clock
-from streamlift.errors import NoCapacity
+from streamlift.errors import NoCapacity, reason_of
 from streamlift.frames import EncodedFrame, Frame, LaneOptions, Rendition, Size, Unencoded
 from streamlift.routing.backends import BackendTable
 from streamlift.routing.budgets import FaultKind, fault_kind
@@ -327,8 +327,8 @@ class Lanes:
         """A lane failed: a newcomer of a switch is given up, any other is replaced."""
         if not lane.alive:
             return  # already replaced
-        kind, reason = fault_kind(error), str(error) or repr(error)
-        log.warning("stream %s: %s: %s: %r", self._journal.stream, lane.backend, kind, error)
+        kind, reason = fault_kind(error), reason_of(error)
+        log.warning("stream %s: %s: %s: %s", self._journal.stream, lane.backend, kind, reason)
         if kind.counts:
             self._charge(lane.backend, reason)
         if lane is self._front() and not lane.finished:

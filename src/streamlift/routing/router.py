@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from streamlift.clock import Clock
-from streamlift.errors import NoCapacity, NotReady, StreamTaken, UnknownStream
+from streamlift.errors import NoCapacity, NotReady, ShuttingDown, StreamTaken, UnknownStream
 from streamlift.frames import BackendInfo, BackendState, Codec
 from streamlift.metrics import Metrics
 from streamlift.routing.backends import BackendTable
@@ -110,7 +110,7 @@ class Router:
             await asyncio.wait([self._owners[name]])  # a few seconds; then the name is free
             stream = self._streams.get(name)
         if self._closing:
-            raise NotReady("the service is shutting down; publish elsewhere or later")
+            raise ShuttingDown("the service is shutting down; publish elsewhere or later")
         if stream is None:
             stream = self._open(name)
         await stream.publish(publisher, lasting=lasting)

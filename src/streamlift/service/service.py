@@ -17,6 +17,7 @@ from streamlift.errors import (
     NothingPublished,
     NotReady,
     Overloaded,
+    ShuttingDown,
     StreamliftError,
     UnknownStream,
     UnsupportedOffer,
@@ -72,7 +73,7 @@ class Service(Parts):
     async def publish(self, stream: str, sdp: str, caller: Caller) -> Answered:
         """Answer a publisher's offer; its session then runs by itself.
 
-        Raises NotReady, MediaError, StreamTaken, NoCapacity, TooMany or Overloaded.
+        Raises ShuttingDown, NotReady, MediaError, StreamTaken, NoCapacity, TooMany or Overloaded.
         """
         self._must_take_more()
         with _telling_of_refusals(Role.PUBLISH, stream):
@@ -103,7 +104,7 @@ class Service(Parts):
     ) -> Answered:
         """Answer a viewer's offer; its session then runs by itself.
 
-        Raises NotReady, MediaError, NothingPublished, NoSource, TooMany or Overloaded.
+        Raises ShuttingDown, MediaError, NothingPublished, NoSource, TooMany or Overloaded.
         """
         self._must_take_more()
         with _telling_of_refusals(Role.VIEW, stream):
@@ -153,7 +154,7 @@ class Service(Parts):
     async def pull(self, stream: str, source: Source) -> PullPublisher:
         """Fetch a stream from a source of `pulls`, until the stream or the source ends for good.
 
-        Raises NotReady, StreamTaken, NoCapacity or Overloaded.
+        Raises ShuttingDown, NotReady, StreamTaken, NoCapacity or Overloaded.
         """
         self._must_take_more()
         self.router.admit(stream)
@@ -168,7 +169,7 @@ class Service(Parts):
     def push(self, stream: str, url: str, token: str | None = None) -> Output:
         """Publish a stream to another WHIP server too, until the output or the stream ends.
 
-        Raises NotReady, UnknownStream, ConfigError when the URL is not allowed, or Overloaded.
+        Raises ShuttingDown, UnknownStream, ConfigError when the URL is not allowed, or Overloaded.
         """
         self._must_take_more()
         self.router.stream(stream)
@@ -179,7 +180,7 @@ class Service(Parts):
     def record(self, stream: str) -> Output:
         """Record a stream until the output or the stream ends; only where `outputs.saves`.
 
-        Raises NotReady, UnknownStream or Overloaded.
+        Raises ShuttingDown, UnknownStream or Overloaded.
         """
         self._must_take_more()
         self.router.stream(stream)
@@ -227,7 +228,7 @@ class Service(Parts):
 
     def _must_take_more(self) -> None:
         if self.draining:
-            raise NotReady("the service is shutting down", found="draining", expected="ready")
+            raise ShuttingDown("the service is shutting down; publish elsewhere or later")
 
     def _codecs_of(self, stream: str, view: View) -> tuple[Codec, ...]:
         """The codecs this view can be sent in, preferred first."""

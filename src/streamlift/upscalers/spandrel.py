@@ -132,13 +132,11 @@ def _describe(path: Path) -> Any:
     except (spandrel.UnsupportedModelError, RuntimeError, ValueError, LookupError) as error:
         raise WeightsError(
             f"{path} is of no architecture that the package spandrel knows: {error}",
-            found=type(error).__name__,
             expected="a single-image super-resolution net",
         ) from error
     if not isinstance(found, spandrel.ImageModelDescriptor):
         raise WeightsError(
             f"{path} is no net that takes a picture alone",
-            found=type(found).__name__,
             expected="a single-image super-resolution net",
         )
     return found

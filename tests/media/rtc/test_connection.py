@@ -15,7 +15,7 @@ from tests.serving import until
 from streamlift.config import IceConfig
 from streamlift.errors import Overloaded, UnsupportedOffer
 from streamlift.frames import Codec
-from streamlift.media.rtc.connection import SETTLE_S, Peer
+from streamlift.media.rtc.connection import Peer
 from streamlift.media.rtc.formats import with_known_h264
 from streamlift.media.rtc.packet import MediaPacket
 from streamlift.media.rtc.receiver import ReceiverTap
@@ -87,27 +87,6 @@ async def test_one_fingerprint_is_told_the_one_that_all_can_check() -> None:
     async with linked() as link:
         for description in (link.offer, link.answer):
             assert re.findall(r"a=fingerprint:(\S+)", description) == ["sha-256"]
-
-
-async def test_dtls_with_libdatachannel_begins_when_it_has_kept_our_answer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    waited: list[float] = []
-    stock = asyncio.sleep
-
-    async def noted(delay: float, *args: Any) -> None:
-        waited.append(delay)
-        await stock(delay, *args)
-
-    monkeypatch.setattr("streamlift.media.rtc.connection.asyncio.sleep", noted)
-    for origin, times in (("-", 0), ("rtc", 1)):
-        waited.clear()
-
-        def sign(sdp: str, origin: str = origin) -> str:
-            return sdp.replace("o=- ", f"o={origin} ")
-
-        async with linked(edit_offer=sign):
-            assert waited.count(SETTLE_S) == times
 
 
 async def test_transport_cc_is_negotiated_with_a_publisher_and_remb_is_not() -> None:

@@ -127,6 +127,7 @@ def test_a_direction_of_the_session_counts_where_a_section_has_none() -> None:
         (offer(video=without(VIDEO, "a=ice-ufrag")), MalformedSdp, "ice-ufrag"),
         (offer(video=without(VIDEO, "a=ice-pwd")), MalformedSdp, "ice-pwd"),
         (offer(video=without(VIDEO, "a=fingerprint")), MalformedSdp, "fingerprint"),
+        (offer(video=[VIDEO[0].replace(" 9 ", " 0 "), *VIDEO[1:]]), UnsupportedOffer, "closes"),
         (offer(video=without(VIDEO, "a=rtpmap")), UnsupportedOffer, "no video format"),
         (
             offer("a=msid:one a", *AUDIO, "a=msid:two b"),

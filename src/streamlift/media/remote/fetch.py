@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from streamlift.errors import MediaError
+from streamlift.errors import MediaError, reason_of
 from streamlift.media.remote.http import Unreachable
 from streamlift.media.remote.url_safety import Address, HostRules, Resolve, Target, resolve_name
 
@@ -161,4 +161,4 @@ async def _read(response: httpx.Response, url: httpx.URL) -> Reply:
 
 
 def _reason(error: httpx.HTTPError) -> str:
-    return str(error) or type(error).__name__
+    return "no answer in time" if isinstance(error, httpx.TimeoutException) else reason_of(error)

@@ -60,7 +60,6 @@ __all__ = ["CONNECT_S", "Peer"]
 
 CONNECT_S = 10.0
 CHECK_S = 1.0
-SETTLE_S = 0.05
 _UNREADABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 """aiortc checks little of an SDP: whatever Python raises for a value it did not expect."""
 
@@ -150,8 +149,6 @@ class Peer:
                 media = next(m for m in offered.media if m.rtp.muxId == transceiver.mid)
                 transceiver._codecs = negotiated(media.rtp.codecs, taken)
         self._take_passive_role(sdp)
-        if "\no=rtc " in sdp:
-            self._let_libdatachannel_settle()
         self._negotiate_transport_cc(offered)
         await self._settle(await self.connection.createAnswer())
         enlarge_receive_buffers(self._ice)
@@ -269,23 +266,6 @@ class Peer:
         if "a=setup:actpass" in offer_sdp:
             for transceiver in self.connection.getTransceivers():
                 transceiver.receiver.transport._set_role("server")
-
-    def _let_libdatachannel_settle(self) -> None:
-        """Begin DTLS a moment later with libdatachannel (OBS), which signs itself `o=rtc`.
-
-        It hands our answer to its ICE agent first and keeps it afterwards: when all else is fast,
-        our certificate comes before the fingerprint to check it by, and is refused (unknown ca).
-        https://github.com/paullouisageneau/libdatachannel/blob/master/src/peerconnection.cpp
-        (setRemoteDescription)
-        """
-        dtls: Any = self.connection.getTransceivers()[0].receiver.transport
-        stock = dtls.start
-
-        async def start(parameters: object) -> None:
-            await asyncio.sleep(SETTLE_S)
-            await stock(parameters)
-
-        dtls.start = start
 
     def _negotiate_transport_cc(self, offered: SessionDescription) -> None:
         """Answer with transport-cc and without REMB where the peer offers the extension.

@@ -10,6 +10,8 @@ from typing import Any
 
 from aioice.stun import parse_message
 
+from streamlift.errors import reason_of
+
 __all__ = ["LONGEST_DATAGRAM", "MOST_REMOTES", "Guard"]
 
 logger = logging.getLogger(__name__)
@@ -86,7 +88,8 @@ class Guard:
                 # little of it: one bad packet must cost that packet only.
                 self.refused["error"] += 1
                 if self.refused["error"] == 1:
-                    logger.warning("a packet could not be read: %r; more are only counted", error)
+                    said = reason_of(error)
+                    logger.warning("a packet could not be read: %s; more are only counted", said)
                 await asyncio.sleep(0)  # were it to fail at once each time, others still run
 
         async def take_rtp(data: bytes, arrival_time_ms: int) -> None:

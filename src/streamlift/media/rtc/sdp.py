@@ -62,6 +62,8 @@ class OfferedMedia:
     mid: str
     direction: str
     formats: tuple[Format, ...]
+    closed: bool = False
+    """Port 0: the peer itself does not want it (RFC 9429 section 5.2.2)."""
     layer: str | None = None
     """Of several sizes offered (simulcast) the rid of the largest."""
 
@@ -271,10 +273,12 @@ def _sections(lines: list[str]) -> list[list[str]]:
 
 
 def _read_media(section: list[str]) -> OfferedMedia:
-    kind = section[0][2:].split(" ")[0]
+    kind, port = (*section[0][2:].split(" ")[:2], "")[:2]
+    closed = port == "0" and "a=bundle-only" not in section
     mid = _attribute(section, "mid") or ""
     direction = next((line[2:] for line in section if line[2:] in _DIRECTIONS), "sendrecv")
-    return OfferedMedia(kind, mid, direction, read_formats(section), largest_layer(section))
+    formats = read_formats(section)
+    return OfferedMedia(kind, mid, direction, formats, closed, largest_layer(section))
 
 
 def _check_media(media: tuple[OfferedMedia, ...], role: Role) -> None:
@@ -289,6 +293,10 @@ def _check_media(media: tuple[OfferedMedia, ...], role: Role) -> None:
         )
     wanted = ("sendonly", "sendrecv") if role is Role.PUBLISH else ("recvonly", "sendrecv")
     video = next(m for m in media if m.kind == "video")
+    if video.closed:
+        raise UnsupportedOffer(
+            "the offer closes its own video section", found="port 0", expected="another port"
+        )
     if video.direction not in wanted:
         raise UnsupportedOffer(
             f"the video direction does not fit a peer that wants to {role}",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
+from streamlift.config.checks import KINDS
 from streamlift.errors import ConfigError
 from streamlift.upscalers.flashvsr.attention import AttentionKind
 from streamlift.upscalers.flashvsr.colour import WAVELET_LEVELS, ColourFix
@@ -100,7 +101,7 @@ def _convert(name: str, kind: type, value: Any) -> Any:
         return float(value)
     if type(value) is kind:
         return value
-    raise _wrong(name, value, kind.__name__)
+    raise _wrong(name, value, KINDS.get(kind, "another value"))
 
 
 def _wrong(name: str, value: Any, expected: object) -> ConfigError:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from streamlift.config.checks import KINDS
 from streamlift.errors import ConfigError, UpscaleError
 from streamlift.frames import Size
 from streamlift.upscalers.base import OnCut, Pixels, UpscalerSpec
@@ -85,7 +86,7 @@ class RealESRGANSettings:
             if value is not None and (
                 not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
             ):
-                raise _wrong_setting(key, value, " or ".join(k.__name__ for k in kinds))
+                raise _wrong_setting(key, value, " or ".join(KINDS.get(k, "text") for k in kinds))
         if "precision" in values:
             try:
                 values["precision"] = Precision(values["precision"])
