@@ -150,7 +150,7 @@ async def test_shutting_down_ends_everything_and_takes_nothing_new() -> None:
         await settle()
         assert all(task.done() for task in done)
         assert backend.used == 0
-        with pytest.raises(NotReady):
+        with pytest.raises(ShuttingDown):
             await router.publish("late", FakePublisher())
 
 
