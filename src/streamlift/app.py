@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import importlib.util
+import sys
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from typing import Literal
 
 from fastapi import FastAPI
 
@@ -12,12 +16,13 @@ from streamlift.api import create_api
 from streamlift.clock import Clock, MonotonicClock
 from streamlift.config import POLICIES, AuthConfig, BackendConfig, Config
 from streamlift.demo import STREAM, Demo, run_demo
-from streamlift.engine import Accelerator, EngineBackend, accelerators
+from streamlift.engine import Accelerator, EngineBackend, accelerators, accelerators_apart
+from streamlift.errors import ConfigError
 from streamlift.frames import Codec, Rendition, Stabilise
 from streamlift.media.files.slate import slate
 from streamlift.media.outgoing.packetizer import Packetizer
 from streamlift.metrics import Metrics
-from streamlift.routing import BackendTable, EventLog, Policy, Router, StreamSettings
+from streamlift.routing import Backend, BackendTable, EventLog, Policy, Router, StreamSettings
 from streamlift.service import (
     Followers,
     Grants,
@@ -46,10 +51,11 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        backends = _build_backends(config, time, _accelerators_for(config))
+        metrics, events = Metrics(), EventLog()
+        present = await asyncio.to_thread(_accelerators_for, config)
+        backends = _build_backends(config, time, present, metrics)
         default, policy = default_of(config, backends)
         async with asyncio.TaskGroup() as tasks:
-            metrics, events = Metrics(), EventLog()
             router = Router(
                 BackendTable(backends.values(), clock=time, fallback=FALLBACK),
                 default,
@@ -101,29 +107,48 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
             outputs.end_pushes()
             for session in service.sessions:
                 await session.peer.aclose("service is shutting down")
-        for backend in backends.values():
-            await backend.aclose()
+        await asyncio.gather(*(backend.aclose() for backend in backends.values()))
 
     return create_api(config, lifespan)
 
 
 def _accelerators_for(config: Config) -> tuple[Accelerator, ...]:
-    """The CUDA devices, if a backend may run on one: to look costs torch and memory on each."""
-    if config.backends is None or any(b.device != "cpu" for b in config.backends):
+    """The CUDA devices, if a backend here may run on one: to look costs torch and memory on each.
+
+    Where nothing is configured, it only matters whether there is one; backends in processes of
+    their own look for themselves.
+    """
+    if config.backends is None:
+        return accelerators_apart() if link_of(_ANY_GPU) == "process" else accelerators()
+    if any(b.device != "cpu" and link_of(b) == "inproc" for b in config.backends):
         return accelerators()
     return ()
 
 
+_ANY_GPU = BackendConfig("gpu", "gpu", device="cuda")
+
+
+def link_of(backend: BackendConfig) -> Literal["inproc", "process", "remote"]:
+    """Where a backend runs: as configured, else a GPU's in a process of its own, if that can be.
+
+    A crash or a hang of CUDA then ends that process, not the service.
+    """
+    if backend.link is not None:
+        return backend.link
+    apart = backend.device != "cpu" and backend.name != FALLBACK and sys.platform != "win32"
+    return "process" if apart and importlib.util.find_spec("grpc") is not None else "inproc"
+
+
 def _build_backends(
-    config: Config, clock: Clock, present: tuple[Accelerator, ...]
-) -> dict[str, EngineBackend]:
+    config: Config, clock: Clock, present: tuple[Accelerator, ...], metrics: Metrics
+) -> dict[str, Backend]:
     chosen = config.named_backends
     if present and config.backends is None:
         chosen = (*_gpu_backends(present[0]), *chosen)
     wanted = {backend.name: backend for backend in chosen}
     # What streams fall back to must always be there.
     wanted.setdefault(FALLBACK, BackendConfig(name=FALLBACK, upscaler="bicubic"))
-    return {name: _build_backend(b, config, clock, present) for name, b in wanted.items()}
+    return {name: _build_backend(b, config, clock, present, metrics) for name, b in wanted.items()}
 
 
 def _gpu_backends(gpu: Accelerator) -> tuple[BackendConfig, ...]:
@@ -148,8 +173,23 @@ def default_of(config: Config, backends: Collection[str]) -> tuple[str, Policy]:
 
 
 def _build_backend(
-    backend: BackendConfig, config: Config, clock: Clock, present: tuple[Accelerator, ...]
-) -> EngineBackend:
+    backend: BackendConfig,
+    config: Config,
+    clock: Clock,
+    present: tuple[Accelerator, ...],
+    metrics: Metrics,
+) -> Backend:
+    if (link := link_of(backend)) != "inproc":
+        try:
+            from streamlift.cluster import build_worker_backend
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"backends.{backend.name}.link {link} needs {error.name}: "
+                "pip install 'streamlift[server,cluster]'",
+                found=link,
+            ) from error
+        linked = dataclasses.replace(backend, link=link)
+        return build_worker_backend(linked, config, clock, metrics)
     return EngineBackend(
         backend.name,
         backend.upscaler,

@@ -19,11 +19,14 @@ StreamliftError                what was found, what was expected, what to do
 ├── BackendError               a backend cannot do what was asked
 │   ├── UnknownBackend
 │   ├── NotReady               loading, no weights, no such device
-│   └── NoCapacity             all slots taken
+│   ├── NoCapacity             all slots taken
+│   └── WorkerDraining         the worker is about to end, in order
 ├── UpscaleError               a model failed on a frame
 │   ├── InvalidOutput          what the model gave cannot be right
 │   ├── OutOfMemory            the device had no memory left for it
-│   └── UpscalerHung           the model does not return
+│   ├── UpscalerHung           the model does not return
+│   └── WorkerLost             the worker cannot be reached any more
+│       └── WorkerExited       its process has ended
 ├── WeightsError               a checkpoint is missing, damaged, or not what it claims
 ├── TokenError                 a token does not open what it was shown at
 │   ├── TokenUnknown           not one of this service
@@ -67,6 +70,9 @@ __all__ = [
     "UpscaleError",
     "UpscalerHung",
     "WeightsError",
+    "WorkerDraining",
+    "WorkerExited",
+    "WorkerLost",
     "reason_of",
 ]
 
@@ -158,6 +164,10 @@ class NoCapacity(BackendError):
     """All slots of the backend are taken."""
 
 
+class WorkerDraining(BackendError):
+    """The worker is about to end, in order: go to another one."""
+
+
 class UpscaleError(StreamliftError):
     """A model failed on a frame."""
 
@@ -172,6 +182,14 @@ class OutOfMemory(UpscaleError):
 
 class UpscalerHung(UpscaleError):
     """The model does not return; its process ends."""
+
+
+class WorkerLost(UpscaleError):
+    """The worker of a lane cannot be reached any more, or its link cannot carry the stream."""
+
+
+class WorkerExited(WorkerLost):
+    """The process of a worker has ended, and how."""
 
 
 class WeightsError(StreamliftError):

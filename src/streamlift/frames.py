@@ -31,6 +31,7 @@ __all__ = [
     "Stabilise",
     "StageTimes",
     "Unencoded",
+    "WorkerInfo",
 ]
 
 Plane = npt.NDArray[np.uint8]
@@ -259,8 +260,31 @@ class Slots:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """One worker of a backend. `state`: as BackendState, or draining; `rtt_s`: of its link.
+
+    `restarts`, by reason: of a process of this machine; bytes: over the link, by direction (in,
+    out).
+    """
+
+    name: str
+    address: str
+    state: str
+    reason: str
+    device: str
+    fps: float | None
+    slots: Slots
+    rtt_s: float | None
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    bytes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class BackendInfo:
-    """What `GET /api/v1/backends` tells of one backend; `fps` is its measured capacity."""
+    """What `GET /api/v1/backends` tells of one backend; `fps` is its measured capacity.
+
+    `workers`: those it has in other processes or on other machines.
+    """
 
     name: str
     upscaler: str
@@ -269,6 +293,7 @@ class BackendInfo:
     reason: str
     fps: float | None
     slots: Slots
+    workers: tuple[WorkerInfo, ...] = ()
 
     @property
     def has_room(self) -> bool:

@@ -70,7 +70,7 @@ def test_a_shown_picture_after_quarantine_ends_it() -> None:
 
 def test_being_full_or_loading_or_given_what_cannot_be_served_is_no_fault() -> None:
     none = [kind for kind in FaultKind if not kind.counts]
-    assert none == ["not_ready", "no_capacity", "unsupported"]
+    assert none == ["not_ready", "no_capacity", "draining", "unsupported"]
     assert fault_kind(UnsupportedSize("too large for any level")) is FaultKind.UNSUPPORTED
 
 

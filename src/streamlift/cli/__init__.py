@@ -19,6 +19,7 @@ from streamlift.cli.serve import add_serve
 from streamlift.cli.upscale import add_upscale
 from streamlift.cli.watch import add_watch
 from streamlift.cli.weights import add_weights
+from streamlift.cli.worker import add_worker
 from streamlift.errors import ConfigError, StreamliftError
 
 __all__ = ["FAILED", "INTERRUPTED", "NO_FRAME", "OK", "TERMINATED", "USAGE", "main"]
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"streamlift {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_serve(commands, common)
+    add_worker(commands, common)
     add_publish(commands, common)
     add_watch(commands, common)
     add_upscale(commands, common)

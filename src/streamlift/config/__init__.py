@@ -7,6 +7,7 @@ from streamlift.config.tree import (
     DEFAULT_BACKENDS,
     AuthConfig,
     BackendConfig,
+    ClusterConfig,
     Config,
     EncodeConfig,
     IceConfig,
@@ -18,6 +19,7 @@ from streamlift.config.tree import (
     ServerConfig,
     SourcesConfig,
     TokenConfig,
+    WorkerConfig,
 )
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "PREFIX_PATTERN",
     "AuthConfig",
     "BackendConfig",
+    "ClusterConfig",
     "Config",
     "EncodeConfig",
     "IceConfig",
@@ -39,6 +42,7 @@ __all__ = [
     "ServerConfig",
     "SourcesConfig",
     "TokenConfig",
+    "WorkerConfig",
     "check_name",
     "load_config",
 ]

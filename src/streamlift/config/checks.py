@@ -5,9 +5,18 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import re
+import sys
 from collections.abc import Mapping
 
-from streamlift.config.tree import AuthConfig, Config, IceConfig, LimitsConfig, TokenConfig
+from streamlift.config.tree import (
+    AuthConfig,
+    BackendConfig,
+    ClusterConfig,
+    Config,
+    IceConfig,
+    LimitsConfig,
+    TokenConfig,
+)
 from streamlift.errors import ConfigError
 
 __all__ = [
@@ -86,6 +95,9 @@ def check(config: Config) -> None:
                 found=f"settings.stabilise: {backend.settings['stabilise']}",
                 expected="stabilise: off | lite | strong",
             )
+    _check_cluster(config.cluster)
+    for backend in config.named_backends:
+        _check_link(backend, config.cluster)
     if reserved := set(names) & set(POLICIES):
         raise ConfigError("a backend is named like a policy", found=sorted(reserved))
     if config.named_default not in (*names, *POLICIES):
@@ -93,6 +105,67 @@ def check(config: Config) -> None:
             f"default_backend {config.named_default!r} is neither a backend nor a policy",
             found=config.named_default,
             expected=[*names, *POLICIES],
+        )
+
+
+def _check_cluster(cluster: ClusterConfig) -> None:
+    placement = cluster.placement
+    if placement not in ("static", "local") and not re.fullmatch(r"ray://[^/\s]+:\d+", placement):
+        raise wrong("cluster.placement", placement, "static | local | ray://HOST:PORT")
+    if (cluster.tls_cert is None) != (cluster.tls_key is None):
+        raise ConfigError("cluster.tls_cert and cluster.tls_key must be given together")
+    if cluster.token is not None and len(cluster.token) < 16:
+        raise ConfigError(
+            "cluster.token is too short",
+            found=f"{len(cluster.token)} characters",
+            expected="at least 16, such as the output of openssl rand -hex 32",
+        )
+    low_high = (*cluster.ports, 0, 0)[:2]
+    if cluster.ports and (
+        len(cluster.ports) != 2 or not 1024 <= low_high[0] <= low_high[1] <= 65535
+    ):
+        raise wrong("cluster.ports", list(cluster.ports), "[LOWEST, HIGHEST] within 1024 to 65535")
+    if cluster.name is not None:
+        check_name("cluster", cluster.name)
+    if not 0 <= cluster.drain_s <= 3600:
+        raise wrong("cluster.drain_s", cluster.drain_s, "0 to 3600")
+    for peer in cluster.peers:
+        if not re.fullmatch(r"https?://[^\s?#]+", peer):
+            raise wrong("cluster.peers", peer, "URLs such as https://anchor-2.example.org")
+    for worker in cluster.workers:
+        host, _, port = worker.address.rpartition(":")
+        if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+            raise wrong("cluster.workers.address", worker.address, "HOST:PORT")
+        print_ = worker.fingerprint
+        if print_ is not None and not re.fullmatch(r"sha256:[0-9a-fA-F]{64}", print_):
+            raise wrong("cluster.workers.fingerprint", print_, "sha256: and 64 hex digits")
+        local = host in ("localhost", "127.0.0.1", "[::1]")
+        if local or placement != "static":
+            continue
+        if cluster.token is None or (print_ is None and cluster.tls_ca is None):
+            raise ConfigError(
+                f"worker {worker.address} is on another machine: set cluster.token, and its "
+                "fingerprint or cluster.tls_ca",
+                found=worker.address,
+                expected=["cluster.token", "fingerprint or cluster.tls_ca"],
+            )
+
+
+def _check_link(backend: BackendConfig, cluster: ClusterConfig) -> None:
+    where = f"backends.{backend.name}"
+    if backend.name == "bicubic" and backend.link not in (None, "inproc"):
+        # What everything falls back to must not need anything that can fail.
+        raise wrong(f"{where}.link", backend.link, "inproc: other backends fall back to it")
+    if not 1 <= backend.workers <= 64:
+        raise wrong(f"{where}.workers", backend.workers, "1 to 64")
+    if backend.link == "process" and sys.platform == "win32":
+        raise wrong(f"{where}.link", backend.link, "inproc or remote: needs Linux or macOS")
+    listed = [worker.backend for worker in cluster.workers]
+    if backend.link == "remote" and cluster.placement == "static" and backend.name not in listed:
+        raise ConfigError(
+            f"{where} is remote, but cluster.workers has no worker for it",
+            found=listed,
+            expected=backend.name,
         )
 
 

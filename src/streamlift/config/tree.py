@@ -11,6 +11,7 @@ __all__ = [
     "DEFAULT_BACKENDS",
     "AuthConfig",
     "BackendConfig",
+    "ClusterConfig",
     "Config",
     "EncodeConfig",
     "IceConfig",
@@ -22,6 +23,7 @@ __all__ = [
     "ServerConfig",
     "SourcesConfig",
     "TokenConfig",
+    "WorkerConfig",
 ]
 
 
@@ -180,6 +182,9 @@ class BackendConfig:
     """A named upscaler and where it runs. `device`: cpu, cuda:0, or a pattern such as H100|H200.
 
     `stabilise`: strength of the temporal stabiliser for streams that ask for none of their own.
+    `link`: where it runs. inproc: in the service's own process, so a crash ends the service;
+    process: in `workers` processes of this machine, one a GPU; remote: on the workers of `cluster`.
+    Said nothing, backends on a GPU run in a process, others in the service.
     """
 
     name: str
@@ -188,6 +193,45 @@ class BackendConfig:
     slots: int | None = None
     stabilise: Literal["off", "lite", "strong"] = "off"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    link: Literal["inproc", "process", "remote"] | None = None
+    workers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """A worker that serves `backend`, at HOST:PORT.
+
+    `fingerprint`: of its certificate, as `streamlift worker --make-cert` prints it; without one,
+    `cluster.tls_ca` must have signed it.
+    """
+
+    backend: str
+    address: str
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """Workers on other machines, and what services and workers must know to trust each other.
+
+    `placement`: static (the list `workers`), local (processes of this machine), or ray://HOST:PORT.
+    `token` is the same on both sides; best given as STREAMLIFT_CLUSTER__TOKEN. `tls_ca` signs
+    certificates of the other side; `tls_cert` and `tls_key` are one's own. `ports`: the lowest and
+    highest that a worker told to listen on port 0 may take. `name`: of this service or worker.
+    `peers`: base URLs of other services that may hold a stream asked for here. `drain_s`: how long
+    a worker that is told to end waits for its streams to leave.
+    """
+
+    placement: str = "static"
+    workers: tuple[WorkerConfig, ...] = ()
+    token: str | None = field(default=None, repr=False)
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    ports: tuple[int, ...] = (8600, 8699)
+    name: str | None = None
+    peers: tuple[str, ...] = ()
+    drain_s: float = 20.0
 
 
 DEFAULT_BACKEND = "compact"
@@ -213,6 +257,7 @@ class Config:
     sources: SourcesConfig = SourcesConfig()
     outputs: OutputsConfig = OutputsConfig()
     limits: LimitsConfig = LimitsConfig()
+    cluster: ClusterConfig = ClusterConfig()
     default_backend: str | None = None
     backends: tuple[BackendConfig, ...] | None = None
 

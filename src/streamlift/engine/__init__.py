@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from streamlift.engine.backend import EngineBackend
-    from streamlift.engine.devices import Accelerator, accelerators, resolve_device
+    from streamlift.engine.devices import (
+        Accelerator,
+        accelerators,
+        accelerators_apart,
+        resolve_device,
+    )
     from streamlift.engine.engine import left_behind
     from streamlift.engine.probe import measure_fps
 
@@ -18,6 +23,7 @@ __all__ = [
     "Accelerator",
     "EngineBackend",
     "accelerators",
+    "accelerators_apart",
     "left_behind",
     "measure_fps",
     "resolve_device",
@@ -27,6 +33,7 @@ _HOMES = {
     "Accelerator": "devices",
     "EngineBackend": "backend",
     "accelerators": "devices",
+    "accelerators_apart": "devices",
     "left_behind": "engine",
     "measure_fps": "probe",
     "resolve_device": "devices",

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import logging
 import re
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from streamlift.errors import ConfigError, NotReady
 
-__all__ = ["Accelerator", "accelerators", "free_memory", "resolve_device"]
+__all__ = ["Accelerator", "accelerators", "accelerators_apart", "free_memory", "resolve_device"]
 
+logger = logging.getLogger(__name__)
+
+_LOOK_S = 60.0
 _DRIVER_NODES = ("/dev/nvidiactl", "/dev/nvhost-ctrl", "/dev/dxg")
 
 
@@ -24,11 +30,33 @@ class Accelerator:
     memory_bytes: int
 
 
-def accelerators() -> tuple[Accelerator, ...]:
-    """The CUDA devices torch can use; empty without torch or without a GPU."""
+def _may_have_one() -> bool:
     # Importing torch costs a second and 200 MB: not on a machine that has no NVIDIA driver.
     driver = any(Path(node).exists() for node in _DRIVER_NODES) or sys.platform != "linux"
-    if not driver or importlib.util.find_spec("torch") is None:
+    return driver and importlib.util.find_spec("torch") is not None
+
+
+def accelerators_apart() -> tuple[Accelerator, ...]:
+    """The same, found by a process of its own: no memory is taken on the devices, and torch is not
+    loaded. Empty, with a line in the log, where that process fails."""
+    if not _may_have_one():
+        return ()
+    look = (
+        "import json; from streamlift.engine.devices import accelerators as found; "
+        "print(json.dumps([[a.device, a.name, a.memory_bytes] for a in found()]))"
+    )
+    command = [sys.executable, "-c", look]
+    try:
+        seen = subprocess.run(command, capture_output=True, timeout=_LOOK_S, check=True, text=True)
+        return tuple(Accelerator(*row) for row in json.loads(seen.stdout.splitlines()[-1]))
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        logger.warning("could not look for GPUs: %s", error)
+        return ()
+
+
+def accelerators() -> tuple[Accelerator, ...]:
+    """The CUDA devices torch can use; empty without torch or without a GPU."""
+    if not _may_have_one():
         return ()
     import torch
 

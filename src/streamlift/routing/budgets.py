@@ -13,6 +13,9 @@ from streamlift.errors import (
     NotReady,
     OutOfMemory,
     UpscalerHung,
+    WorkerDraining,
+    WorkerExited,
+    WorkerLost,
 )
 from streamlift.frames import BackendInfo, BackendState
 
@@ -35,13 +38,22 @@ class FaultKind(StrEnum):
     OUT_OF_MEMORY = "oom"
     NOT_READY = "not_ready"
     NO_CAPACITY = "no_capacity"
+    EXIT = "exit"  # of the worker's process
+    LOST = "lost"  # the worker, or the link to it
+    DRAINING = "draining"
     UNSUPPORTED = "unsupported"  # what the publisher sends, upscaled, fits no encoder
 
     @property
     def counts(self) -> bool:
-        """Whether it is the backend's failure; being full or loading is none, nor is a publisher
-        that sends what cannot be served: others on the same backend must not pay for it."""
-        return self not in (FaultKind.NOT_READY, FaultKind.NO_CAPACITY, FaultKind.UNSUPPORTED)
+        """Whether it is the backend's failure; being full, loading or about to end is none, nor is
+        a publisher that sends what cannot be served: others on the same backend must not pay for
+        it."""
+        return self not in (
+            FaultKind.NOT_READY,
+            FaultKind.NO_CAPACITY,
+            FaultKind.DRAINING,
+            FaultKind.UNSUPPORTED,
+        )
 
 
 class ErrorBudget:
@@ -189,6 +201,12 @@ def fault_kind(error: Exception) -> FaultKind:
             return FaultKind.NOT_READY
         case NoCapacity():
             return FaultKind.NO_CAPACITY
+        case WorkerDraining():
+            return FaultKind.DRAINING
+        case WorkerExited():
+            return FaultKind.EXIT
+        case WorkerLost():
+            return FaultKind.LOST
         case MediaError():
             return FaultKind.UNSUPPORTED
         case InvalidOutput():

@@ -1,0 +1,225 @@
+"""One lane of a worker's backend, served over a call to the anchor that opened it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from streamlift.clock import Clock
+from streamlift.cluster.intake import Intake, must_fit
+from streamlift.cluster.wire import convert
+from streamlift.cluster.wire import worker_pb2 as pb
+from streamlift.engine import EngineBackend
+from streamlift.errors import MediaError, StreamliftError, WorkerLost
+from streamlift.frames import EncodedFrame, Rendition, Size, Unencoded
+
+__all__ = ["ServedLane"]
+
+RETURNED_S = 0.1
+OUT_BYTES = 1024 * 1024
+OUT_AGE_S = 0.5
+OUT_MESSAGES = 512
+STALLED_S = 2.0
+
+
+class Outbox:
+    """What goes to the anchor; bounded by 1 MiB and half a second.
+
+    Above that all coded frames that wait are dropped (`dropped`), and of each rendition those that
+    follow up to its next keyframe, which `push` asks for by returning False.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._items: deque[tuple[float, bytes, bool]] = deque()  # since when, message, coded
+        self._bytes = 0
+        self._broken: set[Rendition] = set()
+        self._wake = asyncio.Event()
+        self.dropped = 0
+        self.full_since_s: float | None = None
+        self._closed = False
+
+    def push(self, encoded: EncodedFrame) -> bool:
+        """Queue a coded frame; False: it was dropped, and its encoder should make a keyframe."""
+        now_s = self._clock.now_s()
+        coded_since = next((since for since, _, coded in self._items if coded), now_s)
+        if self._bytes > OUT_BYTES or now_s - coded_since > OUT_AGE_S:
+            kept = [item for item in self._items if not item[2]]
+            self.dropped += len(self._items) - len(kept) + 1
+            self._items = deque(kept)
+            self._bytes = sum(len(item[1]) for item in kept)
+            self._broken.add(encoded.rendition)
+            if self.full_since_s is None:
+                self.full_since_s = now_s
+            return False
+        if encoded.rendition in self._broken:
+            if not encoded.keyframe:
+                self.dropped += 1
+                return True  # it was asked for already
+            self._broken.discard(encoded.rendition)
+            self.full_since_s = None
+        message = pb.FromLane(encoded=convert.encoded_message(encoded))
+        self._put(bytes(message.SerializeToString()), coded=True)
+        return True
+
+    def tell(self, message: pb.FromLane) -> None:
+        """Queue a message that is not coded video; they are small, and dropped above 512."""
+        if len(self._items) < OUT_MESSAGES:
+            self._put(bytes(message.SerializeToString()), coded=False)
+
+    def close(self, last: pb.FromLane) -> None:
+        """Nothing follows but this."""
+        self._put(bytes(last.SerializeToString()), coded=False)
+        self._closed = True
+
+    async def get(self) -> bytes | None:
+        """The next message; None after the last one."""
+        while not self._items:
+            if self._closed:
+                return None
+            self._wake.clear()
+            await self._wake.wait()
+        _, data, _ = self._items.popleft()
+        self._bytes -= len(data)
+        return data
+
+    def _put(self, data: bytes, *, coded: bool) -> None:
+        self._items.append((self._clock.now_s(), data, coded))
+        self._bytes += len(data)
+        self._wake.set()
+
+
+class ServedLane:
+    """Opened by the first message of a call; `serve` returns when the lane or the call ends."""
+
+    def __init__(self, backend: EngineBackend, clock: Clock, max_side: int) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._max_side = max_side
+        self._out = Outbox(clock)
+        self._received = -(2**62)  # pts of the last frame that came
+        self._ended: asyncio.Future[StreamliftError | None] | None = None
+
+    async def open(self, message: pb.Open) -> None:
+        """Raises NoCapacity, NotReady or MediaError."""
+        must_fit(message, self._max_side)
+        size, options = Size(message.width, message.height), convert.lane_options(message)
+        self._lane = await self._backend.open_lane(size, options)
+        self._intake = Intake(
+            options.stream,
+            max_side=self._max_side,
+            clock=self._clock,
+            offer=self._lane.offer,
+            need_source=self._need_source,
+        )
+        self._ended = asyncio.get_running_loop().create_future()
+
+    def end(self, error: StreamliftError | None) -> None:
+        """The lane is over; its anchor is told why."""
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(error)
+
+    async def serve(self, context: grpc.aio.ServicerContext) -> None:
+        assert self._ended is not None
+        self._out.tell(pb.FromLane(opened=pb.Opened()))
+        work = [self._read(context), self._pump(), self._report()]
+        working = [asyncio.create_task(part) for part in work]
+        writing = asyncio.create_task(self._write(context))
+        try:
+            await asyncio.wait((writing, self._ended), return_when=asyncio.FIRST_COMPLETED)
+            for task in working:
+                task.cancel()
+            if self._ended.done():
+                self._out.tell(self._returned())
+                ended = convert.ended_message(self._ended.result())
+                self._out.close(pb.FromLane(ended=ended))
+                await asyncio.wait((writing,), timeout=STALLED_S)
+        finally:
+            for task in (*working, writing):
+                task.cancel()
+            self._intake.close()
+            await self._lane.aclose()
+            await asyncio.gather(*working, writing, return_exceptions=True)
+
+    # ---- in ----
+
+    async def _read(self, context: grpc.aio.ServicerContext) -> None:
+        try:
+            while (data := await context.read()) is not grpc.aio.EOF:
+                message = pb.ToLane.FromString(data)
+                convert.check_size(message)
+                self._take(message)
+        except (MediaError, DecodeError) as error:
+            self.end(WorkerLost(f"protocol: {error}"))
+            return
+        self.end(None)  # the anchor has closed its side without Finish
+
+    def _take(self, message: pb.ToLane) -> None:
+        lane, intake = self._lane, self._intake
+        match message.WhichOneof("kind"):
+            case "unit":
+                self._received = max(self._received, message.unit.pts)
+                intake.unit(message.unit)
+            case "picture":
+                self._received = max(self._received, message.picture.pts)
+                intake.picture(message.picture)
+            case "renditions":
+                wanted = convert.renditions(message.renditions.list)
+                intake.do(lambda: lane.set_renditions(wanted))
+            case "keyframe":
+                lane.request_keyframe()
+            case "finish":
+                intake.finish(lane.finish)
+            case "park":
+                intake.do(lane.park)
+            case "hung":
+                self._backend.lane_hung(lane)
+            case other:
+                raise MediaError(f"unexpected message {other}")
+
+    def _need_source(self, reason: str) -> None:
+        self._out.tell(pb.FromLane(need_source=pb.NeedSource(reason=reason[:200])))
+
+    # ---- out ----
+
+    async def _pump(self) -> None:
+        try:
+            async for encoded in self._lane:
+                if isinstance(encoded, Unencoded):
+                    self._out.tell(pb.FromLane(unencoded=pb.Unencoded(pts=encoded.pts)))
+                elif not self._out.push(encoded):
+                    self._lane.request_keyframe()
+        except StreamliftError as error:
+            self.end(error)
+        else:
+            self.end(None)
+
+    async def _report(self) -> None:
+        while True:
+            self._out.tell(self._returned())
+            full_since_s = self._out.full_since_s
+            if full_since_s is not None and self._clock.now_s() - full_since_s > STALLED_S:
+                self.end(WorkerLost("the link is too slow for what comes back"))
+            await asyncio.sleep(RETURNED_S)
+
+    def _returned(self) -> pb.FromLane:
+        dropped: dict[str, Any] = dict(self._lane.dropped)
+        if self._out.dropped:
+            dropped["link_busy"] = self._out.dropped
+        returned = pb.Returned(
+            received=self._received,
+            upscaled=self._lane.upscaled,
+            dropped=dropped,
+            degraded=self._lane.degraded,
+            can_spend_less=self._lane.can_spend_less,
+            stuck_s=min(self._lane.stuck_s, 1e6),
+        )
+        return pb.FromLane(returned=returned)
+
+    async def _write(self, context: grpc.aio.ServicerContext) -> None:
+        while (data := await self._out.get()) is not None:
+            await context.write(data)

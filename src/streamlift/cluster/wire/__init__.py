@@ -1,0 +1,1 @@
+"""What goes over a link: the messages of worker.proto, and their translation to our values."""
