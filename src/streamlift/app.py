@@ -155,6 +155,7 @@ def _gpu_backends(gpu: Accelerator) -> tuple[BackendConfig, ...]:
     """What a GPU adds when no backends are configured; without weights they say so and wait."""
     return (
         BackendConfig("flashvsr", "flashvsr", device=gpu.device),
+        BackendConfig("swiftvr", "swiftvr", device=gpu.device),
         BackendConfig("realesrgan-x2", "realesrgan-x2", device=gpu.device, stabilise="strong"),
     )
 

@@ -26,6 +26,13 @@ def backend(
 
 
 H100 = [backend("flashvsr", 40.0), backend("realesrgan-x2", 90.0), backend("bicubic", None)]
+H100_SWIFT = [*H100, backend("swiftvr", 170.0)]
+RTX_5090_SWIFT = [
+    backend("flashvsr", 22.0),
+    backend("swiftvr", 60.0),
+    backend("realesrgan-x2", 120.0),
+    backend("bicubic", None),
+]
 RTX_5090 = [backend("flashvsr", 22.0), backend("realesrgan-x2", 120.0), backend("bicubic", None)]
 CPU = [backend("flashvsr", 0.2), backend("compact", 31.0), backend("bicubic", 400.0)]
 SLOW_CPU = [backend("compact", 20.0), backend("bicubic", 300.0)]
@@ -41,6 +48,11 @@ SLOW_CPU = [backend("compact", 20.0), backend("bicubic", 300.0)]
         (Policy.AUTO, H100, 100.0, "bicubic"),
         (Policy.AUTO, RTX_5090, 25.0, "realesrgan-x2"),
         (Policy.AUTO, RTX_5090, 15.0, "flashvsr"),  # measures fast enough
+        (Policy.AUTO, H100_SWIFT, 30.0, "flashvsr"),
+        (Policy.AUTO, H100_SWIFT, 60.0, "swiftvr"),
+        (Policy.AUTO, RTX_5090_SWIFT, 30.0, "swiftvr"),
+        (Policy.AUTO, RTX_5090_SWIFT, 60.0, "realesrgan-x2"),  # 20 % headroom is missing
+        (Policy.QUALITY, RTX_5090_SWIFT, 60.0, "swiftvr"),
         (Policy.AUTO, CPU, 25.0, "compact"),
         (Policy.AUTO, CPU, None, "compact"),
         (Policy.AUTO, CPU, 30.0, "bicubic"),
@@ -97,7 +109,7 @@ def test_an_unknown_upscaler_ranks_before_bicubic() -> None:
 def test_the_matrix_is_what_the_policy_does() -> None:
     order = {row.device: row.order for row in decision_matrix()}
     assert order["CPU"] == ("compact", "bicubic")
-    assert order["NVIDIA GPU"] == ("flashvsr", "realesrgan-x2", "compact", "bicubic")
+    assert order["NVIDIA GPU"] == ("flashvsr", "swiftvr", "realesrgan-x2", "compact", "bicubic")
     for row in decision_matrix():
         assert sorted(row.order, key=QUALITY.index) == list(row.order)
 

@@ -22,6 +22,7 @@ __all__ = [
 QUALITY = (
     "flashvsr-full",
     "flashvsr",
+    "swiftvr",
     "realesrgan-x2",
     "realesrgan-general",
     "realesrgan-anime",
@@ -36,7 +37,7 @@ more than what the policies know as best."""
 PLAIN = ("bicubic", "toy")
 """Upscalers that add no detail: what is left when no other holds the rate."""
 UNCONFIGURED = (
-    ("NVIDIA GPU", ("flashvsr", "realesrgan-x2", "compact", "bicubic")),
+    ("NVIDIA GPU", ("flashvsr", "swiftvr", "realesrgan-x2", "compact", "bicubic")),
     ("CPU", ("compact", "bicubic")),
 )
 """The upscalers of a service whose configuration names none, by what the machine has."""

@@ -102,6 +102,20 @@ def _basicvsr(name: str) -> Callable[[str, Mapping[str, Any]], Upscaler]:
     return factory
 
 
+def _swiftvr(device: str, settings: Mapping[str, Any]) -> Upscaler:
+    _need("torch", "swiftvr", extra="torch")
+    from streamlift.upscalers.swiftvr.loading import create_swiftvr
+
+    return create_swiftvr(device, settings)
+
+
+def _swiftvr_tiny_random(device: str, settings: Mapping[str, Any]) -> Upscaler:
+    _need("torch", "swiftvr-tiny-random", extra="torch")
+    from streamlift.upscalers.swiftvr.tiny import create_tiny_random
+
+    return create_tiny_random(device, settings)
+
+
 _FACTORIES: dict[str, Callable[[str, Mapping[str, Any]], Upscaler]] = {
     "bicubic": _bicubic,
     "compact": _compact,
@@ -115,4 +129,6 @@ _FACTORIES: dict[str, Callable[[str, Mapping[str, Any]], Upscaler]] = {
     "basicvsrpp": _basicvsr("basicvsrpp"),
     "realbasicvsr": _basicvsr("realbasicvsr"),
     "flashvsr-tiny-random": _flashvsr_tiny_random,
+    "swiftvr": _swiftvr,
+    "swiftvr-tiny-random": _swiftvr_tiny_random,
 }

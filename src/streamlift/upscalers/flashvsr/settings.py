@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from streamlift.config.checks import KINDS
 from streamlift.errors import ConfigError
+from streamlift.upscalers.choices import read_settings
 from streamlift.upscalers.flashvsr.attention import AttentionKind
 from streamlift.upscalers.flashvsr.colour import WAVELET_LEVELS, ColourFix
 from streamlift.upscalers.flashvsr.noise import NoisePolicy
@@ -83,28 +83,4 @@ def settings_from(mapping: Mapping[str, Any], **defaults: Any) -> Settings:
 
     Raises ConfigError for an unknown key, or a value of the wrong kind.
     """
-    kinds = {item.name: type(item.default) for item in fields(Settings)}
-    unknown = sorted(set(mapping) - set(kinds))
-    if unknown:
-        raise ConfigError("unknown FlashVSR setting", found=unknown, expected=sorted(kinds))
-    values = {name: _convert(name, kinds[name], value) for name, value in mapping.items()}
-    return Settings(**{**defaults, **values})
-
-
-def _convert(name: str, kind: type, value: Any) -> Any:
-    if issubclass(kind, StrEnum):
-        names = [member.value for member in kind]
-        if value in names:
-            return kind(value)
-        raise _wrong(name, value, names)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is kind:
-        return value
-    raise _wrong(name, value, KINDS.get(kind, "another value"))
-
-
-def _wrong(name: str, value: Any, expected: object) -> ConfigError:
-    return ConfigError(
-        f"FlashVSR setting {name} has the wrong value", found=value, expected=expected
-    )
+    return read_settings(Settings, "FlashVSR", mapping, **defaults)

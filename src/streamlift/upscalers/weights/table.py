@@ -89,6 +89,7 @@ _PP_FILE = "basicvsr_plusplus_c64n7_8x1_"
 _REAL_FILE = "realbasicvsr_c64b20_1x30x8_lr5e-5_150k_reds_20211104-52f77c2c.pth"
 _OPENMMLAB_LICENCE = "Apache-2.0 (of the code it is released with)"
 _DIT = "diffusion_pytorch_model_streaming_dmd.safetensors"
+_SWIFT = "https://huggingface.co/H-oliday/SwiftVR/resolve/743ed2530c550764905400f38eb6cc41af5abc80/"
 
 CHECKPOINTS: tuple[Checkpoint, ...] = (
     Checkpoint(
@@ -257,5 +258,32 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         sha256="4ef437e27e7ed468853d9bad2e7a02e50fd4582c986a5cb4231054b0021b2e81",
         licence=_OPENMMLAB_LICENCE,
         net="BasicVSR++ x4, Vimeo-90K bicubic",
+    ),
+    Checkpoint(
+        name="swiftvr/transformer/diffusion_pytorch_model.safetensors",
+        source=_SWIFT + "transformer/diffusion_pytorch_model.safetensors",
+        size=19_999_235_584,
+        sha256="f7ade5b8f7f4ff8b4e26a581772ebe5bcfb6a619ece2dd3483c5395c2d7e1a31",
+        licence="Apache-2.0 (so is Wan2.2-TI2V-5B, which it was trained from)",
+        net="SwiftVR DiT",
+        upscalers=("swiftvr",),
+    ),
+    Checkpoint(
+        name="swiftvr/reae.safetensors",
+        source=_SWIFT + "reae.safetensors",
+        size=163_797_568,
+        sha256="c915205d1833677b6887e2fdf675499d3fc781af0c644c99330f7d22fd855514",
+        licence="Apache-2.0",
+        net="SwiftVR autoencoder",
+        upscalers=("swiftvr",),
+    ),
+    Checkpoint(
+        name="swiftvr/prompt_embedding.safetensors",
+        source=_SWIFT + "prompt_embedding.safetensors",
+        size=4_202_976,
+        sha256="cc4cf7b9aa9def4026bb5952b8aaec846ffc83eee43cafff0d3796b7e9fdf922",
+        licence="Apache-2.0",
+        net="SwiftVR text embedding",
+        upscalers=("swiftvr",),
     ),
 )
