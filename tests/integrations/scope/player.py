@@ -3,7 +3,10 @@
 Times are those of a clock of the test's own. The rules follow daydreamlive/scope 0.2.4
 (`pipeline_processor.py`, `tracks.py`): one frame a call, input and output queues of 30 that drop
 the newest, a playback rate that latches, and a track that waits a frame time after each frame,
-polls every 10 ms while there is none, and is a millisecond late.
+polls every 10 ms while there is none, and is a millisecond late. Queues grow to twice what a stage
+gives at once. A frame with a timestamp goes by it instead, anchored anew when half a second late
+(`core/pacing.py`). With sound the track holds the picture until the first of it came out of the
+last stage; what a generator makes of it reaches a stage as a parameter that stays.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -75,13 +80,25 @@ class Scope:
     stage: Stage
     clock: ManualClock
     params: dict[str, Any] = field(default_factory=dict)
+    stamped: bool = False
+    """Whether the generator's frames carry timestamps."""
+    sound: bool = False
+    """Whether the generator makes sound, a piece with each burst."""
     lost: int = 0
+    heard: list[tuple[float, int]] = field(default_factory=list)
+    """When which piece of sound came out."""
     shown: Shown = field(default_factory=Shown)
-    _queue: deque[Tensor] = field(default_factory=deque)
-    _play: deque[Tensor] = field(default_factory=deque)
+    _queue: deque[tuple[Tensor, Any]] = field(default_factory=deque)
+    _play: deque[tuple[Tensor, Any]] = field(default_factory=deque)
+    _limit: int = QUEUE
+    _anchor: tuple[float, float] | None = None
     _fps: float = 60.0
     _next_s: float = 0.0
     _prepared: bool = False
+    rate: int = 16
+    """Of the timestamps, frames a second."""
+    _sent: int = 0
+    _pieces: int = 0
 
     def run(
         self,
@@ -99,7 +116,7 @@ class Scope:
             while changes and changes[0][0] <= self.clock.now_s():
                 self.params.update(changes.popleft()[1])
             while waiting and waiting[0][0] <= self.clock.now_s():
-                self._enqueue(self._queue, waiting.popleft()[1])
+                self._burst(*waiting.popleft())
             if self._queue:
                 self._call(call_s)
             else:
@@ -109,35 +126,75 @@ class Scope:
 
     def _call(self, call_s: float) -> None:
         before_s = self.clock.now_s()
+        frame, stamp = self._queue.popleft()
         result = self.stage(
-            video=[self._queue.popleft()], init_cache=not self._prepared, **self.params
+            video=[frame],
+            video_timestamps=[stamp],
+            init_cache=not self._prepared,
+            **self.params,
         )
         self._prepared = True
+        if result.get("audio") is not None:
+            self.heard.append((before_s, int(result["audio"][0, 0])))
         if result["video"] is None:
             self._pass(0.0002)
             return
         self._pass(call_s + max(0.0005, before_s - self.clock.now_s()))
-        self._enqueue(self._play, [result["video"][i] for i in range(result["video"].shape[0])])
+        count = result["video"].shape[0]
+        stamps = result.get("video_timestamps") or [None] * count
+        self._enqueue(self._play, list(zip(result["video"], stamps, strict=True)))
         self._fps = result.get("frame_rate", self._fps)
 
-    def _enqueue(self, queue: deque[Tensor], frames: Sequence[Tensor]) -> None:
+    def _burst(self, ready_s: float, frames: Sequence[Tensor]) -> None:
+        stamps: list[Any] = [None] * len(frames)
+        if self.stamped:
+            stamps = [
+                SimpleNamespace(pts=self._sent + n, time_base=Fraction(1, self.rate))
+                for n in range(len(frames))
+            ]
+        self._sent += len(frames)
+        if self.sound:
+            self._pieces += 1
+            piece = torch.full((1, 480), float(self._pieces))
+            self.params.update(audio=piece, audio_sample_rate=48_000)
+        self._enqueue(self._queue, list(zip(frames, stamps, strict=True)))
+
+    def _enqueue(
+        self, queue: deque[tuple[Tensor, Any]], frames: Sequence[tuple[Tensor, Any]]
+    ) -> None:
+        self._limit = max(self._limit, 2 * len(frames))
         for frame in frames:
-            if len(queue) < QUEUE:
+            if len(queue) < self._limit:
                 queue.append(frame)
             else:
                 self.lost += 1
+
+    def _wait_s(self, stamp: Any, now_s: float) -> float:
+        """How long the track sleeps before a frame with a timestamp."""
+        media_s = float(stamp.pts * stamp.time_base)
+        if self._anchor is None:
+            self._anchor = (media_s, now_s)
+        late_s = now_s - self._anchor[1] - (media_s - self._anchor[0])
+        if late_s >= 0.5:
+            self._anchor = (media_s, now_s)
+            return 0.0
+        return max(0.0, -late_s) if abs(late_s) > 0.01 else 0.0
 
     def _pass(self, seconds: float) -> None:
         """Let time go by, and the track play meanwhile."""
         end_s = self.clock.now_s() + seconds
         while self._next_s <= end_s:
             now_s = max(self._next_s, self.clock.now_s())
-            if self._play:
-                frame = self._play.popleft()
+            if self._play and (self.heard or not self.sound):
+                frame, stamp = self._play[0]
+                if stamp is not None and (wait_s := self._wait_s(stamp, now_s)) > 0:
+                    self._next_s = now_s + wait_s
+                    continue
+                self._play.popleft()
                 self.shown.numbers.append(number_in(frame))
                 self.shown.times_s.append(now_s)
                 self.shown.sizes.append((frame.shape[1], frame.shape[0]))
-                self._next_s = now_s + 1.0 / self._fps + LATE_S
+                self._next_s = now_s + LATE_S + (1.0 / self._fps if stamp is None else 0.0)
             else:
                 self._next_s = now_s + POLL_S
         self.clock.advance(end_s - self.clock.now_s())
@@ -153,6 +210,14 @@ def longlive(fps: float, seconds: float) -> list[tuple[float, list[Tensor]]]:
         bursts.append((ready_s, [picture(number + i) for i in range(count)]))
         number += count
     return bursts
+
+
+def bursts_of(count: int, fps: float, seconds: float) -> list[tuple[float, list[Tensor]]]:
+    """A generator with larger blocks: LongLive 2 makes about 32 at once, others more."""
+    return [
+        ((block + 1) * count / fps, [picture(block * count + i) for i in range(count)])
+        for block in range(int(seconds * fps / count))
+    ]
 
 
 def camera(fps: float, seconds: float) -> list[tuple[float, list[Tensor]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tests.integrations.scope.conftest import MakeUpscale
-from tests.integrations.scope.player import SIDE, Scope, camera, longlive
+from tests.integrations.scope.player import SIDE, Scope, bursts_of, camera, longlive
 
 from streamlift.clock import ManualClock
 
@@ -64,6 +64,50 @@ def test_changing_the_model_costs_no_frame_and_no_gap(
     assert shown.numbers == list(range(len(shown.numbers)))
     assert max(shown.gaps_s(SETTLED_S)) < 0.150
     assert set(shown.sizes) == {(2 * SIDE, 2 * SIDE)}
+
+
+@pytest.mark.parametrize("model", ["bicubic", "realesrgan-x2", "flashvsr"])
+@pytest.mark.parametrize("burst", [21, 32, 97])
+def test_bursts_of_any_size_lose_nothing(
+    make: MakeUpscale, clock: ManualClock, model: str, burst: int
+) -> None:
+    scope = scope_with(make, clock, model)
+    shown = scope.run(bursts_of(burst, 16.0, 40.0), call_s=0.1)
+    assert scope.lost == 0
+    assert shown.numbers == list(range(len(shown.numbers)))
+    assert len(shown.numbers) >= burst * int(40.0 * 16 / burst) - 11
+
+
+@pytest.mark.parametrize("model", ["bicubic", "flashvsr"])
+def test_a_generator_with_sound_is_seen_and_heard(
+    make: MakeUpscale, clock: ManualClock, model: str
+) -> None:
+    scope = scope_with(make, clock, model)
+    scope.sound = True
+    bursts = longlive(16.0, 15.0)
+    shown = scope.run(bursts, call_s=0.02)
+    # The last piece may still wait for its frame, as the frame does for its chunk.
+    assert [piece for _, piece in scope.heard][:-1] == list(range(1, len(scope.heard)))
+    assert len(scope.heard) >= len(bursts) - 1
+    assert len(shown.numbers) > 15 * 16 - 9 - 12
+    for heard_s, piece in scope.heard:
+        assert heard_s >= bursts[piece - 1][0]
+
+
+@pytest.mark.parametrize("source", [longlive, camera])
+def test_changing_the_model_behind_a_source_with_timestamps_brings_no_bursts(
+    make: MakeUpscale, clock: ManualClock, source: type
+) -> None:
+    scope = scope_with(make, clock, "bicubic")
+    scope.stamped = True
+    scope.stage._models.wait("flashvsr")  # type: ignore[attr-defined]
+    shown = scope.run(
+        source(16.0, 30.0), events=[(10.0, {"upscale_model": "flashvsr"})], call_s=0.02
+    )
+    assert scope.lost == 0
+    assert shown.numbers == list(range(len(shown.numbers)))
+    assert max(shown.gaps_s(SETTLED_S)) < 0.150
+    assert min(shown.gaps_s(SETTLED_S)) > 0.5 / 16
 
 
 @pytest.mark.long

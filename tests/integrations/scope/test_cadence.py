@@ -93,23 +93,43 @@ def test_before_a_model_with_delay_takes_over_the_player_is_slowed_until_it_hold
     assert bridged_s < 11.0
 
 
-def test_bursts_with_pauses_are_no_backlog() -> None:
+@pytest.mark.parametrize("burst", [12, 32, 97, 400])
+def test_bursts_with_pauses_are_no_backlog(burst: int) -> None:
     backlog, now_s = Backlog(), 0.0
     for _ in range(10):
-        for _ in range(12):
+        for number in range(burst):
             backlog.called(1, now_s)
-            assert not backlog.must_skip(4)
+            assert not backlog.must_skip(4, now_s)
+            now_s += 0.04 if number % 4 == 3 else 0.0
             backlog.returned(now_s)
         now_s += 0.3
+    assert backlog.largest_burst == burst
 
 
-def test_without_any_pause_every_other_step_is_skipped() -> None:
-    backlog, now_s, skipped = Backlog(), 0.0, []
-    for call in range(1, 161):
+def skipped_steps(backlog: Backlog, now_s: float, steps: int) -> list[bool]:
+    """Calls without any pause; each step of 8 takes 100 ms."""
+    skipped = []
+    for call in range(1, 8 * steps + 1):
         backlog.called(1, now_s)
         if call % 8 == 0:
-            skipped.append(backlog.must_skip(8))
-            now_s += 1.0
+            skipped.append(backlog.must_skip(8, now_s))
+            now_s += 0.1
         backlog.returned(now_s)
-    assert skipped[:3] == [False] * 3
-    assert skipped.count(True) == pytest.approx(len(skipped) / 2, abs=2)
+    return skipped
+
+
+def test_without_any_pause_every_other_step_is_skipped_in_the_end() -> None:
+    skipped = skipped_steps(Backlog(), 0.0, 200)
+    first = skipped.index(True)
+    assert first == pytest.approx(60, abs=2)  # six seconds
+    assert skipped[first : first + 40] == [True, False] * 20
+
+
+def test_a_source_whose_bursts_are_known_is_found_too_fast_much_sooner() -> None:
+    backlog, now_s = Backlog(), 0.0
+    for _ in range(20):
+        backlog.called(12, now_s)
+        backlog.returned(now_s + 0.05)
+        now_s += 0.75
+    skipped = skipped_steps(backlog, now_s, 40)
+    assert skipped.index(True) == pytest.approx(11, abs=2)

@@ -79,11 +79,12 @@ def test_the_postprocessor_needs_no_server_parts() -> None:
     assert "torch" in result["modules"]
 
 
-def test_the_hook_registers_one_pipeline() -> None:
+def test_the_hook_registers_a_stage_for_each_set_of_files() -> None:
     result = imported_by(
         f"from {PLUGIN} import register_pipelines\n"
         "seen = []; register_pipelines(seen.append)\n"
-        "assert [c.__name__ for c in seen] == ['Upscale'], seen"
+        "names = [c.__name__ for c in seen]\n"
+        "assert names == ['Upscale', 'UpscaleFlashVsr', 'UpscaleRealEsrgan'], names"
     )
     assert "streamlift.integrations.scope.postprocessor" in result["modules"]
 

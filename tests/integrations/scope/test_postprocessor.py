@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import queue
+import sys
 import threading
 from fractions import Fraction
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,11 @@ from torch import Tensor
 from streamlift.clock import ManualClock
 from streamlift.errors import WeightsError
 from streamlift.frames import Stabilise
-from streamlift.integrations.scope.postprocessor import Upscale
+from streamlift.integrations.scope.postprocessor import (
+    Upscale,
+    UpscaleFlashVsr,
+    UpscaleRealEsrgan,
+)
 from streamlift.upscalers import create_upscaler
 from streamlift.upscalers.base import OnCut, Upscaler
 
@@ -85,14 +91,53 @@ def test_heights_widths_and_strange_parameters_are_taken_and_ignored(make: MakeU
     assert numbers_of(frames) == list(range(4))
 
 
-def test_timestamps_travel_with_their_frames(make: MakeUpscale) -> None:
+def test_no_timestamps_go_out_so_that_the_rate_is_followed(make: MakeUpscale) -> None:
     upscale = make(upscale_model="flashvsr")
-    stamps = [SimpleNamespace(pts=n, time_base=Fraction(1, 16)) for n in range(9)]
-    got: list[Any] = []
-    for n, stamp in enumerate(stamps):
+    for n in range(9):
+        stamp = SimpleNamespace(pts=n, time_base=Fraction(1, 16))
         result = upscale(video=[picture(n)], video_timestamps=[stamp])
-        got.extend(result.get("video_timestamps", ()))
-    assert got == stamps[:5]
+        assert not [key for key in result if key.endswith("timestamps")]
+
+
+def test_sound_comes_back_once_with_the_frame_it_came_with(make: MakeUpscale) -> None:
+    upscale = make(upscale_model="flashvsr")
+    pieces = [torch.full((2, 480), float(n)) for n in range(3)]
+    got: list[tuple[float, int]] = []
+    given = 0
+    for n in range(40):
+        # A generator's piece stays among the parameters until the next one.
+        result = upscale(video=[picture(n)], audio=pieces[min(n // 8, 2)], audio_sample_rate=48_000)
+        given += 0 if result["video"] is None else len(result["video"])
+        if "audio" in result:
+            assert result["audio_sample_rate"] == 48_000
+            got.append((float(result["audio"][0, 0]), given))
+    assert [piece for piece, _ in got] == [0.0, 1.0, 2.0]
+    for piece, frames in got:
+        assert frames > 8 * piece  # frame 8 came with piece 1, and has been given back
+    assert got[0][1] == 1
+
+
+def test_sound_without_a_rate_or_of_a_session_that_was_reset_is_not_given_back(
+    make: MakeUpscale,
+) -> None:
+    upscale = make(upscale_model="flashvsr")
+    piece = torch.zeros(1, 480)
+    results = [upscale(video=[picture(0)], audio=piece, init_cache=False)]
+    results += [
+        upscale(video=[picture(n)], audio=piece, audio_sample_rate=24_000) for n in range(1, 6)
+    ]
+    results += [upscale(video=[picture(n)], init_cache=True) for n in range(6, 30)]
+    assert not [r for r in results if "audio" in r]
+
+
+def test_without_prepare_a_call_may_bring_any_number_of_frames(make: MakeUpscale) -> None:
+    upscale = make(upscale_model="flashvsr")
+    shown: list[Tensor] = []
+    for first in range(0, 40, 5):
+        video = upscale(video=[picture(n) for n in range(first, first + 5)])["video"]
+        shown.extend(() if video is None else video)
+    assert numbers_of(shown) == list(range(len(shown)))
+    assert len(shown) > 24
 
 
 def test_a_size_that_is_no_multiple_is_padded_and_cropped_back(make: MakeUpscale) -> None:
@@ -153,17 +198,83 @@ def test_after_a_failure_the_model_is_tried_again_in_a_new_session(make: MakeUps
     assert len(made) == 2
 
 
+def missing(choice: str, device: torch.device) -> Upscaler:
+    raise WeightsError("not there")
+
+
 def test_missing_weights_are_said_once_and_bicubic_takes_their_place(
     make: MakeUpscale, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def create(choice: str, device: torch.device) -> Upscaler:
-        raise WeightsError("not there")
-
     with caplog.at_level(logging.WARNING):
-        upscale = make(create, upscale_model="flashvsr")
+        upscale = make(missing)
         frames = feed(upscale, range(16))
     assert numbers_of(frames) == list(range(16))
     assert caplog.text.count("not there") == 1
+
+
+def test_missing_weights_are_told_in_the_picture_until_another_choice(make: MakeUpscale) -> None:
+    pytest.importorskip("PIL")
+    upscale = make(missing)
+
+    def lowest_row(choice: str) -> int:
+        grey = [torch.full((1, 256, 256, 3), 90, dtype=torch.uint8)] * 4
+        video = upscale(video=grey, upscale_model=choice)["video"]
+        assert video is not None
+        assert (video[:, : 2 * 256 - 40] == 90).all()  # the picture itself is left alone
+        return int(video[-1, -20:, :, 0].max()) - int(video[-1, -20:, :, 0].min())
+
+    assert lowest_row("realesrgan-x2") > 150
+    assert lowest_row("bicubic") == 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "params"),
+    [
+        (UpscaleFlashVsr, {}),
+        (UpscaleRealEsrgan, {}),
+        (Upscale, {"upscale_model": "flashvsr"}),
+        (UpscaleRealEsrgan, {"upscale_model": "flashvsr"}),
+    ],
+)
+def test_a_model_named_at_loading_that_is_not_there_stops_the_loading(
+    make: MakeUpscale, stage: type[Upscale], params: dict[str, Any]
+) -> None:
+    make(missing, upscale_model="bicubic")
+    with pytest.raises(WeightsError, match="not there"):
+        stage(**params)
+
+
+def test_a_queue_that_is_emptied_for_one_frame_is_found_out_and_asked_for_more(
+    make: MakeUpscale, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Drains:
+        def prepare_chunk(self, waiting: queue.Queue[Any], size: int) -> list[Any]:
+            return [[waiting.get_nowait() for _ in range(waiting.qsize())][-1]]
+
+    class Samples:
+        def prepare_chunk(self, waiting: queue.Queue[Any], size: int) -> list[Any]:
+            return [waiting.get_nowait()]
+
+    class Unknown:
+        def prepare_chunk(self, waiting: queue.Queue[Any], size: int) -> list[Any]:
+            return [self.nothing_like_it]  # type: ignore[attr-defined]
+
+    asked = {}
+    for processor in (Drains, Samples, Unknown):
+        module = ModuleType("scope.server.pipeline_processor")
+        vars(module)["PipelineProcessor"] = processor
+        for name in ("scope", "scope.server"):
+            monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        upscale = make(upscale_model="bicubic")
+        before = upscale.prepare(video=True).input_size
+        for _ in range(3):
+            upscale(video=[picture(n) for n in range(12)])
+            assert isinstance(upscale.clock, ManualClock)
+            upscale.clock.advance(0.5)
+        asked[processor.__name__] = (before, upscale.prepare(video=True).input_size)
+    assert asked == {"Drains": (4, 12), "Samples": (1, 1), "Unknown": (1, 1)}
+    assert caplog.text.count("drops the others") == 1
 
 
 def test_a_model_that_loads_while_the_stream_runs_does_not_hold_it_up(make: MakeUpscale) -> None:
@@ -224,7 +335,16 @@ def test_slower_than_the_source_whole_steps_are_skipped_and_counted(
     make: MakeUpscale, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     upscale = make(upscale_model="flashvsr")
-    frames = feed(upscale, range(161), pause_s=0.0)
+    frames: list[Tensor] = []
+    for number in range(961):
+        # Never a pause: a step of eight takes as long as the calls between two clock readings.
+        video = upscale(video=[picture(number)])["video"]
+        frames.extend(() if video is None else video)
+        if number % 8 == 0:
+            upscale._sessions[threading.current_thread()].session._backlog.returned(
+                clock.now_s() + 0.1
+            )
+            clock.advance(0.1)
     (session,) = (seat.session for seat in upscale._sessions.values())
     shown = numbers_of(frames)
     assert session.counts["skipped"] >= 40

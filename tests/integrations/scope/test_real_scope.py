@@ -42,6 +42,7 @@ ROOT = Path(__file__).parents[3]
 STANDIN = Path(__file__).parent / "longlive_standin"
 FPS = 16.0
 SETTLED_S = 5.0
+START_S = 240.0
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +50,12 @@ def scope(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The base URL of a running Scope with our plugin and the stand-in."""
     assert SCOPE is not None
     home = tmp_path_factory.mktemp("scope")
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONASYNCIODEBUG"}
     environment = {
-        **os.environ,
+        **inherited,
+        # Scope installs plugins by `uv pip`, which would take the environment of these tests.
+        "VIRTUAL_ENV": str(Path(SCOPE).resolve().parent.parent),
+        "STREAMLIFT_SCOPE_TINY": "1",
         "HF_HUB_OFFLINE": "1",
         "HOME": str(home),
         "DAYDREAM_SCOPE_MODELS_DIR": str(home / "models"),
@@ -110,12 +115,34 @@ async def test_behind_the_generator_every_frame_comes_evenly_and_twice_as_large(
 async def test_the_model_is_changed_in_mid_stream_without_a_gap(scope: str) -> None:
     async with _generation(scope, {"upscale_model": "bicubic"}) as (seen, channel):
         await until(lambda: len(seen.numbers) > 8 * FPS, "8 s of frames", timeout_s=60)
-        # Without weights this ends in bicubic again; with them it is the real change.
-        channel.send('{"upscale_model": "realesrgan-x2"}')
+        channel.send('{"upscale_model": "flashvsr"}')
         await until(lambda: len(seen.numbers) > 20 * FPS, "20 s of frames", timeout_s=90)
     _check(seen)
     assert seen.sizes == {(1024, 1024)}
     assert max(seen.settled()) < 0.150
+
+
+async def test_a_generator_with_sound_is_not_held_back(scope: str) -> None:
+    parameters = {"upscale_model": "bicubic", "sound": True}
+    async with _generation(scope, parameters, audio=True) as (seen, _):
+        await until(lambda: len(seen.numbers) > 10 * FPS, "10 s of frames", timeout_s=60)
+    assert all(b - a == 1 for a, b in pairwise(seen.numbers))
+
+
+async def test_timestamps_of_the_generator_bring_no_bursts_after_a_change(scope: str) -> None:
+    async with _generation(scope, {"upscale_model": "bicubic", "stamps": True}) as (seen, channel):
+        await until(lambda: len(seen.numbers) > 8 * FPS, "8 s of frames", timeout_s=60)
+        channel.send('{"upscale_model": "flashvsr"}')
+        await until(lambda: len(seen.numbers) > 25 * FPS, "25 s of frames", timeout_s=90)
+    _check(seen)
+    assert max(seen.settled()) < 0.150
+
+
+@pytest.mark.parametrize("burst", [32, 97])
+async def test_large_bursts_lose_nothing(scope: str, burst: int) -> None:
+    async with _generation(scope, {"upscale_model": "bicubic", "burst": burst}) as (seen, _):
+        await until(lambda: len(seen.numbers) > 4 * burst, "four bursts", timeout_s=120)
+    assert all(b - a == 1 for a, b in pairwise(seen.numbers))
 
 
 async def test_our_service_pulls_from_scope_and_a_viewer_sees_every_frame(scope: str) -> None:
@@ -148,7 +175,7 @@ async def test_our_service_pulls_from_scope_and_a_viewer_sees_every_frame(scope:
 
 @asynccontextmanager
 async def _generation(
-    scope: str, load_params: Mapping[str, Any]
+    scope: str, load_params: Mapping[str, Any], *, audio: bool = False
 ) -> AsyncIterator[tuple[Seen, RTCDataChannel]]:
     """The stand-in, our stage behind it, and a receiver at the sink."""
     chain = ("longlive-standin", "streamlift-upscale")
@@ -169,7 +196,7 @@ async def _generation(
             "scope",
             IceConfig(),
             codecs=(Codec.H264,),
-            audio=False,
+            audio=audio,
             max_side=2048,
             clock=MonotonicClock(),
         )
@@ -231,11 +258,11 @@ def _counter(frame: Frame) -> int:
 
 
 def _wait_healthy(url: str) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         try:
             if httpx.get(f"{url}/health", trust_env=False, timeout=2).status_code == 200:
                 return
         except httpx.HTTPError:
             time.sleep(0.5)
-    raise AssertionError("Scope did not become healthy within 90 s")
+    raise AssertionError(f"Scope did not become healthy within {START_S:g} s")

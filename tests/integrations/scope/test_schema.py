@@ -71,7 +71,7 @@ import json
 from streamlift.integrations.scope import plugin
 registered = []
 plugin.register_pipelines(registered.append)
-(stage,) = registered
+stage = registered[0]
 config = stage.get_config_class()
 print(json.dumps({
     "hooked": hooked,
@@ -80,7 +80,13 @@ print(json.dumps({
     "defaults": {k: v for k, v in config().model_dump().items() if v is not None},
     "id": config.pipeline_id,
     "usage": [u.value for u in config.usage],
-    "artifacts": [a.model_dump() for a in config.artifacts],
+    "artifacts": {
+        c.pipeline_id: [a.repo_id for a in c.artifacts]
+        for c in (s.get_config_class() for s in registered)
+    },
+    "first_models": {
+        c.pipeline_id: c().upscale_model for c in (s.get_config_class() for s in registered)
+    },
     "requirements": stage(**config(upscale_model="bicubic").model_dump()).prepare().model_dump(),
 }))
 """
@@ -96,7 +102,7 @@ def told() -> dict[str, Any]:
 
 
 def test_the_plugin_uses_scopes_own_classes_when_they_are_there(told: dict[str, Any]) -> None:
-    assert told["hooked"] == ["register_pipelines"]
+    assert told["hooked"] == ["register_pipelines", "register_nodes"]
     assert told["is_pipeline"]
     assert told["requirements"] == {"input_size": 1}
 
@@ -109,11 +115,25 @@ def test_a_choice_becomes_a_select_that_works_while_the_stream_runs(told: dict[s
 
 
 def test_the_defaults_need_no_parameters_at_all(told: dict[str, Any]) -> None:
-    assert told["defaults"]["upscale_model"] == "flashvsr"
+    assert told["defaults"]["upscale_model"] == "realesrgan-x2"
     assert told["defaults"]["upscale_stabilise"] == "off"
 
 
 def test_its_names_are_told_to_scope(told: dict[str, Any]) -> None:
     assert told["id"] == "streamlift-upscale"
     assert told["usage"] == ["postprocessor"]
-    assert told["artifacts"][0]["repo_id"] == "JunhaoZhuang/FlashVSR-v1.1"
+
+
+def test_a_stage_waits_for_the_files_of_its_own_model_and_the_general_one_for_none(
+    told: dict[str, Any],
+) -> None:
+    assert told["artifacts"] == {
+        "streamlift-upscale": [],
+        "streamlift-flashvsr": ["JunhaoZhuang/FlashVSR-v1.1", "varb15/posi_prompt"],
+        "streamlift-realesrgan": ["dtarnow/UPscaler"],
+    }
+    assert told["first_models"] == {
+        "streamlift-upscale": "realesrgan-x2",
+        "streamlift-flashvsr": "flashvsr",
+        "streamlift-realesrgan": "realesrgan-x2",
+    }

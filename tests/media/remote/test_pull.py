@@ -42,6 +42,7 @@ class Failing:
     """A source that never comes about: raises what it was given, one after the other."""
 
     kind = "test"
+    doing = ""
     first_frame_s = stall_s = 1.0
 
     def __init__(self, *errors: Exception) -> None:

@@ -16,7 +16,7 @@ from streamlift.clock import MonotonicClock
 from streamlift.config import BackendConfig, Config, IceConfig, IceServer, SourcesConfig
 from streamlift.frames import Frame
 from streamlift.media.remote.pull import PullPublisher, PullState
-from streamlift.media.remote.pull_scope import ScopeSource
+from streamlift.media.remote.pull_scope import PROBE_S, ScopeSource
 from streamlift.media.remote.pull_whep import permitted
 from streamlift.media.remote.url_safety import HostRules
 from streamlift.service.pulls import Pulls
@@ -32,6 +32,7 @@ class Pulling:
         self.source = source
         self.frames: list[Frame] = []
         self.reasons: list[str] = []
+        self.waits_s: list[float] = []
 
     async def wait(self, frames: int) -> None:
         await until(lambda: len(self.frames) >= frames, f"{frames} frames", timeout_s=15)
@@ -48,6 +49,7 @@ async def pulling(url: str, **options: Any) -> AsyncIterator[Pulling]:
 
     async def nap(seconds: float) -> None:
         it.reasons.append(it.pull.status.reason)
+        it.waits_s.append(seconds)
         await asyncio.sleep(0.02)
 
     it = Pulling(PullPublisher("live", source, clock=clock, sleep=nap), source)
@@ -123,6 +125,27 @@ async def test_a_pipeline_that_cannot_be_loaded_is_reported_and_tried_again() ->
     async with scope_server(Switches(statuses)) as (_, url), pulling(url) as it:
         await it.wait(1)
     assert it.reasons == ["Scope cannot load longlive: no GPU"]
+
+
+async def test_a_scope_that_is_away_is_asked_for_often_and_the_state_says_so() -> None:
+    async with scope_server() as (_, url):
+        gone = url  # a port that nobody listens on once the server has ended
+    async with pulling(gone) as it:
+        await until(lambda: len(it.waits_s) >= 8, "eight tries")
+        assert it.pull.status.state is PullState.CONNECTING
+        assert "Scope does not answer" in it.pull.status.reason
+        assert set(it.waits_s) == {PROBE_S}  # and never 1, 2, 4 .. 30 s
+
+
+async def test_while_scope_loads_the_state_tells_its_stage() -> None:
+    loading = {"status": "loading", "pipeline_id": "longlive", "loading_stage": "weights"}
+    statuses = deque[dict[str, Any]]([{"status": "not_loaded"}, *[loading] * 4])
+    async with scope_server(Switches(statuses)) as (_, url), pulling(url) as it:
+        await until(lambda: it.pull.status.reason != "", "a reason", timeout_s=10)
+        assert it.pull.status.reason == "Scope loads longlive: weights"
+        assert it.pull.status.state is PullState.CONNECTING
+        await it.wait(1)
+        assert it.pull.status.reason == ""
 
 
 async def test_an_offer_that_comes_too_early_is_made_again() -> None:

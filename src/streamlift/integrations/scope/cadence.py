@@ -26,8 +26,12 @@ _CATCH_UP_S = 4.0
 _MOST_CATCH_UP = 0.15
 _LOWEST_OVER_S = 2.0
 _STRETCH_LIMIT_S = 10.0
-_LARGEST_BURST = 12
 _IDLE_S = 0.004
+_FIRST_RUN_S = 6.0
+_RUNS_TO_KNOW = 3
+_RUNS_OVER_S = 30.0
+_RUN_MARGIN = 1.5
+_LEAST_PATIENCE_S = 1.0
 
 
 def arrival_rate(waits_s: Sequence[float]) -> float | None:
@@ -136,25 +140,43 @@ class Playout:
 class Backlog:
     """Notices that the stage is slower than its source, which cannot be seen in Scope's queue.
 
-    While frames wait there the next call follows at once. Bursts do that too, but there is a pause
-    after each; more than two steps beyond a burst without any pause is a backlog.
+    While frames wait there the next call follows at once. Bursts do that too, of any size, but
+    there is a pause after each. So only time tells: a run of calls that goes on for much longer
+    than those before it went on, which ended. Until one has ended, for `_FIRST_RUN_S`.
     """
 
     def __init__(self) -> None:
         self._unbroken = 0
+        self._began_s = 0.0
         self._returned_s: float | None = None
+        self._runs: deque[tuple[float, float, int]] = deque()  # end, length in time and in frames
+
+    @property
+    def largest_burst(self) -> int:
+        """Frames of the longest run of late."""
+        return max((frames for _, _, frames in self._runs), default=0)
 
     def called(self, frames: int, now_s: float) -> None:
         if self._returned_s is None or now_s - self._returned_s > _IDLE_S:
-            self._unbroken = 0
+            if self._returned_s is not None:
+                run = (self._returned_s, self._returned_s - self._began_s, self._unbroken)
+                self._runs.append(run)
+            while self._runs and self._runs[0][0] < now_s - _RUNS_OVER_S:
+                self._runs.popleft()
+            self._unbroken, self._began_s = 0, now_s
         self._unbroken += frames
 
     def returned(self, now_s: float) -> None:
         self._returned_s = now_s
 
-    def must_skip(self, step: int) -> bool:
-        """Whether this step is to be skipped; the next one then is not."""
-        if self._unbroken <= 2 * step + _LARGEST_BURST:
+    def must_skip(self, step: int, now_s: float) -> bool:
+        """Whether this step is to be skipped; the one after a skipped step never is."""
+        if self._unbroken <= 2 * step or now_s - self._began_s <= self._patience_s():
             return False
-        self._unbroken -= 2 * step  # so that at most every other step goes
+        self._unbroken = step  # so that at most every other step goes
         return True
+
+    def _patience_s(self) -> float:
+        if len(self._runs) < _RUNS_TO_KNOW:
+            return _FIRST_RUN_S
+        return _RUN_MARGIN * max(length for _, length, _ in self._runs) + _LEAST_PATIENCE_S

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 PLAIN = ("bicubic", "off")
 """Choices that need no model."""
 
+REALESRGAN_FILE = "UPscaler/RealESRGAN_x2plus.pth"
+"""Where Scope puts the artifact of `RealEsrganConfig`; the loader checks its digest."""
+
 Create = Callable[[str, torch.device], Upscaler]
 
 
@@ -38,7 +41,7 @@ class Models:
         self._create = create
         self._lock = threading.Lock()
         self._loaded: dict[str, Upscaler] = {}
-        self._missing: set[str] = set()
+        self._missing: dict[str, Exception] = {}
         self._loading: dict[str, threading.Thread] = {}
 
     def get(self, choice: str) -> Upscaler | None:
@@ -53,9 +56,10 @@ class Models:
         thread.start()
         return None
 
-    def is_missing(self, choice: str) -> bool:
+    def missing(self, choice: str) -> Exception | None:
+        """Why a choice cannot be used; None while nothing is known against it."""
         with self._lock:
-            return choice in self._missing
+            return self._missing.get(choice)
 
     def wait(self, choice: str) -> None:
         """Load `choice` now, if it is not loaded yet, and wait for it."""
@@ -64,11 +68,11 @@ class Models:
             if thread is not None:
                 thread.join()
 
-    def give_up(self, choice: str) -> None:
+    def give_up(self, choice: str, error: Exception) -> None:
         """Forget the weights of a model that failed, and give their memory back."""
         with self._lock:
             self._loaded.pop(choice, None)
-            self._missing.add(choice)
+            self._missing[choice] = error
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -78,18 +82,20 @@ class Models:
             self._missing.clear()
 
     def _load(self, choice: str) -> None:
-        upscaler: Upscaler | None = None
+        made: Upscaler | Exception
         try:
-            upscaler = self._create(choice, self.device)
+            made = self._create(choice, self.device)
         except StreamliftError as error:
             log.warning("model %s cannot be used, bicubic takes its place: %s", choice, error)
-        except Exception:  # a model's loader may raise anything; the stream goes on without it
+            made = error
+        except Exception as error:  # a model's loader may raise anything; the stream goes on
             log.exception("model %s failed to load, bicubic takes its place", choice)
+            made = error
         with self._lock:
-            if upscaler is None:
-                self._missing.add(choice)
+            if isinstance(made, Exception):
+                self._missing[choice] = made
             else:
-                self._loaded[choice] = upscaler
+                self._loaded[choice] = made
             del self._loading[choice]
 
 
@@ -108,23 +114,35 @@ def choose_device(wanted: object) -> torch.device:
 
 
 def create(choice: str, device: torch.device) -> Upscaler:
-    """Build the chosen upscaler. FlashVSR's files are looked for where Scope downloads them, too.
+    """Build the chosen upscaler. Its files are looked for where Scope downloads them, too.
 
     Raises what `create_upscaler` raises.
     """
-    if choice == "flashvsr" and (models := _scope_models()) is not None:
-        return _flashvsr_from(models, device)
+    if choice == "flashvsr" and (decoder := _in_scope("FlashVSR-v1.1/TCDecoder.ckpt")) is not None:
+        return _flashvsr_from(decoder.parent.parent, device)
+    if choice == "realesrgan-x2" and (file := _in_scope(REALESRGAN_FILE)) is not None:
+        return _realesrgan_from(file, device)
     return create_upscaler(choice, device=str(device), settings={})
 
 
-def _scope_models() -> Path | None:
-    """Scope's folder of models, if FlashVSR lies in it."""
+def _in_scope(name: str) -> Path | None:
+    """A file in Scope's folder of models, if it is there."""
     try:
         from scope.core.config import get_model_file_path
     except ImportError:  # Scope is not installed
         return None
-    decoder = Path(get_model_file_path("FlashVSR-v1.1/TCDecoder.ckpt"))
-    return decoder.parent.parent if decoder.is_file() else None
+    file = Path(get_model_file_path(name))
+    return file if file.is_file() else None
+
+
+def _realesrgan_from(file: Path, device: torch.device) -> Upscaler:
+    from streamlift.upscalers.realesrgan.checkpoint import load_net
+    from streamlift.upscalers.realesrgan.upscaler import RealESRGAN
+    from streamlift.upscalers.weights import check_digest, digest_of, find_checkpoints
+
+    (checkpoint,) = find_checkpoints("realesrgan-x2")
+    check_digest(checkpoint, file, digest_of(file), checkpoint.sha256)
+    return RealESRGAN(load_net(file), name="realesrgan-x2", device=device, scale=None)
 
 
 def _flashvsr_from(models: Path, device: torch.device) -> FlashVsr:

@@ -1,15 +1,22 @@
-"""`Upscale`: the stage that Scope puts behind a generator."""
+"""The stages that Scope puts behind a generator: one class, three sets of files to begin with."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from streamlift.clock import Clock, MonotonicClock
 from streamlift.frames import Stabilise
+from streamlift.integrations.scope.course import LEAST_STEP
 from streamlift.integrations.scope.models import PLAIN, Models, choose_device, create
-from streamlift.integrations.scope.schema import DEFAULT_MODEL, DEFAULT_STABILISE, UpscaleConfig
+from streamlift.integrations.scope.queues import keeps_only_the_newest
+from streamlift.integrations.scope.schema import (
+    DEFAULT_STABILISE,
+    FlashVsrConfig,
+    RealEsrganConfig,
+    UpscaleConfig,
+)
 from streamlift.integrations.scope.session import ScopeSession, Wish
 
 if TYPE_CHECKING:
@@ -20,12 +27,14 @@ else:
     except ImportError:  # our own tests, where Scope is not installed
         from streamlift.integrations.scope.standin import Pipeline, Requirements
 
-__all__ = ["Upscale"]
+__all__ = ["Upscale", "UpscaleFlashVsr", "UpscaleRealEsrgan"]
 
 log = logging.getLogger(__name__)
 
 CHOICES = ("flashvsr", "realesrgan-x2", *PLAIN)
 _QUIET_S = 5.0
+_MOST_AT_ONCE = 30
+"""Frames that Scope's queue is sure to hold."""
 
 
 class Upscale(Pipeline):
@@ -40,42 +49,71 @@ class Upscale(Pipeline):
 
     clock: Clock = MonotonicClock()
 
+    config: ClassVar[type[UpscaleConfig]] = UpscaleConfig
+    model: ClassVar[str] = "realesrgan-x2"
+    """The choice when no parameter names one."""
+    must_load: ClassVar[bool] = False
+    """Whether the stage is of no use without its model."""
+
     def __init__(self, **params: Any) -> None:
         """Take whatever Scope passes; of it `device` and the first choice of model are ours.
 
         That model is loaded here, while Scope shows "loading"; later choices load beside the
-        stream.
+        stream. Raises what the loader raised if the stage or a parameter names a model that cannot
+        be used: Scope shows it to the user. Without a name the picture tells it.
         """
         self._defaults = Wish(
-            _chosen(params.get("upscale_model"), CHOICES, DEFAULT_MODEL),
+            _chosen(params.get("upscale_model"), CHOICES, self.model),
             Stabilise(
                 _chosen(params.get("upscale_stabilise"), tuple(Stabilise), DEFAULT_STABILISE)
             ),
         )
         self._models = Models(type(self).create, choose_device(params.get("device")))
-        self._models.wait(self._defaults.model)
+        wanted = self._defaults.model
+        self._models.wait(wanted)
+        failure = self._models.missing(wanted)
+        if failure is not None and (self.must_load or wanted != self.model):
+            raise failure
         self._lock = threading.Lock()
         self._sessions: dict[threading.Thread, _Seat] = {}
+        self._newest_only = keeps_only_the_newest()
+        if self._newest_only:
+            log.warning(
+                "this Scope gives a stage that asks for one frame the newest and drops the others; "
+                "asking for as many as come at once: their order is kept, some may be lost"
+            )
 
     @classmethod
     def get_config_class(cls) -> type[UpscaleConfig]:
-        return UpscaleConfig
+        return cls.config
 
     def prepare(self, **params: Any) -> Requirements:
-        """Always one frame: for more, Scope would sample its backlog and lose the rest."""
-        return Requirements(input_size=1)
+        """One frame: for more, Scope samples its backlog and loses the rest.
+
+        A Scope that drains its queue for one frame is asked for as many as a burst has.
+        """
+        if not self._newest_only:
+            return Requirements(input_size=1)
+        with self._lock:
+            seat = self._sessions.get(threading.current_thread())
+        burst = seat.session.largest_burst if seat is not None else 0
+        return Requirements(input_size=min(max(burst, LEAST_STEP), _MOST_AT_ONCE))
 
     def __call__(self, **params: Any) -> dict[str, Any]:
-        """`video`: list of (1, H, W, 3) uint8 in; `video` (n, H', W', 3) uint8 or None out."""
+        """`video`: list of (1, H, W, 3) uint8 in; `video` (n, H', W', 3) uint8 or None out.
+
+        `audio` and `audio_sample_rate` come back once, with the frame they came with.
+        """
         with self._lock:
             seat = self._seat()
             seat.busy = True
         try:
             return seat.session.call(
                 params.get("video") or (),
-                params.get("video_timestamps") or (),
                 self._wish(params),
                 fresh=bool(params.get("init_cache")),
+                audio=params.get("audio"),
+                audio_sample_rate=params.get("audio_sample_rate"),
             )
         finally:
             with self._lock:
@@ -107,6 +145,21 @@ class Upscale(Pipeline):
                 _chosen(params.get("upscale_stabilise"), tuple(Stabilise), default.stabilise)
             ),
         )
+
+
+class UpscaleFlashVsr(Upscale):
+    """The stage that comes with FlashVSR's files."""
+
+    config = FlashVsrConfig
+    model = "flashvsr"
+    must_load = True
+
+
+class UpscaleRealEsrgan(Upscale):
+    """The stage that comes with Real-ESRGAN's file."""
+
+    config = RealEsrganConfig
+    must_load = True
 
 
 class _Seat:

@@ -32,27 +32,61 @@ else:
             ui_field_config,
         )
 
-__all__ = ["DEFAULT_MODEL", "DEFAULT_STABILISE", "UpscaleConfig"]
+__all__ = [
+    "DEFAULT_STABILISE",
+    "FlashVsrConfig",
+    "RealEsrganConfig",
+    "UpscaleConfig",
+]
 
 Model = Literal["flashvsr", "realesrgan-x2", "bicubic", "off"]
 Strength = Literal["off", "lite", "strong"]
 
-DEFAULT_MODEL: Model = "flashvsr"
+DEFAULT_MODEL: Model = "realesrgan-x2"
 DEFAULT_STABILISE: Strength = "off"
+
+_MODEL_HELP = (
+    "flashvsr: best, 12 frames behind. realesrgan-x2: per frame. bicubic: no model. "
+    "off: frames pass through."
+)
 
 
 class UpscaleConfig(BasePipelineConfig):
-    """Scope builds its form from this."""
+    """Scope builds its form from this. It starts without any download; models are used if there."""
 
     pipeline_id: ClassVar[str] = "streamlift-upscale"
     pipeline_name: ClassVar[str] = "Upscale x2 (streamlift)"
     pipeline_description: ClassVar[str] = (
-        "Doubles width and height of live video with FlashVSR or Real-ESRGAN. The model can be "
-        "changed while the stream runs; frames keep an even cadence behind bursty generators."
+        "Doubles width and height of live video. The model can be changed while the stream runs; "
+        "frames keep an even cadence behind bursty generators. Starts without a download: a "
+        "model whose files are missing is told in the picture."
     )
     supports_prompts: ClassVar[bool] = False
     usage: ClassVar[list[UsageType]] = [UsageType.POSTPROCESSOR]
     modes: ClassVar[dict[str, ModeDefaults]] = {"video": ModeDefaults(default=True)}
+    # Parameters reach every stage of a chain, so the names must not be anybody else's.
+    upscale_model: Model = Field(
+        default=DEFAULT_MODEL,
+        description=_MODEL_HELP,
+        json_schema_extra=ui_field_config(order=1, label="Model", is_load_param=False),
+    )
+    upscale_stabilise: Strength = Field(
+        default=DEFAULT_STABILISE,
+        description="Calms flicker of invented detail; needs opencv-python-headless.",
+        json_schema_extra=ui_field_config(order=2, label="Stabilise", is_load_param=False),
+    )
+    device: str | None = Field(
+        default=None,
+        description="Where the upscaler runs: cuda:1 keeps it off the generator's GPU.",
+        json_schema_extra=ui_field_config(order=3, label="Device", is_load_param=True),
+    )
+
+
+class FlashVsrConfig(UpscaleConfig):
+    """The same stage with FlashVSR's files: Scope downloads them before it starts."""
+
+    pipeline_id: ClassVar[str] = "streamlift-flashvsr"
+    pipeline_name: ClassVar[str] = "Upscale x2 with FlashVSR (streamlift)"
     artifacts: ClassVar[list[HuggingfaceRepoArtifact]] = [
         HuggingfaceRepoArtifact(
             repo_id="JunhaoZhuang/FlashVSR-v1.1",
@@ -66,22 +100,19 @@ class UpscaleConfig(BasePipelineConfig):
         HuggingfaceRepoArtifact(repo_id="varb15/posi_prompt", files=["posi_prompt.pth"]),
     ]
 
-    # Parameters reach every stage of a chain, so the names must not be anybody else's.
     upscale_model: Model = Field(
-        default=DEFAULT_MODEL,
-        description=(
-            "flashvsr: best, 12 frames behind. realesrgan-x2: per frame. bicubic: no model. "
-            "off: frames pass through."
-        ),
+        default="flashvsr",
+        description=_MODEL_HELP,
         json_schema_extra=ui_field_config(order=1, label="Model", is_load_param=False),
     )
-    upscale_stabilise: Strength = Field(
-        default=DEFAULT_STABILISE,
-        description="Calms flicker of invented detail; needs opencv-python-headless.",
-        json_schema_extra=ui_field_config(order=2, label="Stabilise", is_load_param=False),
-    )
-    device: str | None = Field(
-        default=None,
-        description="Where the upscaler runs: cuda:1 keeps it off the generator's GPU.",
-        json_schema_extra=ui_field_config(order=3, label="Device", is_load_param=True),
-    )
+
+
+class RealEsrganConfig(UpscaleConfig):
+    """The same stage with Real-ESRGAN's file: Scope downloads it before it starts."""
+
+    pipeline_id: ClassVar[str] = "streamlift-realesrgan"
+    pipeline_name: ClassVar[str] = "Upscale x2 with Real-ESRGAN (streamlift)"
+    artifacts: ClassVar[list[HuggingfaceRepoArtifact]] = [
+        # A copy: the authors publish elsewhere, and Scope fetches from this hub alone.
+        HuggingfaceRepoArtifact(repo_id="dtarnow/UPscaler", files=["RealESRGAN_x2plus.pth"]),
+    ]

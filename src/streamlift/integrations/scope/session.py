@@ -18,7 +18,9 @@ from streamlift.frames import Size, Stabilise
 from streamlift.integrations.scope.cadence import Backlog, Playout
 from streamlift.integrations.scope.course import Course, ModelCourse, PlainCourse
 from streamlift.integrations.scope.models import PLAIN, Models
+from streamlift.integrations.scope.note import Note
 from streamlift.integrations.scope.pixels import mean_change, size_of, stack
+from streamlift.integrations.scope.sound import Sound
 
 if TYPE_CHECKING:
     from streamlift.integrations.scope.calming import Calming
@@ -43,22 +45,6 @@ class Wish:
     stabilise: Stabilise
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Taken:
-    """A picture (H, W, 3) that Scope gave us, with its timestamp if it has one."""
-
-    picture: Tensor
-    stamp: object | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Made:
-    """A group (n, H', W', 3) ready to go, with n timestamps."""
-
-    pictures: Tensor
-    stamps: list[object | None]
-
-
 class ScopeSession:
     """Belongs to one thread. `uses_model`: without it, it gets by with bicubic.
 
@@ -73,9 +59,13 @@ class ScopeSession:
         self._course: Course | None = None
         self._playout = Playout()
         self._backlog = Backlog()
-        self._collected: deque[_Taken] = deque()
-        self._owed: deque[_Taken] = deque()
-        self._made: deque[_Made] = deque()
+        self._collected: deque[Tensor] = deque()
+        self._owed: deque[Tensor] = deque()
+        self._made: deque[Tensor] = deque()
+        self._taken = 0
+        self._sound = Sound()
+        self._note = Note()
+        self._told: str | None = None
         self._size: Size | None = None
         self._coarse: Tensor | None = None
         self._wanted: str | None = None
@@ -88,7 +78,13 @@ class ScopeSession:
 
     @torch.no_grad()
     def call(
-        self, frames: Sequence[Tensor], stamps: Sequence[object], wish: Wish, *, fresh: bool
+        self,
+        frames: Sequence[Tensor],
+        wish: Wish,
+        *,
+        fresh: bool,
+        audio: object = None,
+        audio_sample_rate: object = None,
     ) -> dict[str, Any]:
         """One call of Scope's: `frames` are (1, H, W, 3) uint8, `fresh` is its init_cache.
 
@@ -100,36 +96,38 @@ class ScopeSession:
         self._fresh_before = fresh
         self._set_stabilise(wish.stabilise)
         self._choose(wish.model)
-        for number, frame in enumerate(frames):
+        self._sound.heard(audio, audio_sample_rate, self._taken)
+        for frame in frames:
             self._playout.arrived(self._clock.now_s())
-            stamp = stamps[number] if number < len(stamps) else None
             for picture in frame:
-                self._take(_Taken(picture, stamp))
+                self._take(picture)
         result = self._deliver()
+        result.update(self._sound.due(self._passed()))
         self._backlog.returned(self._clock.now_s())
         return result
 
-    def _take(self, taken: _Taken) -> None:
-        size = size_of(taken.picture)
+    def _take(self, picture: Tensor) -> None:
+        size = size_of(picture)
         if size != self._size:
             self._pay()
             self._size, self._coarse = size, None
-        self._collected.append(taken)
+        self._collected.append(picture)
+        self._taken += 1
         course = self._current()
         while len(self._collected) >= course.step:
             step = [self._collected.popleft() for _ in range(course.step)]
-            if self._backlog.must_skip(len(step)):
+            if self._backlog.must_skip(len(step), self._clock.now_s()):
                 self._count_skipped(len(step))
             else:
                 self._run(course, step)
             course = self._current()
 
-    def _run(self, course: Course, step: Sequence[_Taken]) -> None:
+    def _run(self, course: Course, step: Sequence[Tensor]) -> None:
         """Push a step's pictures; whatever fails, every one of them comes out."""
         self._owed.extend(step)
         try:
             self._stay_near()
-            pictures = stack([t.picture for t in step], self._models.device)
+            pictures = stack(step, self._models.device)
             changes, self._coarse = mean_change(pictures, self._coarse)
             for number, change in enumerate(changes):
                 if change > CUT_LEVELS:
@@ -166,15 +164,15 @@ class ScopeSession:
     def _keep(self, groups: Iterator[Tensor]) -> None:
         for group in groups:
             taken = list(islice(self._owed, group.shape[0]))
-            home = taken[0].picture.device
+            home = taken[0].device
             if self._calming is not None and group.device.type == self._models.device.type:
-                lr = stack([t.picture for t in taken], group.device)
+                lr = stack(taken, group.device)
                 group = self._calming.apply(lr, group)
             if home.type == "cuda" and group.device != home:
                 group = group.to(home, non_blocking=True)  # the next stage expects it there
             for _ in taken:
                 self._owed.popleft()
-            self._made.append(_Made(group, [t.stamp for t in taken]))
+            self._made.append(group)
 
     def _fall_back(self, course: Course, error: Exception) -> None:
         """The model is out; what it owed comes out bicubic, and so does all that follows."""
@@ -188,9 +186,8 @@ class ScopeSession:
         plain = self._course = PlainCourse(FALLBACK)
         self._calming = None  # what failed may have been in there
         if course.choice not in PLAIN:
-            self._models.give_up(course.choice)
-        owed = [t.picture for t in self._owed]
-        for picture in owed:
+            self._models.give_up(course.choice, error)
+        for picture in list(self._owed):
             # In host memory: the device may be what has failed.
             self._keep(plain.push(picture[None].cpu()))
 
@@ -200,7 +197,9 @@ class ScopeSession:
         if self._wanted not in (None, wanted):
             self._models.retry()
         self._wanted = wanted
-        choice = wanted if self.uses_model and not self._models.is_missing(wanted) else FALLBACK
+        missing = self._models.missing(wanted)
+        self._told = None if missing is None else f"{wanted}: {_first_line(missing)}; bicubic shown"
+        choice = wanted if self.uses_model and missing is None else FALLBACK
         if self._course is not None and choice == self._course.choice:
             return
         course = self._open(choice)
@@ -245,6 +244,7 @@ class ScopeSession:
         self._course = None
         for queue in (self._collected, self._owed, self._made):
             queue.clear()
+        self._sound.forget()
         self._size = self._coarse = None
         if self._calming is not None:
             self._calming.reset()
@@ -252,19 +252,29 @@ class ScopeSession:
 
     def _deliver(self) -> dict[str, Any]:
         """The groups that are ready, as many as are alike: a change of size waits for a call."""
-        groups: list[_Made] = []
+        groups: list[Tensor] = []
         while self._made and (not groups or _alike(self._made[0], groups[0])):
             groups.append(self._made.popleft())
         if not groups:
             return {"video": None}
-        video = torch.cat([g.pictures for g in groups])
+        video = torch.cat(groups)
+        if self._told is not None:
+            self._note.write(video, self._told)
         now_s = self._clock.now_s()
         rate = self._playout.deliver(video.shape[0], now_s, owed=self._bridging)
-        result = {"video": video, "frame_rate": rate}
-        stamps = [stamp for group in groups for stamp in group.stamps]
-        if all(stamp is not None for stamp in stamps):
-            result["video_timestamps"] = stamps
-        return result
+        # No timestamps: with them Scope's track would not follow the rate, and after a change to a
+        # model that runs behind it would show bursts.
+        return {"video": video, "frame_rate": rate}
+
+    def _passed(self) -> int:
+        """How many of the frames taken have been given back, or skipped."""
+        made = sum(group.shape[0] for group in self._made)
+        return self._taken - len(self._collected) - len(self._owed) - made
+
+    @property
+    def largest_burst(self) -> int:
+        """The most frames that came without a pause of late."""
+        return self._backlog.largest_burst
 
     def _set_stabilise(self, wanted: Stabilise) -> None:
         if wanted is self._stabilise:
@@ -305,6 +315,10 @@ class ScopeSession:
             )
 
 
-def _alike(one: _Made, other: _Made) -> bool:
-    same_place = one.pictures.device == other.pictures.device
-    return same_place and one.pictures.shape[1:] == other.pictures.shape[1:]
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    same_place = one.device == other.device
+    return same_place and one.shape[1:] == other.shape[1:]

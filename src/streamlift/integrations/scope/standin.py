@@ -13,6 +13,8 @@ from typing import Any, ClassVar, TypeVar
 __all__ = [
     "BasePipelineConfig",
     "HuggingfaceRepoArtifact",
+    "InputSource",
+    "InputSourceInfo",
     "ModeDefaults",
     "Pipeline",
     "Requirements",
@@ -58,6 +60,19 @@ class HuggingfaceRepoArtifact:
 
     repo_id: str
     files: list[str]
+
+
+class InputSource:
+    """The base of every source of pictures."""
+
+
+@dataclass(slots=True)
+class InputSourceInfo:
+    """A source that was found."""
+
+    name: str
+    identifier: str
+    metadata: dict[str, Any] | None = None
 
 
 class BasePipelineConfig:

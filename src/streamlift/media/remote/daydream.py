@@ -26,6 +26,7 @@ class DaydreamSource:
     """
 
     kind = "daydream"
+    doing = ""
     first_frame_s = FIRST_FRAME_S
     stall_s = STALL_S
 

@@ -31,6 +31,7 @@ __all__ = [
     "PullStatus",
     "Pulled",
     "Source",
+    "SourceAway",
     "SourceBusy",
     "SourceLost",
     "SourceRefused",
@@ -47,6 +48,14 @@ Sleep = Callable[[float], Awaitable[None]]
 
 class SourceBusy(StreamliftError):
     """The source has nothing to show, or no room, at the moment; ask again in `retry_s`."""
+
+    def __init__(self, message: str, *, retry_s: float) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
+
+
+class SourceAway(StreamliftError):
+    """The server is not there; whether it is back is asked in `retry_s`, at little cost."""
 
     def __init__(self, message: str, *, retry_s: float) -> None:
         super().__init__(message)
@@ -86,6 +95,11 @@ class Source(Protocol):
 
     @property
     def kind(self) -> str: ...
+
+    @property
+    def doing(self) -> str:
+        """What it waits for while it connects, "" if that is nothing worth telling."""
+        ...
 
     @property
     def first_frame_s(self) -> float:
@@ -176,7 +190,7 @@ class PullPublisher:
     def absence(self) -> str | None:
         """Why there are no pictures; None while the source is connected and answers."""
         if self._current is None or self._state is not PullState.LIVE:
-            return self._reason or "the source is not connected"
+            return self.status.reason or "the source is not connected"
         return self._liveness.absence(self._current.video.undecoded_since_s, self._clock.now_s())
 
     def __aiter__(self) -> AsyncIterator[Frame]:
@@ -201,7 +215,10 @@ class PullPublisher:
 
     @property
     def status(self) -> PullStatus:
-        return PullStatus(self._state, self._reason, self._connections, self._line.jumps)
+        reason = self._reason
+        if self._state is PullState.CONNECTING:
+            reason = self.source.doing or reason
+        return PullStatus(self._state, reason, self._connections, self._line.jumps)
 
     async def run(self) -> None:
         """Pull until `aclose`, or until the source refuses for good."""
@@ -221,6 +238,9 @@ class PullPublisher:
                 self._set(PullState.FAILED, str(error))
                 self._end()
                 return
+            except SourceAway as error:
+                self._set(PullState.CONNECTING, str(error))
+                await self._sleep(error.retry_s)
             except StreamliftError as error:
                 busy_s = error.retry_s if isinstance(error, SourceBusy) else None
                 patient, wait_s = self._retries.failed(busy_s, self._clock.now_s())

@@ -19,15 +19,15 @@ from aiortc import RTCDataChannel
 
 from streamlift.clock import Clock
 from streamlift.config import IceConfig, IceServer
-from streamlift.errors import MediaError, StreamliftError
+from streamlift.errors import ConfigError, MediaError, StreamliftError
 from streamlift.frames import Codec
 from streamlift.media.remote.fetch import Fetcher, Reply
-from streamlift.media.remote.pull import Pulled, SourceBusy, SourceLost
+from streamlift.media.remote.pull import Pulled, SourceAway, SourceBusy, SourceLost
 from streamlift.media.remote.pull_whep import permitted, shown_url
 from streamlift.media.remote.url_safety import HostRules
 from streamlift.tasks import to_its_end
 
-__all__ = ["ScopeSource", "initial_parameters"]
+__all__ = ["PROBE_S", "ScopeSource", "initial_parameters"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ STALL_S = 5.0
 LOAD_S = 600.0
 _POLL_S = 0.5
 _OLD_STATUS_S = 1.0
+PROBE_S = 2.0
+"""How often a Scope that does not answer is asked whether it is back."""
 _JSON = "application/json"
 _ONCE = frozenset({"reset_cache", "transition"})
 
@@ -80,6 +82,7 @@ class ScopeSource:
         self._ice = ice
         self._max_side = max_side
         self._clock = clock
+        self.doing = ""
         self._channel: RTCDataChannel | None = None
         self._unsent: list[Parameters] = []
         """Changes that came after the offer and before the channel was open."""
@@ -108,7 +111,10 @@ class ScopeSource:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Pulled]:
         async with self._fetcher() as http:
-            await self._load(http)
+            try:
+                await self._load(http)
+            finally:
+                self.doing = ""
             pulled = Pulled(
                 f"stream {self._stream}",
                 await self._ice_config(http),
@@ -132,8 +138,14 @@ class ScopeSource:
                 await to_its_end(self._finish(http, pulled, session))
 
     async def _load(self, http: Fetcher) -> None:
-        """Have the pipeline loaded. Raises MediaError when Scope cannot."""
-        await self._call(http, "GET", "/health")
+        """Have the pipeline loaded. Raises SourceAway when Scope does not answer, MediaError when
+        it cannot load."""
+        try:
+            await self._call(http, "GET", "/health")
+        except ConfigError:
+            raise  # it is we who do not want to go there
+        except StreamliftError as error:
+            raise SourceAway(f"Scope does not answer: {error}", retry_s=PROBE_S) from error
         status = await self._status(http)
         if status.get("status") == "loaded" and status.get("pipeline_id") == self._pipeline:
             return
@@ -152,6 +164,8 @@ class ScopeSource:
             ours = status.get("pipeline_id") == self._pipeline or waited_s >= _OLD_STATUS_S
             if status.get("status") == "loaded" and ours:
                 return
+            stage = str(status.get("loading_stage") or "")[:80]
+            self.doing = f"Scope loads {self._pipeline}" + (f": {stage}" if stage else "")
             await asyncio.sleep(_POLL_S)
         raise MediaError(f"Scope did not load {self._pipeline} within {LOAD_S:g} s")
 

@@ -44,6 +44,7 @@ class WhepSource:
     """Fits `pull.Source`: one WHEP address, with a token if it needs one."""
 
     kind = "whep"
+    doing = ""
     first_frame_s = FIRST_FRAME_S
     stall_s = STALL_S
 
