@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamlift.frames import Codec, Plane
+from streamlift.frames import Codec, Plane, Planes
 from streamlift.quality.coding import Coding, code_clip, luma_planes
 from streamlift.quality.synthetic import TEXTURES, Layer, Motion, blob_mask, render_scene
 
-__all__ = ["PHOTOGRAPHS", "DataPlan", "load_clips", "make_clips"]
+__all__ = ["PHOTOGRAPHS", "DataPlan", "draw_sequence", "load_clips", "make_clips"]
 
 TEXTURE_PHOTOGRAPHS = frozenset({"brick", "grass", "gravel", "hubble_deep_field"})
 """Even surfaces; drawn half as often as pictures of things and faces."""
@@ -103,6 +103,32 @@ def load_clips(folder: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint
 def _clip(
     rng: np.random.Generator, photographs: list[Plane], plan: DataPlan
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    clean, hr, coding = _drawn(rng, photographs, plan)
+    lr = clean
+    if coding is not None:
+        lr = [planes.y for planes in code_clip([luma_planes(y) for y in clean], coding)]
+    # The first picture is a keyframe; later ones show how P-frames drift. Mostly keep the latter.
+    late = rng.permutation(np.arange(2, plan.frames))[: plan.kept - 1]
+    kept = [int(rng.integers(0, 2)), *(int(t) for t in late)]
+    return np.stack([lr[t] for t in kept]), np.stack([hr[t] for t in kept])
+
+
+def draw_sequence(
+    rng: np.random.Generator, plan: DataPlan
+) -> tuple[list[Planes], list[Plane], Coding | None]:
+    """One clip whole: small pictures before coding, the truth, and how a publisher codes them.
+
+    Never VP8, which tells no motion.
+    """
+    clean, hr, coding = _drawn(rng, _photographs(plan.later_photographs), plan)
+    if coding is not None and coding.codec is Codec.VP8:
+        coding = replace(coding, codec=Codec.H264)
+    return [luma_planes(y) for y in clean], hr, coding
+
+
+def _drawn(
+    rng: np.random.Generator, photographs: list[Plane], plan: DataPlan
+) -> tuple[list[Plane], list[Plane], Coding | None]:
     photographic = rng.random() < plan.photograph_share
     layers = [_layer(rng, photographs, plan, photographic, masked=False)]
     above = int(rng.integers(0, 4))
@@ -120,14 +146,7 @@ def _clip(
     softness = float(rng.uniform(0.2, 0.7)) if rng.random() < 0.3 else 0.0
     noise = float(rng.uniform(0, 1.5)) if rng.random() < 0.5 else 0.0
     clean = [_degrade(rng, picture, shrink, softness, noise) for picture in hr]
-    coding = _coding(rng)
-    lr = clean
-    if coding is not None:
-        lr = [planes.y for planes in code_clip([luma_planes(y) for y in clean], coding)]
-    # The first picture is a keyframe; later ones show how P-frames drift. Mostly keep the latter.
-    late = rng.permutation(np.arange(2, plan.frames))[: plan.kept - 1]
-    kept = [int(rng.integers(0, 2)), *(int(t) for t in late)]
-    return np.stack([lr[t] for t in kept]), np.stack([hr[t] for t in kept])
+    return clean, hr, _coding(rng)
 
 
 def _layer(

@@ -20,7 +20,7 @@ from streamlift.frames import Codec, Plane, Planes
 if TYPE_CHECKING:
     import av
 
-__all__ = ["Coding", "area_half", "code_clip", "luma_planes"]
+__all__ = ["Coding", "area_half", "code_clip", "luma_planes", "video_encoder", "video_frame"]
 
 REFERENCE_PIXELS = 512 * 512
 """Bit rates are quoted for this picture size, whatever the clip's; the clip gets its share."""
@@ -52,12 +52,12 @@ def code_clip(clip: Sequence[Planes], coding: Coding, *, fps: int = 25) -> list[
     """
     import av
 
-    encoder = _encoder(clip[0], coding, fps)
+    encoder = video_encoder(clip[0], coding, fps)
     name = "h264" if coding.codec is Codec.H264 else "vp8"
     decoder = cast("av.VideoCodecContext", av.CodecContext.create(name, "r"))
     coded: list[Planes] = []
     for index, planes in enumerate(clip):
-        frame = _video_frame(planes)
+        frame = video_frame(planes)
         frame.pts = index
         for packet in encoder.encode(frame):
             coded += [_planes(picture) for picture in decoder.decode(packet)]
@@ -81,7 +81,8 @@ def luma_planes(y: Plane) -> Planes:
     return Planes(y, chroma, chroma)
 
 
-def _encoder(first: Planes, coding: Coding, fps: int) -> av.VideoCodecContext:
+def video_encoder(first: Planes, coding: Coding, fps: int) -> av.VideoCodecContext:
+    """An encoder for pictures of the first one's size, coded so."""
     import av
 
     name = "libx264" if coding.codec is Codec.H264 else "libvpx"
@@ -105,7 +106,8 @@ def _encoder(first: Planes, coding: Coding, fps: int) -> av.VideoCodecContext:
     return encoder
 
 
-def _video_frame(planes: Planes) -> av.VideoFrame:
+def video_frame(planes: Planes) -> av.VideoFrame:
+    """The picture as PyAV's, copied."""
     import av
 
     frame = av.VideoFrame(planes.size.width, planes.size.height, "yuv420p")
