@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,41 @@ async def test_serve_ends_with_0(sign: signal.Signals) -> None:
         process.send_signal(sign)
         _, said = await asyncio.wait_for(process.communicate(), START_S)
     assert process.returncode == 0, said.decode()
+    assert "Traceback" not in said.decode()
+
+
+@pytest.mark.parametrize(("sign", "code"), SIGNALS, ids=["Ctrl-C", "SIGTERM"])
+async def test_watch_tells_that_it_was_interrupted(sign: signal.Signals, code: int) -> None:
+    asked = asyncio.Event()
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        with closing(writer):
+            await reader.read()  # no answer ever, and its end is the command's
+
+    server = await asyncio.start_server(wait, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        async with running("watch", f"http://127.0.0.1:{port}/whep/a") as process:
+            await asyncio.wait_for(asked.wait(), START_S)
+            process.send_signal(sign)
+            _, said = await asyncio.wait_for(process.communicate(), START_S)
+    assert process.returncode == code, said.decode()
+    assert "Traceback" not in said.decode()
+
+
+@pytest.mark.parametrize(("sign", "code"), SIGNALS, ids=["Ctrl-C", "SIGTERM"])
+async def test_doctor_tells_that_it_was_interrupted(
+    sign: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    config = tmp_path / "pipe.yaml"
+    os.mkfifo(config)  # the command waits for what nobody writes until it is told to end
+    async with running("doctor", "--config", str(config)) as process:
+        writer = await asyncio.to_thread(config.open, "wb")  # returns when the command reads
+        with writer:
+            process.send_signal(sign)
+            _, said = await asyncio.wait_for(process.communicate(), START_S)
+    assert process.returncode == code, said.decode()
     assert "Traceback" not in said.decode()
 
 

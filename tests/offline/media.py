@@ -15,7 +15,16 @@ import numpy.typing as npt
 from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 
-__all__ = ["Sound", "colour_shown", "make_clip", "pictures_of", "scene", "times_of", "turned"]
+__all__ = [
+    "Sound",
+    "colour_shown",
+    "make_clip",
+    "pictures_of",
+    "scene",
+    "times_of",
+    "turned",
+    "with_hdr10_plus",
+]
 
 Rgb = npt.NDArray[np.uint8]
 
@@ -229,3 +238,25 @@ _ASS = (
     b"0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,1\r\n\r\n[Events]\r\nFormat: Layer, Start, End, Style, "
     b"Name, MarginL, MarginR, MarginV, Effect, Text\r\n"
 )
+
+
+def with_hdr10_plus(path: Path) -> None:
+    """Puts HDR10+ data (SMPTE ST 2094-40, one window, nothing optional) before every picture of a
+    bare HEVC bitstream."""
+    bits = "10110101" + f"{0x3C:016b}{1:016b}{4:08b}{1:08b}"  # country, maker, kind, application
+    bits += f"{1:02b}{1000:027b}0" + f"{500:017b}" * 4 + f"{0:04b}{1:010b}" + "000"
+    payload = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8))
+    message = bytes([0x4E, 0x01, 4, len(payload)]) + payload + b"\x80"
+    escaped = bytearray()
+    for byte in message:
+        if byte <= 3 and escaped[-2:] == b"\0\0":
+            escaped.append(3)
+        escaped.append(byte)
+    units = path.read_bytes().split(b"\0\0\1")
+    out = units[0]
+    for unit in units[1:]:
+        kind = (unit[0] >> 1) & 0x3F
+        if kind < 32 and unit[2] & 0x80:  # the first slice of a picture
+            out += b"\0\0\1" + bytes(escaped)
+        out += b"\0\0\1" + unit
+    path.write_bytes(out)

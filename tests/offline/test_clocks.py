@@ -30,6 +30,9 @@ def test_a_small_start_is_kept_and_a_late_one_becomes_zero() -> None:
     assert mended(ClockMender(Fraction(1, 2)), run(Fraction(1, 2), 2))[0] == Fraction(1, 2)
     assert mended(ClockMender(Fraction(7200)), run(Fraction(7200), 2))[0] == 0
     assert mended(ClockMender(Fraction(7, 5), jumps=True), run(Fraction(7, 5), 2))[0] == 0
+    assert mended(ClockMender(Fraction(-1, 2)), run(Fraction(-1, 2), 2))[0] == 0
+    primed = Fraction(-21, 1000)
+    assert mended(ClockMender(primed), run(primed, 2))[0] == primed
 
 
 def test_a_step_back_goes_on_where_it_was() -> None:

@@ -222,3 +222,30 @@ def sound_starts(path: Path) -> list[float]:
             for p in container.demux(container.streams.audio[0])
             if p.pts is not None and p.time_base is not None and p.size
         ]
+
+
+def test_pictures_before_zero_keep_their_pace_and_their_sound(tmp_path: Path) -> None:
+    """Matroska cannot say a time before 0: such pictures come without one."""
+    source = make_clip(tmp_path / "in.mp4", frames=25, sounds=[Sound("mp3")], options={"bf": "0"})
+    early = tmp_path / "early.mkv"
+    with (
+        av.open(str(source)) as whole,
+        av.open(str(early), "w", container_options={"avoid_negative_ts": "disabled"}) as shifted,
+    ):
+        tracks = {s: shifted.add_stream_from_template(s) for s in whole.streams}
+        for packet in whole.demux():
+            if packet.dts is None or packet.pts is None:
+                continue
+            shift = round(Fraction(1, 2) / packet.time_base)
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            packet.stream = tracks[packet.stream]
+            shifted.mux(packet)
+    assert pictures_of(early)[0].pts is None
+    upscale_file(early, tmp_path / "out.mp4", Bicubic())
+    times = times_of(tmp_path / "out.mp4")
+    assert np.allclose(np.diff(times), 0.04, atol=0.0011)
+    with av.open(str(tmp_path / "out.mp4")) as out:
+        sound = [p for p in out.demux(audio=0) if p.size]
+    with av.open(str(source)) as before:
+        assert len(sound) == len([p for p in before.demux(audio=0) if p.size])
+    assert 0 <= times[0] < 0.06  # sound began a frame of MP3 before it

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import signal
 from pathlib import Path
 from typing import Any
 
 from streamlift.cli.arguments import TOKEN_VARIABLE, bitrate, positive, size
-from streamlift.cli.exit_codes import INTERRUPTED, NO_FRAME, OK, TERMINATED
+from streamlift.cli.exit_codes import NO_FRAME, OK
+from streamlift.cli.interruption import run_until_told
 from streamlift.clock import MonotonicClock
 from streamlift.errors import ConfigError
 
@@ -43,7 +43,7 @@ def _publish(arguments: argparse.Namespace) -> int:
         raise ConfigError("give a video file, or --demo, and then the WHIP address")
     if arguments.burst < 1:
         raise ConfigError("--burst must be at least 1", found=arguments.burst)
-    return asyncio.run(_publish_until_done(arguments))
+    return run_until_told(_publish_until_done(arguments))
 
 
 async def _publish_until_done(arguments: argparse.Namespace) -> int:
@@ -57,16 +57,6 @@ async def _publish_until_done(arguments: argparse.Namespace) -> int:
     if arguments.source is not None:
         frame_size, fps = clip_rate(arguments.source)
     frame_size, fps = arguments.size or frame_size, arguments.fps or fps
-    stop = asyncio.current_task()
-    assert stop is not None
-    ended_by: list[int] = []
-
-    def end(code: int) -> None:
-        ended_by.append(code)
-        stop.cancel()
-
-    for sign, code in ((signal.SIGTERM, TERMINATED), (signal.SIGINT, INTERRUPTED)):
-        asyncio.get_running_loop().add_signal_handler(sign, end, code)
     client = WhipClient(frame_size, fps, arguments.bitrate, clock=clock)
 
     def live() -> None:
@@ -89,9 +79,7 @@ async def _publish_until_done(arguments: argparse.Namespace) -> int:
                     continue
                 print(f"ended: {reason}", flush=True)
                 return OK if client.sent else NO_FRAME
-    except (TimeoutError, asyncio.CancelledError):
-        if ended_by:
-            return ended_by[0]
+    except TimeoutError:
         return OK if client.sent else NO_FRAME
 
 

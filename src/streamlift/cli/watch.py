@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 from typing import Any
 
 from streamlift.cli.arguments import TOKEN_VARIABLE, positive
 from streamlift.cli.exit_codes import NO_FRAME, OK
+from streamlift.cli.interruption import run_until_told
 from streamlift.clock import MonotonicClock
 
 __all__ = ["add_watch"]
@@ -28,13 +28,15 @@ def add_watch(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _watch(arguments: argparse.Namespace) -> int:
+    return run_until_told(_watch_and_tell(arguments))
+
+
+async def _watch_and_tell(arguments: argparse.Namespace) -> int:
     from streamlift.media.remote.measure import measure_whep
 
     token = arguments.token or os.environ.get(TOKEN_VARIABLE)
-    figures = asyncio.run(
-        measure_whep(
-            arguments.url, token, arguments.seconds, scale=arguments.scale, clock=MonotonicClock()
-        )
+    figures = await measure_whep(
+        arguments.url, token, arguments.seconds, scale=arguments.scale, clock=MonotonicClock()
     )
     report = figures.as_json()
     if arguments.json:

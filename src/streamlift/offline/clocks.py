@@ -18,6 +18,8 @@ LARGEST_JUMP_S = Fraction(10)
 LARGEST_OVERLAP_S = Fraction(1)
 """How far a track that follows another into its epoch may step back: tracks are interleaved."""
 LATEST_START_S = Fraction(60)
+EARLIEST_START_S = Fraction(-1, 10)
+"""Sound may begin a little early, for its decoder to get going; players cut that off."""
 
 
 @dataclass(slots=True)
@@ -34,8 +36,9 @@ class ClockMender:
     """The offsets of one source.
 
     `jumps`: whether its form allows the clock to jump ahead (MPEG-TS, FLV), so that a gap of over
-    10 s is one. `first_s`: the earliest time of any track. A clock that begins after a minute, or
-    after 0 in a form whose clock has no beginning, is brought to 0. `mended` counts new epochs.
+    10 s is one. `first_s`: the earliest time of any track. A clock that begins after a minute or
+    before 0, or anywhere in a form whose clock has no beginning, is brought to 0. `mended` counts
+    new epochs.
     """
 
     first_s: Fraction = Fraction(0)
@@ -45,8 +48,9 @@ class ClockMender:
     _tracks: dict[int, _Track] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        late = self.first_s >= LATEST_START_S or (self.jumps and self.first_s != 0)
-        self._offsets = [-self.first_s if late else Fraction(0)]
+        ordinary = EARLIEST_START_S <= self.first_s < LATEST_START_S
+        strange = not ordinary or (self.jumps and self.first_s != 0)
+        self._offsets = [-self.first_s if strange else Fraction(0)]
 
     @property
     def start_offset_s(self) -> Fraction:

@@ -19,12 +19,23 @@ from streamlift.errors import MediaError
 from streamlift.frames import Size
 from streamlift.offline.colour import UNSPECIFIED, ColourTags
 from streamlift.offline.names import url
+from streamlift.offline.siting import chroma_siting
 from streamlift.offline.steps import shown, step, why
 
 __all__ = ["Description", "Light", "Turn", "describe", "main_video", "opened"]
 
 _LOOK_AT = 400
 """Packets of picture looked at for the first one that decodes."""
+
+_UNKEPT = {
+    "DYNAMIC_HDR_PLUS": "the HDR10+ data of every picture",
+    "DYNAMIC_HDR_VIVID": "the HDR Vivid data of every picture",
+    "AMBIENT_VIEWING_ENVIRONMENT": "the light of the room that HDR was graded for",
+    "SPHERICAL": "the mark of a 360 degree video",
+    "STEREO3D": "the mark of a stereoscopic video",
+    "S12M_TIMECODE": "the time code inside the picture",
+}
+"""What FFmpeg exports with a picture, by its name there."""
 
 _FREE_CLOCKS = ("mpegts", "mpeg", "flv", "asf", "rm", "live_flv")
 """Forms whose clock begins anywhere and may jump."""
@@ -117,7 +128,7 @@ class Description:
     colour: ColourTags
     bits: int
     subsampling: str
-    """420, 422, 444, or grey."""
+    """420, 422, 440, 444, ..., or grey."""
     alpha: bool
     interlaced: bool
     light: Light
@@ -133,6 +144,14 @@ class Description:
     duration_s: float | None
     """How long it promises to be."""
     title: Mapping[str, str] = field(default_factory=dict)
+    unkept: tuple[str, ...] = ()
+    """What the first picture says besides, and no result does; words for a warning."""
+    siting: str | None = None
+    """Where chroma samples lie, as FFmpeg names it: left, topleft, ...; None where not said."""
+    begins: int | None = None
+    """When the first picture is shown, in ticks, where its own packet does not say it."""
+    grid: Fraction | None = None
+    """Ticks a second that hold the time of every picture, where the file's times suggest one."""
 
     @property
     def upright(self) -> Size:
@@ -184,10 +203,27 @@ def describe(source: Path) -> Description:
             raise MediaError(
                 f"reading {shown(source)}: no picture in it can be decoded", found=str(source)
             )
-        return _describe(container, video, frame)
+        begins = None if frame.pts is not None else _first_time(source, video)
+        return _describe(container, video, frame, begins)
 
 
-def _describe(container: InputContainer, video: VideoStream, frame: av.VideoFrame) -> Description:
+def _first_time(source: Path, video: VideoStream) -> int | None:
+    """Counted back from the first packet with a time, as many usual durations as lack one."""
+    rate, base, untimed = _rate(video), video.time_base, 0
+    with opened(source) as again, step("reading", source):
+        for packet in again.demux(again.streams[video.index]):
+            time = packet.pts if packet.pts is not None else packet.dts
+            if time is not None and base is not None:
+                return time - round(untimed / ((rate or Fraction(25)) * base))
+            untimed += 1
+            if untimed > _LOOK_AT:
+                break
+    return None
+
+
+def _describe(
+    container: InputContainer, video: VideoStream, frame: av.VideoFrame, begins: int | None
+) -> Description:
     context, side = video.codec_context, _side_data(frame)
     turn = Turn.of_matrix(side["DISPLAYMATRIX"]) if "DISPLAYMATRIX" in side else Turn()
     starts = [
@@ -195,6 +231,8 @@ def _describe(container: InputContainer, video: VideoStream, frame: av.VideoFram
         for s in (video, *container.streams.audio)
         if s.start_time is not None and s.time_base is not None
     ]
+    if begins is not None and video.time_base is not None:
+        starts.append(begins * video.time_base)
     form = container.format.name
     size = Size(frame.width, frame.height)
     return Description(
@@ -211,9 +249,13 @@ def _describe(container: InputContainer, video: VideoStream, frame: av.VideoFram
         light=_light(side),
         dolby_vision="DOVI_METADATA" in side or "DOVI_RPU_BUFFER" in side,
         captions="A53_CC" in side,
+        unkept=tuple(words for name, words in _UNKEPT.items() if name in side),
+        siting=chroma_siting(frame),
         time_base=video.time_base or Fraction(1, 90000),
         rate=_rate(video),
+        grid=None if video.guessed_rate is None else Fraction(video.guessed_rate),
         start_s=min(starts, default=Fraction(0)),
+        begins=begins,
         free_clock=any(name in _FREE_CLOCKS for name in form.split(",")),
         pictures=_promised(container, video),
         duration_s=None if container.duration is None else container.duration / av.time_base,
@@ -278,10 +320,12 @@ def _subsampling(frame: av.VideoFrame) -> str:
     planes = len(frame.format.components)
     if planes < 3:
         return "grey"
-    chroma = frame.format.chroma_width(frame.width), frame.format.chroma_height(frame.height)
-    if chroma[0] == frame.width:
+    if frame.format.name.startswith("yuv") and frame.format.name[3:6].isdigit():
+        return frame.format.name[3:6]
+    wide, high = frame.format.chroma_width(frame.width), frame.format.chroma_height(frame.height)
+    if wide == frame.width:
         return "444"
-    return "422" if chroma[1] == frame.height else "420"
+    return "422" if high == frame.height else "420"
 
 
 def _has_alpha(name: str) -> bool:

@@ -30,7 +30,9 @@ def judge_video(
         notes.say(f"{about.bits} bits a sample become {encoding.bits}")
     if about.dolby_vision:
         notes.say("the Dolby Vision layer is left out; the HDR picture below it is kept")
-    if about.subsampling in ("422", "444") and not tags.rgb:
+    for what in about.unkept:
+        notes.say(f"{what} is left out")
+    if about.subsampling not in ("420", "grey") and not tags.rgb:
         notes.say(f"colour at 4:{about.subsampling[1]}:{about.subsampling[2]} becomes 4:2:0")
     if about.alpha:
         notes.say("transparency is left out: the result is opaque")

@@ -173,13 +173,19 @@ class Reader:
         if found is not None and frame.time_base and frame.time_base != base:
             found = round(found * frame.time_base / base)
         if self._last is None:
-            time = found if found is not None else 0
+            time = found if found is not None else self._first_time()
         elif found is None:
             time = self._last + usual
         else:
             time = max(found, self._last + 1)
         self._last = time
         return time
+
+    def _first_time(self) -> int:
+        begins = self._description.begins
+        if begins is None:
+            return 0
+        return begins + round(self._clocks.start_offset_s / self._description.time_base)
 
     def _what_lacks(self) -> str | None:
         about, where = self._description, f"reading {shown(self._source)}"

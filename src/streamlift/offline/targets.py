@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -230,5 +231,7 @@ def even(size: Size) -> Size:
 
 
 def quiet(encoder: str) -> dict[str, str]:
-    """Options that keep an encoder from writing to the terminal."""
+    """Options that keep an encoder from writing to the terminal; SVT-AV1 hears only a variable."""
+    if encoder == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", "1")
     return {"x265-params": "log-level=none"} if encoder == "libx265" else {}

@@ -107,7 +107,9 @@ class VideoWriter:
         frame.pts = self._time(picture.time)
         frame.time_base = self._base
         if frame.pts <= self._last:
-            return  # two pictures of one moment, in a form whose clock ticks once a picture
+            # In a form whose clock ticks once a picture.
+            self._notes.count("pictures came between two ticks of this container and were left out")
+            return
         self._last = frame.pts
         if picture.duration:
             ticks = max(1, round(picture.duration * self._about.time_base / self._base))
@@ -196,6 +198,13 @@ def _picture_track(
     if encoding.codec == "hevc" and output.format.name in ("mp4", "mov"):
         context.codec_tag = "hvc1"  # Apple's players know HEVC by no other
     options: dict[str, str] = {**encoding.options, **quiet(encoding.encoder)}
+    upright = not (about.turn.transpose or about.turn.mirror or about.turn.flip)
+    if (
+        about.siting is not None
+        and about.subsampling == "420"
+        and (upright or about.siting == "center")
+    ):
+        options["chroma_sample_location"] = about.siting
     _say_light(encoding.encoder, about, options)
     stream.options = dict[str, object](options)
     return stream
@@ -223,7 +232,7 @@ def _say_light(encoder: str, about: Description, options: dict[str, str]) -> Non
 
 def _time_base(about: Description, container: Container) -> Fraction:
     if container.even_times:
-        return 1 / (about.rate or Fraction(25))
+        return 1 / (about.grid or about.rate or Fraction(25))
     base = about.time_base
     return base if base.denominator <= _FINEST and base.numerator < 2**16 else Fraction(1, 90000)
 
