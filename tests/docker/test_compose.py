@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.docker.manifests import DATA, DOCKER, read_json, read_yaml
 
+from streamlift.cli import _parser
 from streamlift.config import load_config
 
 FILES = sorted(DOCKER.glob("compose*.yaml"))
@@ -57,8 +58,7 @@ def test_what_it_mounts_and_builds_is_there(path: Path, name: str, service: dict
         assert target.startswith("/")
         if source.startswith("./"):
             assert mode == ["ro"], f"{name}: what is the user's is mounted read-only"
-            # What the user makes first: docs/docker.md says how.
-            assert (DOCKER / source).exists() or source == "./cluster/tls"
+            assert (DOCKER / source).exists()
         else:
             assert source in named
     if build := service.get("build"):
@@ -68,20 +68,60 @@ def test_what_it_mounts_and_builds_is_there(path: Path, name: str, service: dict
         assert "BASE" in build["args"]
 
 
+SECRET = "0123456789abcdef" * 2
+
+
+def filled_in(name: str, comment: str = "") -> dict[str, str]:
+    """An example of an environment with a secret where one is to be put in."""
+    environ = {}
+    for line in (DOCKER / name).read_text(encoding="utf-8").splitlines():
+        key, given, value = line.removeprefix(comment).partition("=")
+        if given and key.startswith("STREAMLIFT_"):
+            environ[key] = value or SECRET
+    return environ
+
+
+def test_the_anchor_and_its_workers_read_their_configuration() -> None:
+    environ = filled_in("cluster.env.example")
+    anchor = load_config(DOCKER / "cluster" / "anchor.yaml", environ)
+    worker = load_config(DOCKER / "cluster" / "worker.yaml", environ)
+    assert anchor.auth.complete
+    assert anchor.cluster.token == worker.cluster.token == SECRET
+    remote = {backend.name for backend in anchor.named_backends if backend.link == "remote"}
+    assert {w.backend for w in anchor.cluster.workers} == remote
+    assert remote == {backend.name for backend in worker.named_backends}
+    through_ray = {"STREAMLIFT_CLUSTER__PLACEMENT": "ray://10.0.0.5:10001"}
+    del environ["STREAMLIFT_CLUSTER__WORKERS"]
+    assert load_config(DOCKER / "cluster" / "anchor.yaml", environ | through_ray)
+
+
+def test_workers_are_started_as_the_command_line_knows_them() -> None:
+    compose = read_yaml(DOCKER / "compose.cluster.yaml")
+    served = {b.name for b in load_config(DOCKER / "cluster" / "worker.yaml", {}).named_backends}
+    for name in ("worker-h100", "worker-5090"):
+        arguments = _parser().parse_args(compose["services"][name]["command"])
+        assert arguments.backend in served
+        assert arguments.listen.endswith(":8600")
+
+
+def test_all_nodes_of_ray_have_a_token_and_patience_with_their_head() -> None:
+    nodes = [
+        s for s in read_yaml(DOCKER / "compose.cluster.yaml")["services"].items() if "ray" in s[0]
+    ]
+    assert len(nodes) == 3
+    for _, node in nodes:
+        assert node["environment"] == nodes[0][1]["environment"]
+        assert node["environment"]["RAY_AUTH_MODE"] == "token"
+        assert int(node["environment"]["RAY_gcs_rpc_server_reconnect_timeout_s"]) >= 3600
+
+
 def test_the_one_box_configuration_and_the_example_of_its_environment_are_read(
     tmp_path: Path,
 ) -> None:
     config = load_config(DOCKER / "streamlift.yaml", {})
     assert config.server.host == "127.0.0.1"
-    lines = (DOCKER / "docker.env.example").read_text().splitlines()
-    secret = "0123456789abcdef" * 2
-    environ = {}
-    for line in lines:
-        key, given, value = line.removeprefix("# ").partition("=")
-        if given and key.startswith("STREAMLIFT_"):
-            environ[key] = value or secret
-    opened = load_config(DOCKER / "streamlift.yaml", environ)
+    opened = load_config(DOCKER / "streamlift.yaml", filled_in("docker.env.example", "# "))
     assert opened.auth.complete
     assert opened.server.host == "0.0.0.0"
-    assert opened.ice.turn_secret == secret
+    assert opened.ice.turn_secret == SECRET
     assert opened.ice.servers[0].urls.startswith("turn:")
