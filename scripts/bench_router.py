@@ -118,6 +118,7 @@ class Lane:
     dropped: Mapping[str, int] = {}
     degraded = False
     can_spend_less = False
+    leaving = False
     stuck_s = 0.0
 
     def __init__(self) -> None:

@@ -55,6 +55,7 @@ def examine(config: Config) -> Report:
             *_matrix(),
             *(_library(n) for n in ("av", "aiortc", "cv2", "onnxruntime", "fastapi")),
             _encoder(),
+            *_links(config),
             _port(config),
             _media(config),
             _turn(config),
@@ -110,6 +111,17 @@ def _encoder() -> Check:
     if missing:
         return Check("encoders", False, f"this FFmpeg lacks {', '.join(missing)}")
     return Check("encoders", True, "libx264, libvpx")
+
+
+def _links(config: Config) -> tuple[Check, ...]:
+    """Whether each worker that is configured answers, and how it is."""
+    if not config.cluster.workers:
+        return ()
+    if importlib.util.find_spec("grpc") is None:
+        return (Check("link", False, "not installed: pip install 'streamlift[cluster]'"),)
+    from streamlift.cluster.looking import look_at_workers
+
+    return tuple(Check(f"link {who}", ok, detail) for who, ok, detail in look_at_workers(config))
 
 
 def _port(config: Config) -> Check:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from streamlift.api.shapes import backend_json, stream_json
-from streamlift.frames import BackendInfo, BackendState, Slots
+from streamlift.frames import BackendInfo, BackendState, Slots, WorkerInfo
 
 STREAM_KEYS = {
     "name",
@@ -35,7 +35,9 @@ async def test_an_unknown_stream_is_404_and_names_what_there_is(http: httpx.Asyn
 
 async def test_the_fallback_backend_is_always_listed_and_ready(http: httpx.AsyncClient) -> None:
     (bicubic,) = (await http.get("/api/v1/backends")).json()["backends"]
-    assert set(bicubic) == {"name", "upscaler", "device", "state", "reason", "fps", "slots"}
+    keys = {"name", "upscaler", "device", "state", "reason", "fps", "slots", "workers"}
+    assert set(bicubic) == keys
+    assert bicubic["workers"] == []
     assert (bicubic["name"], bicubic["state"], bicubic["device"]) == ("bicubic", "ready", "cpu")
     assert bicubic["fps"] > 0
     assert bicubic["slots"]["used"] == 0 < bicubic["slots"]["total"]
@@ -51,7 +53,29 @@ def test_a_backend_that_was_not_measured_has_no_fps() -> None:
         "reason": "loading",
         "fps": None,
         "slots": {"total": 0, "used": 0},
+        "workers": [],
     }
+
+
+def test_each_worker_of_a_backend_is_shown() -> None:
+    worker = WorkerInfo(
+        "w1", "10.0.0.7:8600", "draining", "draining", "RTX 5090", 41.44, Slots(2, 1), 0.000412,
+        restarts={"signal": 2, "hang": 1},
+    )  # fmt: skip
+    info = BackendInfo("a", "toy", "RTX 5090", BackendState.READY, "", 41.4, Slots(2, 1), (worker,))
+    assert backend_json(info)["workers"] == [
+        {
+            "name": "w1",
+            "address": "10.0.0.7:8600",
+            "state": "draining",
+            "reason": "draining",
+            "device": "RTX 5090",
+            "fps": 41.44,
+            "slots": {"total": 2, "used": 1},
+            "rtt_ms": 0.41,
+            "restarts": 3,
+        }
+    ]
 
 
 def test_a_stream_has_all_documented_keys_before_its_first_picture() -> None:

@@ -174,6 +174,8 @@ class FakeLane:
     def request_keyframe(self) -> None:
         self._keyframe |= self.wanted
 
+    leaving = False
+
     @property
     def stuck_s(self) -> float:
         return float("inf")  # nobody looks inside: only its silence tells

@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 from streamlift import __version__
 from streamlift.api.door import TheService
 from streamlift.api.rights import Scope, allowed
-from streamlift.frames import BackendState
+from streamlift.frames import BackendState, WorkerInfo
 from streamlift.metrics import Histogram
 from streamlift.service import Role, Service
 
@@ -80,7 +80,9 @@ class _ServiceCollector(Collector):
         yield from self._counted()
         yield from self._sessions()
         yield from self._outputs()
+        backends = self._service.router.backends()
         yield from self._backends()
+        yield from _worker_metrics([(b.name, w) for b in backends for w in b.workers])
         info = GaugeMetricFamily(PREFIX + "build_info", "Version.", labels=["version"])
         info.add_metric([__version__], 1)
         yield info
@@ -145,6 +147,39 @@ class _ServiceCollector(Collector):
             for known in BackendState:
                 state.add_metric([backend.name, known], float(backend.state is known))
         yield from (total, used, state)
+
+
+_WORKER_STATES = ("ready", "loading", "draining", "unavailable")
+
+
+def _worker_metrics(workers: list[tuple[str, WorkerInfo]]) -> Iterator[Metric]:
+    """Bounded by the number of workers."""
+    keys = ["backend", "worker"]
+    state = GaugeMetricFamily(
+        PREFIX + "worker_state", "1 for the state it is in.", labels=[*keys, "state"]
+    )
+    total = GaugeMetricFamily(PREFIX + "worker_slots", "Streams a worker can hold.", labels=keys)
+    used = GaugeMetricFamily(PREFIX + "worker_slots_used", "Streams it holds.", labels=keys)
+    rtt = GaugeMetricFamily(PREFIX + "link_rtt_seconds", "Round trip to it.", labels=["worker"])
+    restarts = CounterMetricFamily(
+        PREFIX + "worker_restarts", "Ends of its process.", labels=["worker", "reason"]
+    )
+    sent = CounterMetricFamily(
+        PREFIX + "link_bytes", "Bytes over its link.", labels=["worker", "direction"]
+    )
+    for backend, worker in workers:
+        for known in _WORKER_STATES:
+            state.add_metric([backend, worker.name, known], float(worker.state == known))
+        total.add_metric([backend, worker.name], worker.slots.total)
+        used.add_metric([backend, worker.name], worker.slots.used)
+        if worker.rtt_s is not None:
+            rtt.add_metric([worker.name], worker.rtt_s)
+        for reason, times in worker.restarts.items():
+            restarts.add_metric([worker.name, reason], times)
+        for direction, amount in worker.bytes.items():
+            sent.add_metric([worker.name, direction], amount)
+    if workers:
+        yield from (state, total, used, rtt, restarts, sent)
 
 
 def _split(labels: tuple[tuple[str, str], ...]) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 
 from streamlift.codec import encoded_bitrate_bps
 from streamlift.config import NAME_PATTERN
-from streamlift.frames import BackendInfo, Size, Stabilise
+from streamlift.frames import BackendInfo, Size, Stabilise, WorkerInfo
 from streamlift.routing import Idle, StreamSnapshot, SwitchMode
 from streamlift.service import Output, PullPublisher, WhipPush
 
@@ -121,6 +121,21 @@ def backend_json(backend: BackendInfo) -> dict[str, Any]:
         "reason": backend.reason,
         "fps": _rounded(backend.fps),
         "slots": {"total": backend.slots.total, "used": backend.slots.used},
+        "workers": [_worker_json(worker) for worker in backend.workers],
+    }
+
+
+def _worker_json(worker: WorkerInfo) -> dict[str, Any]:
+    return {
+        "name": worker.name,
+        "address": worker.address,
+        "state": worker.state,
+        "reason": worker.reason,
+        "device": worker.device,
+        "fps": _rounded(worker.fps),
+        "slots": {"total": worker.slots.total, "used": worker.slots.used},
+        "rtt_ms": None if worker.rtt_s is None else round(worker.rtt_s * 1000, 2),
+        "restarts": sum(worker.restarts.values()),
     }
 
 

@@ -117,6 +117,10 @@ class EngineLane:
             return dict(self._dropped)
 
     @property
+    def leaving(self) -> bool:
+        return False
+
+    @property
     def stuck_s(self) -> float:
         """Another lane's step counts later: whose it is notices first, and is to blame for it."""
         busy_s = self._engine.busy_s

@@ -199,14 +199,16 @@ class Lanes:
         shown, now_s = self._screen.shown, self._clock.now_s()
         if self._passage.move is not None or shown is None or not shown.takes(shown.size, False):
             return
-        if not shown.alive or not self.preference.due(shown.backend, shown.calm, now_s):
+        leaving = shown.leaving
+        if not shown.alive or not self.preference.due(shown.backend, shown.calm, now_s, leaving):
             return
         request, self.preference.request = self.preference.request, None
         cause = Cause.RETURN if request is None else Cause.ASKED
         purpose = Purpose(proving=True)
         move = self._new(Kind.SWITCH, cause, self.preference.target, shown.size, purpose)
         move.back_to = None if request is None else request.before
-        self._begin(move, "trying again" if request is None else request.reason)
+        why = "its worker is about to end" if leaving else "trying again"
+        self._begin(move, why if request is None else request.reason)
 
     def _new(self, kind: Kind, cause: Cause, name: str, size: Size, purpose: Purpose) -> Transition:
         """A transition from the shown lane to a new one."""

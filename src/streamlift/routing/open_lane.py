@@ -263,6 +263,11 @@ class OpenLane:
             self._on.lane_hung(self._lane)
 
     @property
+    def leaving(self) -> bool:
+        """Whether another lane on the same backend should follow it soon."""
+        return self._lane is not None and self._lane.leaving
+
+    @property
     def calm(self) -> bool:
         """Whether it keeps up with its publisher: nothing is left over of a replay or a stall."""
         return len(self.owed) <= CALM_FRAMES + self._watchdog.step

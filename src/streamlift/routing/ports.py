@@ -77,6 +77,12 @@ class Lane(Protocol):
         ...
 
     @property
+    def leaving(self) -> bool:
+        """True when its place is about to go: it should be followed by another lane on the same
+        backend, which that opens elsewhere."""
+        ...
+
+    @property
     def stuck_s(self) -> float:
         """How long what it does now has taken, 0 while it waits; infinite if nobody can tell.
 

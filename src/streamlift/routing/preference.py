@@ -85,8 +85,10 @@ class Preference:
             self._retry_after_s = RETRY_S
             self._table.faults(backend).works(now_s, self._stream)
 
-    def due(self, shown: str, calm: bool, now_s: float) -> bool:
+    def due(self, shown: str, calm: bool, now_s: float, leaving: bool = False) -> bool:
         """Whether to begin moving from backend `shown` to the wanted one now.
+
+        The same backend will do for a lane that is `leaving`.
 
         What was asked for begins at once. The way back after a fault waits until the shown lane
         is `calm`, that is, until it has caught up with what the failed one owed.
@@ -96,7 +98,8 @@ class Preference:
         target = self.target
         if target != self.wanted:
             self.degraded, self.why = True, self._table.why_not(self.wanted, self._stream)
-        if shown == target or now_s < self._retry_s or not self._table.usable(target, self._stream):
+        stays = shown == target and not leaving
+        if stays or now_s < self._retry_s or not self._table.usable(target, self._stream):
             self._restless_since_s = None
             return False
         if calm:

@@ -28,6 +28,11 @@ import { parseEvents } from "./sse.js";
  * @property {string | null} reason
  * @property {number | null} fps
  * @property {{total: number, used: number}} slots
+ * @property {Worker[]} [workers] in other processes or on other machines
+ *
+ * @typedef {{name: string, address: string, state: string, reason: string, device: string,
+ *            fps: number | null, slots: {total: number, used: number}, rtt_ms: number | null,
+ *            restarts: number}} Worker
  * @typedef {{id: string, role: string, stream: string, state: string, codec: string | null,
  *            rtp_origin: number | null}} Session
  * @typedef {{event: string, seq: number, time: number | string, stream: string | null,

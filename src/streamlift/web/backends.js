@@ -70,10 +70,12 @@ export class BackendPanel {
     button.dataset.state = backend.state;
     button.disabled = !ready || !this.#stream;
     button.title = [backend.state, backend.reason].filter(Boolean).join(": ");
+    const workers = (backend.workers ?? []).map(describeWorker);
     const [, note] = button.children;
     const { slots, fps, device } = backend;
     const speed = fps === null ? device : `${device} · ${fps.toFixed(0)} fps`;
     setText(note, ready ? `${speed} · ${slots.used}/${slots.total} used` : button.title);
+    button.title = [button.title, ...workers].join("\n");
   }
 
   /** @param {string} name */
@@ -105,6 +107,12 @@ export class BackendPanel {
       );
     }
   }
+}
+
+/** @param {import("./api.js").Worker} worker */
+function describeWorker({ name, state, reason, device, slots, rtt_ms: rtt }) {
+  const how = state === "ready" ? `${slots.used}/${slots.total} used` : reason || state;
+  return `${name}: ${device || "?"}, ${how}${rtt == null ? "" : `, ${rtt.toFixed(1)} ms away`}`;
 }
 
 /** @param {import("./api.js").ServiceEvent} event @returns {string} empty when not about a switch */
