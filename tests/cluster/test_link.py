@@ -259,7 +259,7 @@ async def test_the_health_service_tells_whether_lanes_are_taken(worker: Worker) 
 
     served = await worker("bicubic")
     async with grpc.aio.insecure_channel(served.address) as channel:
-        health = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
+        health = health_pb2_grpc.HealthStub(channel)
         ask = health_pb2.HealthCheckRequest()
         assert (await health.Check(ask)).status == health_pb2.HealthCheckResponse.SERVING
         await served.service.drain(0.1)
