@@ -17,6 +17,7 @@ from streamlift.frames import Size, Stabilise
 from streamlift.offline import Options, upscale_file
 from streamlift.offline.animations import read_animation, read_timing
 from streamlift.offline.sources import kind_of_source
+from streamlift.offline.steps import Notes
 from streamlift.upscalers.bicubic import Bicubic
 
 DURATIONS = [100, 200, 50, 400]
@@ -58,7 +59,7 @@ def webp(path: Path, frames: list[Any], plays: int) -> Path:
 def frames_of(path: Path) -> list[tuple[Any, int]]:
     """RGBA frames and their durations in milliseconds."""
     _, form = kind_of_source(path)
-    return [(m.pixels, round(m.duration_s * 1000)) for m in read_animation(path, form)]
+    return [(m.pixels, round(m.duration_s * 1000)) for m in read_animation(path, form, Notes())]
 
 
 @pytest.mark.parametrize("source", [".gif", ".webp", ".apng"])
@@ -78,6 +79,18 @@ def test_durations_and_alpha_are_kept(source: str, target: str, tmp_path: Path) 
         assert pixels[32, 48, 3] == 255
         colour = pixels[20:44, 20:76, :3].mean(axis=(0, 1))
         assert np.abs(colour - (120, 200 - 40 * number, 40 * number)).max() < 12
+
+
+@pytest.mark.parametrize("target", [".apng", ".mp4"])
+def test_every_picture_of_an_animated_avif_is_taken(target: str, tmp_path: Path) -> None:
+    made = cv2.Animation()
+    made.frames = [np.full((32, 48, 3), 50 * n, np.uint8) for n in range(len(DURATIONS))]
+    made.durations = np.array(DURATIONS)  # type: ignore[assignment]
+    start, out = tmp_path / "in.avif", tmp_path / f"out{target}"
+    assert cv2.imwriteanimation(str(start), made)
+    assert upscale_file(start, out, Bicubic()).pictures == len(DURATIONS)
+    steps = np.diff(np.array(times_of(out)))
+    assert steps == pytest.approx(np.array(DURATIONS[:3]) / 1000, abs=0.002)
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".apng"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -305,3 +306,57 @@ def test_pictures_one_after_the_other_in_a_file_are_a_video(tmp_path: Path) -> N
     one = cv2.imencode(".jpg", gradient(3))[1].tobytes()
     (tmp_path / "in.mjpeg").write_bytes(one * 5)
     assert go(tmp_path / "in.mjpeg", tmp_path / "out.mp4").pictures == 5
+
+
+@pytest.mark.parametrize(
+    ("picture", "key", "depth"),
+    [
+        (np.array([[0, 7], [255, 7]], np.uint8), (7,), 8),
+        (np.array([[[1, 2, 3], [9, 9, 9]], [[1, 2, 4], [1, 2, 3]]], np.uint8), (1, 2, 3), 8),
+        (np.array([[300, 7], [65535, 7]], np.uint16), (7,), 16),
+        (np.array([[0, 85], [170, 255]], np.uint8), (1,), 2),
+    ],
+    ids=["grey", "RGB", "grey of 16 bits", "grey of 2 bits"],
+)
+def test_the_clear_colour_of_a_png_becomes_alpha(
+    picture: Any, key: tuple[int, ...], depth: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "in.png"
+    path.write_bytes(png(picture, key, depth))
+    alpha = read_still(path).pixels[..., -1]
+    colour = np.array(key) * (85 if depth == 2 else 1)
+    samples = picture if picture.ndim == 3 else picture[..., None]
+    assert np.array_equal(alpha == 0, (samples == colour).all(-1))
+    assert set(np.unique(alpha)) == {0, np.iinfo(picture.dtype).max}
+
+
+def png(picture: Any, key: tuple[int, ...], depth: int) -> bytes:
+    """A PNG with a tRNS chunk, which OpenCV does not write."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    height, width = picture.shape[:2]
+    colour_type = 2 if picture.ndim == 3 else 0
+    if depth == 2:
+        rows = [bytes([sum(int(v) // 85 << (6 - 2 * n) for n, v in enumerate(r))]) for r in picture]
+    else:
+        rows = [row.astype(f">u{depth // 8}").tobytes() for row in picture]
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0))
+        + chunk(b"tRNS", struct.pack(f">{len(key)}H", *key))
+        + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_opencv_says_nothing_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cut.png"
+    data = cv2.imencode(".png", gradient(3))[1].tobytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(MediaError, match="cut off"):
+        upscale_file(path, tmp_path / "out.png", Bicubic())
+    assert capfd.readouterr().err == ""

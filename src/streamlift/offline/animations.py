@@ -11,11 +11,13 @@ from typing import Any, Protocol
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.filter import Graph
+from av.video.stream import VideoStream
 
 from streamlift.frames import Size
 from streamlift.offline.names import url
-from streamlift.offline.steps import step
+from streamlift.offline.steps import Notes, step
 from streamlift.offline.stills import Pixels
 from streamlift.offline.webp import Moment, Timing, WebpSink, opaque, webp_frames, webp_timing
 
@@ -31,22 +33,29 @@ def read_timing(path: Path, kind: str) -> Timing:
         if kind == "webp animation":
             return webp_timing(path)
         with av.open(url(path)) as container:
-            video = container.streams.video[0]
+            video = _moving(container)
             base = video.time_base or _TICK
             durations = [p.duration or 0 for p in container.demux(video) if p.size]
     return Timing(len(durations), (durations or [0])[-1] * base, _plays(kind, head))
 
 
-def read_animation(path: Path, kind: str) -> Iterator[Moment]:
+def read_animation(path: Path, kind: str, notes: Notes) -> Iterator[Moment]:
     """Its frames, each whole. Raises MediaError."""
     if kind == "webp animation":
         yield from webp_frames(path)
         return
     with step("reading", path), av.open(url(path)) as container:
-        video = container.streams.video[0]
+        video = _moving(container)
+        if sum(s.frames > 1 for s in container.streams.video) > 1:
+            notes.say("transparency of an animated AVIF is left out: the result is opaque")
         for decoded in container.decode(video):
             base = decoded.time_base or _TICK
             yield Moment(decoded.to_ndarray(format="rgba"), (decoded.duration or 0) * base)
+
+
+def _moving(container: InputContainer) -> VideoStream:
+    """The track of an animation: an AVIF has its first picture as a track of its own too."""
+    return max(container.streams.video, key=lambda stream: stream.frames)
 
 
 class AnimationSink(Protocol):

@@ -77,6 +77,8 @@ def kind_of(head: bytes) -> str:
         return "bmp"
     if head[:4] in (b"II*\0", b"MM\0*"):
         return "tiff"
+    if head[4:12] == b"ftypavis":
+        return "avif animation"
     if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"mif1", b"heic", b"heix", b"heim"):
         return "avif" if b"avif" in head[8:64] else "heic"
     if head[4:12] == b"jP  \r\n\x87\n":

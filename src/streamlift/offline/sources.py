@@ -62,7 +62,7 @@ def kind_of_source(source: Path) -> tuple[Kind, str]:
         )
     if form == "jpeg" and source.suffix.lower() in (".mjpeg", ".mjpg"):
         return Kind.VIDEO, ""  # one JPEG after the other
-    if form in ("gif", "apng", "webp animation"):
+    if form in ("gif", "apng", "webp animation", "avif animation"):
         return Kind.ANIMATION, form
     return (Kind.STILL, form) if form else (Kind.VIDEO, "")
 
@@ -97,7 +97,7 @@ def sequence_stills(
 def moments(source: Path, kind: Kind, form: str, fps: Fraction, notes: Notes) -> Iterator[Moment]:
     """A still, a sequence or an animation as frames with durations."""
     if kind is Kind.ANIMATION:
-        yield from read_animation(source, form)
+        yield from read_animation(source, form, notes)
         return
     if kind is Kind.STILL:
         yield Moment(read_still(source).pixels, 1 / fps)

@@ -93,7 +93,7 @@ class _Work:
         if frames > 1 and Numbered.read(target) is None:
             raise several_pictures(target)
         sink = ImageFiles(target, self._notes, clobber=self._options.clobber)
-        for moment in read_animation(source, form):
+        for moment in read_animation(source, form, self._notes):
             sink.add(self._enlarged(Still(moment.pixels)), moment.duration_s)
             self._tell(sink.written, frames)
         return self._result(source, sink)

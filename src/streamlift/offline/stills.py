@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from streamlift.errors import MediaError
 from streamlift.frames import Size
+from streamlift.offline.clear_colour import with_clear_colour
 from streamlift.offline.description import Turn
 from streamlift.offline.names import kind_of
 from streamlift.offline.steps import Notes, shown, step
@@ -93,6 +94,8 @@ def read_still(path: Path) -> Still:
     profile = carried.get(cv2.IMAGE_METADATA_ICCP)
     pixels = _rgb(found if found.ndim == 3 else found[..., None])
     kind = kind_of(data[:256])
+    if kind == "png":
+        pixels = with_clear_colour(pixels, data)
     if exif and kind != "tiff":  # OpenCV turns TIFF itself
         pixels = Turn.of_orientation(orientation(exif)).apply(pixels)
         exif = _set_upright(exif)
@@ -171,10 +174,14 @@ def _decode(data: bytes) -> tuple[Pixels | None, list[int], list[Any]]:
     buffer = np.frombuffer(data, np.uint8)
     if not len(buffer):
         return None, [], []
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # we say what is wrong
     try:
         found, kinds, blocks = cv2.imdecodeWithMetadata(buffer, flags=cv2.IMREAD_UNCHANGED)
     except cv2.error:
         return None, [], []
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     if found is None or found.size == 0:
         return _what_is_there(data), [], []
     return found, list(kinds), list(blocks)
