@@ -152,11 +152,12 @@ def _build_backends(
 
 
 def _gpu_backends(gpu: Accelerator) -> tuple[BackendConfig, ...]:
-    """What a GPU adds when no backends are configured; without weights they say so and wait."""
+    """What a GPU adds when no backends are configured; without weights or package they say so."""
     return (
         BackendConfig("flashvsr", "flashvsr", device=gpu.device),
         BackendConfig("swiftvr", "swiftvr", device=gpu.device),
         BackendConfig("realesrgan-x2", "realesrgan-x2", device=gpu.device, stabilise="strong"),
+        BackendConfig("rtx-vsr", "rtx-vsr", device=gpu.device),
     )
 
 

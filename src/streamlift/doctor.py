@@ -53,6 +53,7 @@ def examine(config: Config) -> Report:
             _plan(config),
             _gpu(),
             *_matrix(),
+            *_upscalers(),
             *(_library(n) for n in ("av", "aiortc", "cv2", "onnxruntime", "fastapi")),
             _encoder(),
             *_links(config),
@@ -96,6 +97,13 @@ def _matrix() -> tuple[Check, ...]:
         Check("auto", True, f"{row.device}: the first of {', '.join(row.order)} {row.condition}")
         for row in decision_matrix()
     )
+
+
+def _upscalers() -> tuple[Check, ...]:
+    """What is not in the base install: here, or the command that gets it."""
+    from streamlift.upscalers.presence import OPTIONAL, presence_of
+
+    return tuple(Check(name, True, presence_of(name).words) for name in OPTIONAL)
 
 
 def _library(name: str) -> Check:

@@ -109,7 +109,14 @@ def test_an_unknown_upscaler_ranks_before_bicubic() -> None:
 def test_the_matrix_is_what_the_policy_does() -> None:
     order = {row.device: row.order for row in decision_matrix()}
     assert order["CPU"] == ("compact", "bicubic")
-    assert order["NVIDIA GPU"] == ("flashvsr", "swiftvr", "realesrgan-x2", "compact", "bicubic")
+    assert order["NVIDIA GPU"] == (
+        "flashvsr",
+        "swiftvr",
+        "realesrgan-x2",
+        "rtx-vsr",
+        "compact",
+        "bicubic",
+    )
     for row in decision_matrix():
         assert sorted(row.order, key=QUALITY.index) == list(row.order)
 

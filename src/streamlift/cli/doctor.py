@@ -28,5 +28,5 @@ def _doctor(arguments: argparse.Namespace) -> int:
         print(json.dumps(report.as_json()))
     else:
         for check in report.checks:
-            print(f"{'ok ' if check.ok else 'BAD'}  {check.name:<12} {check.detail}")
+            print(f"{'ok ' if check.ok else 'BAD'}  {check.name:<18} {check.detail}")
     return OK if report.ok else FAILED

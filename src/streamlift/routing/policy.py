@@ -24,6 +24,7 @@ QUALITY = (
     "flashvsr",
     "swiftvr",
     "realesrgan-x2",
+    "rtx-vsr",  # provisional: its place rests on no comparison of pictures yet
     "realesrgan-general",
     "realesrgan-anime",
     "compact",
@@ -37,7 +38,7 @@ more than what the policies know as best."""
 PLAIN = ("bicubic", "toy")
 """Upscalers that add no detail: what is left when no other holds the rate."""
 UNCONFIGURED = (
-    ("NVIDIA GPU", ("flashvsr", "swiftvr", "realesrgan-x2", "compact", "bicubic")),
+    ("NVIDIA GPU", ("flashvsr", "swiftvr", "realesrgan-x2", "rtx-vsr", "compact", "bicubic")),
     ("CPU", ("compact", "bicubic")),
 )
 """The upscalers of a service whose configuration names none, by what the machine has."""

@@ -9,7 +9,9 @@ from typing import Any
 from streamlift.errors import ConfigError, NotReady
 from streamlift.upscalers.base import Upscaler
 
-__all__ = ["create_upscaler", "upscaler_names"]
+__all__ = ["RTX_TERMS", "create_upscaler", "upscaler_names"]
+
+RTX_TERMS = " (installing this extra means you accept NVIDIA's licence)"
 
 
 def create_upscaler(name: str, *, device: str = "cpu", settings: Mapping[str, Any]) -> Upscaler:
@@ -66,10 +68,10 @@ def _spandrel(device: str, settings: Mapping[str, Any]) -> Upscaler:
     return Spandrel.from_settings(device, settings)
 
 
-def _need(module: str, name: str, *, extra: str) -> None:
+def _need(module: str, name: str, *, extra: str, terms: str = "") -> None:
     if importlib.util.find_spec(module) is None:
         raise NotReady(
-            f"upscaler {name} needs {module}: pip install 'streamlift[{extra}]'",
+            f"upscaler {name} needs {module}: pip install 'streamlift[{extra}]'{terms}",
             found=f"no module {module}",
             expected=module,
         )
@@ -116,6 +118,14 @@ def _swiftvr_tiny_random(device: str, settings: Mapping[str, Any]) -> Upscaler:
     return create_tiny_random(device, settings)
 
 
+def _rtx_vsr(device: str, settings: Mapping[str, Any]) -> Upscaler:
+    _need("torch", "rtx-vsr", extra="rtx", terms=RTX_TERMS)
+    _need("nvvfx", "rtx-vsr", extra="rtx", terms=RTX_TERMS)
+    from streamlift.upscalers.rtx_vsr import RtxVsr
+
+    return RtxVsr.from_settings(device, settings)
+
+
 _FACTORIES: dict[str, Callable[[str, Mapping[str, Any]], Upscaler]] = {
     "bicubic": _bicubic,
     "compact": _compact,
@@ -128,6 +138,7 @@ _FACTORIES: dict[str, Callable[[str, Mapping[str, Any]], Upscaler]] = {
     "flashvsr-full": _flashvsr("flashvsr-full"),
     "basicvsrpp": _basicvsr("basicvsrpp"),
     "realbasicvsr": _basicvsr("realbasicvsr"),
+    "rtx-vsr": _rtx_vsr,
     "flashvsr-tiny-random": _flashvsr_tiny_random,
     "swiftvr": _swiftvr,
     "swiftvr-tiny-random": _swiftvr_tiny_random,

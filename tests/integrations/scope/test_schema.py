@@ -114,6 +114,17 @@ def test_a_choice_becomes_a_select_that_works_while_the_stream_runs(told: dict[s
     assert told["schema"]["properties"]["device"]["ui"]["is_load_param"] is True
 
 
+def test_nvidias_upscaler_is_offered_where_its_package_is() -> None:
+    there = "import importlib.machinery, sys, types\nmade = types.ModuleType('nvvfx')\n"
+    there += "made.__spec__ = importlib.machinery.ModuleSpec('nvvfx', None)\n"
+    there += "sys.modules['nvvfx'] = made\n"
+    output = subprocess.run(
+        [sys.executable, "-c", there + SCOPE + ASK], capture_output=True, text=True, check=True
+    ).stdout
+    model = json.loads(output)["schema"]["properties"]["upscale_model"]
+    assert model["enum"] == ["flashvsr", "realesrgan-x2", "rtx-vsr", "bicubic", "off"]
+
+
 def test_the_defaults_need_no_parameters_at_all(told: dict[str, Any]) -> None:
     assert told["defaults"]["upscale_model"] == "realesrgan-x2"
     assert told["defaults"]["upscale_stabilise"] == "off"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from streamlift.clock import Clock, MonotonicClock
 from streamlift.frames import Stabilise
 from streamlift.integrations.scope.course import LEAST_STEP
-from streamlift.integrations.scope.models import PLAIN, Models, choose_device, create
+from streamlift.integrations.scope.models import Models, choose_device, create
 from streamlift.integrations.scope.queues import keeps_only_the_newest
 from streamlift.integrations.scope.schema import (
     DEFAULT_STABILISE,
     FlashVsrConfig,
+    Model,
     RealEsrganConfig,
     UpscaleConfig,
 )
@@ -31,7 +32,7 @@ __all__ = ["Upscale", "UpscaleFlashVsr", "UpscaleRealEsrgan"]
 
 log = logging.getLogger(__name__)
 
-CHOICES = ("flashvsr", "realesrgan-x2", *PLAIN)
+CHOICES: tuple[str, ...] = get_args(Model)
 _QUIET_S = 5.0
 _MOST_AT_ONCE = 30
 """Frames that Scope's queue is sure to hold."""

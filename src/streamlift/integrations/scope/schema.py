@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -39,14 +40,18 @@ __all__ = [
     "UpscaleConfig",
 ]
 
-Model = Literal["flashvsr", "realesrgan-x2", "bicubic", "off"]
+# Offered where NVIDIA's package is installed only; a choice that cannot work would mislead.
+if TYPE_CHECKING or find_spec("nvvfx") is not None:
+    Model = Literal["flashvsr", "realesrgan-x2", "rtx-vsr", "bicubic", "off"]
+else:
+    Model = Literal["flashvsr", "realesrgan-x2", "bicubic", "off"]
 Strength = Literal["off", "lite", "strong"]
 
 DEFAULT_MODEL: Model = "realesrgan-x2"
 DEFAULT_STABILISE: Strength = "off"
 
 _MODEL_HELP = (
-    "flashvsr: best, 12 frames behind. realesrgan-x2: per frame. bicubic: no model. "
+    "flashvsr: best, 12 frames behind. realesrgan-x2, rtx-vsr: per frame. bicubic: no model. "
     "off: frames pass through."
 )
 
