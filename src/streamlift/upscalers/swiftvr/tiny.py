@@ -80,7 +80,7 @@ def _carry_picture(model: Model) -> None:
     for network in (model.encoder, model.decoder):
         for parameter in network.parameters():
             parameter.mul_(_WEAK)
-    model.dit.head.weight.mul_(_WEAK)
+    model.dit.head.weight.mul_(_WEAK / 4)  # latents are a quarter of the brightness
     state = model.state()
 
     def path(layer: str, *pairs: tuple[int, int], gain: float = 1.0, halve: bool = False) -> None:
