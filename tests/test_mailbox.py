@@ -81,3 +81,11 @@ async def test_a_reader_that_gives_up_waiting_loses_nothing() -> None:
         await reading
     mailbox.put(1)
     assert await anext(mailbox) == 1
+
+
+async def test_what_follows_a_dropped_item_can_be_told_of_it() -> None:
+    mailbox: Mailbox[str] = Mailbox(2, bridge=lambda after, dropped: f"{after} after {dropped}")
+    for item in "abcd":
+        mailbox.put(item)
+    mailbox.end()
+    assert [item async for item in mailbox] == ["c after b after a", "d"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamlift.clock import VIDEO_CLOCK_HZ
 from streamlift.timeline import Timeline
 
 
@@ -62,3 +64,61 @@ def test_placed_pts_only_rise(frames: list[tuple[int, float, bool]]) -> None:
             line.restart()
         placed.append(line.place(pts, arrived_s))
     assert all(a < b for a, b in itertools.pairwise(placed))
+
+
+def test_the_frames_of_a_burst_are_due_one_after_another() -> None:
+    line, due_s = Timeline(), []
+    for n in range(12):
+        line.place(n * 3600, 1.0)
+        due_s.append(line.due_s)
+    assert due_s == pytest.approx([1.0 + n * 0.04 for n in range(12)])
+
+
+def test_frames_that_come_evenly_are_due_when_they_come() -> None:
+    line = Timeline()
+    for n in range(100):
+        line.place(n * 3600, n * 0.04)
+        assert line.due_s == pytest.approx(n * 0.04)
+
+
+@given(st.lists(st.floats(0.0, 0.3), min_size=1, max_size=60))
+def test_a_frame_is_never_due_before_it_comes_nor_over_a_second_after(gaps_s: list[float]) -> None:
+    line, now_s = Timeline(), 0.0
+    for n, gap_s in enumerate(gaps_s):
+        now_s += gap_s
+        line.place(n * 3600, now_s)
+        assert now_s - 1e-9 <= line.due_s <= now_s + 1.0
+
+
+@pytest.mark.parametrize(("told", "real", "burst"), [(10, 25, 1), (20, 25, 1), (10, 25, 12)])
+def test_timestamps_that_run_faster_than_pictures_come_are_shrunk(
+    told: int, real: int, burst: int
+) -> None:
+    """Ten frames a second are written, and twenty-five come."""
+    line, ahead_s = Timeline(), []
+    for n in range(real * 60):
+        arrived_s = (n // burst + 1) * burst / real
+        placed = line.place(n * VIDEO_CLOCK_HZ // told, arrived_s)
+        ahead_s.append(placed / VIDEO_CLOCK_HZ - arrived_s)
+    early, late = ahead_s[real * 8 : real * 12], ahead_s[-real * 4 :]
+    assert abs(max(late) - max(early)) < 2.5
+    assert max(ahead_s) < 3.5 * (real / told)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.0, 0.0, 0.3, 1.0, 2.0]), min_size=400, max_size=400))
+def test_stalls_that_are_caught_up_with_change_no_spacing(stalls_s: list[float]) -> None:
+    """Each stall holds all frames back for its time; they then come at once."""
+    line, held_until_s, placed = Timeline(), 0.0, []
+    for n, stall_s in enumerate(stalls_s):
+        made_s = n * 0.04
+        if n % 75 == 0:
+            held_until_s = max(held_until_s, made_s + stall_s)
+        placed.append(line.place(n * 3600, max(made_s, held_until_s)))
+    assert {b - a for a, b in itertools.pairwise(placed)} == {3600}
+
+
+def test_what_lay_shortly_before_is_found_on_the_stream_s_line() -> None:
+    line = Timeline()
+    line.place(777_000, 0.0)
+    line.place(780_600, 0.04)
+    assert [line.placed(pts) for pts in (777_000, 780_600)] == [0, 3600]

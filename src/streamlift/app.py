@@ -17,6 +17,7 @@ from streamlift.clock import Clock, MonotonicClock
 from streamlift.config import POLICIES, AuthConfig, BackendConfig, Config
 from streamlift.demo import STREAM, Demo, run_demo
 from streamlift.engine import Accelerator, EngineBackend, accelerators, accelerators_apart
+from streamlift.engine.cpu_budget import CpuBudget, usable_cores
 from streamlift.errors import ConfigError
 from streamlift.frames import Codec, Rendition, Stabilise
 from streamlift.media.files.slate import slate
@@ -148,7 +149,11 @@ def _build_backends(
     wanted = {backend.name: backend for backend in chosen}
     # What streams fall back to must always be there.
     wanted.setdefault(FALLBACK, BackendConfig(name=FALLBACK, upscaler="bicubic"))
-    return {name: _build_backend(b, config, clock, present, metrics) for name, b in wanted.items()}
+    budget = CpuBudget(usable_cores(), clock)
+    return {
+        name: _build_backend(b, config, clock, present, metrics, budget)
+        for name, b in wanted.items()
+    }
 
 
 def _gpu_backends(gpu: Accelerator) -> tuple[BackendConfig, ...]:
@@ -180,6 +185,7 @@ def _build_backend(
     clock: Clock,
     present: tuple[Accelerator, ...],
     metrics: Metrics,
+    budget: CpuBudget,
 ) -> Backend:
     if (link := link_of(backend)) != "inproc":
         try:
@@ -205,6 +211,7 @@ def _build_backend(
         backlog_age_s=FALLBACK_AGE_S if backend.name == FALLBACK else None,
         clock=clock,
         present=present,
+        budget=budget,
     )
 
 
@@ -225,4 +232,5 @@ def _stream_settings(config: Config) -> StreamSettings:
         rendition=Rendition(Codec(encode.codec), encode.bitrate_bps, profile),
         takeover=config.ingest.takeover,
         waiting_s=config.ingest.absence_s,
+        max_age_s=config.ingest.max_age_ms / 1000,
     )

@@ -72,7 +72,8 @@ def _processor() -> Check:
 
 def _plan(config: Config) -> Check:
     """What `compact` would begin with here; measured once, then remembered."""
-    from streamlift.engine.costs import known_costs, usable_cores
+    from streamlift.engine.costs import known_costs
+    from streamlift.engine.cpu_budget import usable_cores
     from streamlift.engine.plan import make_plan
     from streamlift.upscalers.compact import Precision
 

@@ -155,13 +155,19 @@ class Motion:
     follows: int
     before: Motion | None = None
 
+    def placed(self, place: Callable[[int], int]) -> Motion:
+        """The same on another line of timestamps."""
+        before = None if self.before is None else self.before.placed(place)
+        return Motion(self.vectors, place(self.follows), before)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One decoded low-resolution picture; pts at 90 kHz, arrival on the monotonic clock.
 
     `arrived_s` is when its last RTP packet came in; `decode_s` what decoding took. `motion` is
-    None for keyframes and where the codec gives none.
+    None for keyframes and where the codec gives none. `due_s` is its place on the publisher's
+    pacing line, which in a burst is later than its arrival; None where there is no such line.
     """
 
     pts: int
@@ -172,6 +178,12 @@ class Frame:
     coded: CodedVideo | None = None
     decode_s: float = 0.0
     motion: Motion | None = None
+    due_s: float | None = None
+
+    @property
+    def late_after_s(self) -> float:
+        """From when on its waiting counts as delay."""
+        return self.arrived_s if self.due_s is None else self.due_s
 
 
 @dataclass(frozen=True, slots=True)

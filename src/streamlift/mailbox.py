@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Generic, TypeVar
 
@@ -25,8 +26,16 @@ class Mailbox(Generic[T]):
     It keeps what is in it past `end()`: the reader gets that first, then the end or the error.
     """
 
-    def __init__(self, bound: int, full: Full = Full.DROP_OLDEST) -> None:
+    def __init__(
+        self,
+        bound: int,
+        full: Full = Full.DROP_OLDEST,
+        *,
+        bridge: Callable[[T, T], T] | None = None,
+    ) -> None:
+        """`bridge(next, dropped)`: what becomes of the item after an oldest one that goes."""
         self.dropped = 0
+        self._bridge = bridge
         self._bound = bound
         self._full = full
         self._items: deque[T] = deque()
@@ -45,8 +54,12 @@ class Mailbox(Generic[T]):
             self.dropped += 1
             if self._ended or self._full is Full.DROP_NEW:
                 return False
-            self._items.popleft()
-        self._items.append(item)
+            left_out = self._items.popleft()
+            self._items.append(item)
+            if self._bridge is not None:
+                self._items[0] = self._bridge(self._items[0], left_out)
+        else:
+            self._items.append(item)
         self._arrived.set()
         return fits
 

@@ -53,8 +53,9 @@ class Encoding:
             pts = self._number * TICKS
             self._number += 1
             wanted = len(self.frames) + renditions
+            now_s = self._clock.now_s()
             assert self.thread.offer(
-                Picture(planes, pts, Colour(), 0.0, self._clock.now_s(), StageTimes())
+                Picture(planes, pts, Colour(), 0.0, now_s, now_s, StageTimes())
             )
             with self._arrived:
                 assert self._arrived.wait_for(lambda n=wanted: len(self.frames) >= n, 10)  # type: ignore[misc]

@@ -38,7 +38,9 @@ def test_another_preset_begins_with_a_keyframe_and_loses_no_picture() -> None:
             thread.hurry(True)
         now_s = MonotonicClock().now_s()
         shown = picture(SMALL, number)
-        assert thread.offer(Picture(shown, number * TICKS, Colour(), now_s, now_s, StageTimes()))
+        assert thread.offer(
+            Picture(shown, number * TICKS, Colour(), now_s, now_s, now_s, StageTimes())
+        )
     thread.finish()
     assert done.wait(20)
     frames = [frame for frame in out if isinstance(frame, EncodedFrame)]

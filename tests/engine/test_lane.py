@@ -21,7 +21,8 @@ from streamlift.codec import open_encoder
 from streamlift.codec.decoder import picture_of
 from streamlift.engine.capacity import SLOT_PPS, Capacity, Share, need_pps
 from streamlift.engine.engine import Engine
-from streamlift.engine.lane import CATCH_UP_S, MAX_QUEUED, EngineLane
+from streamlift.engine.inbox import CATCH_UP_S, MAX_QUEUED
+from streamlift.engine.lane import EngineLane
 from streamlift.errors import OutOfMemory, UpscaleError
 from streamlift.frames import (
     Codec,
@@ -154,7 +155,7 @@ async def test_what_a_failed_lane_owed_may_be_older_until_it_is_worked_off(
         lane.offer(frame(3, arrived_s=clock.now_s()))
         frames = aiter(lane)
         assert [(await anext(frames)).pts // TICKS for _ in range(4)] == [0, 1, 2, 3]
-        await until(lambda: lane._catch_up_until_s <= clock.now_s(), "it to have caught up")
+        await until(lambda: not lane._inbox.catching_up(clock.now_s()), "it to have caught up")
         lane.offer(frame(4, arrived_s=clock.now_s() - 0.6))
         assert lane.dropped == {"stale": 1}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.routing.fakes import FakePublisher, Knobs, stream_frames
+from tests.routing.fakes import FakePublisher, Knobs, frame, stream_frames
 from tests.routing.stage import CHUNKED, Stage, live
 from tests.routing.virtual_time import ended, in_virtual_time
 
@@ -76,6 +76,22 @@ async def test_another_size_is_shown_within_a_second(knobs: Knobs) -> None:
         pts = 1000 + 10 * 90_000
         await stream_frames(stage.publisher, stage.clock, 75, first_pts=pts, size=Size(32, 16))
         assert _first_of(stage, Size(64, 32)) - changed_s < SOON_S
+
+
+@pytest.mark.parametrize("told", [10.0, 20.0, 24.0])
+@in_virtual_time
+async def test_the_delay_is_bounded_where_pictures_come_faster_than_their_timestamps_say(
+    told: float,
+) -> None:
+    async with live("plain", seconds=2.0) as stage:
+        for n in range(25 * 40):
+            pts = 1_000_000 + round(n * 90_000 / told)
+            stage.publisher.push(frame(pts, stage.clock.now_s()))
+            await asyncio.sleep(FRAME_S)
+        delays_s = _delays(stage)
+        assert len(delays_s) > 25 * 39
+        assert max(delays_s) < 1.0
+        assert max(delays_s[-500:]) < 0.15
 
 
 def _delays(stage: Stage) -> list[float]:

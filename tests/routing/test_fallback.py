@@ -238,3 +238,15 @@ async def test_a_lane_that_fails_while_the_publisher_leaves_is_no_switch() -> No
         assert stage.stream.snapshot().state is StreamState.LIVE
         third.end()
         await ended(done)
+
+
+@in_virtual_time
+async def test_a_frame_that_the_failed_lane_dropped_and_the_next_one_showed_is_no_drop() -> None:
+    lost = frozenset({40, 98, 99})
+    async with live("ai", "bicubic", knobs=Knobs(fail_at=100, lose=lost)) as stage:
+        stage.backends["ai"].state = BackendState.UNAVAILABLE
+        await asyncio.sleep(4.0)
+        assert [pts // FRAME for pts in stage.viewer.pts[:110]] == [
+            n for n in range(111) if n != 40
+        ]
+        assert stage.stream.snapshot().frames.dropped == {"stale": 1}

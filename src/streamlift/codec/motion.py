@@ -82,11 +82,23 @@ def motion_field(motion: Motion, size: Size) -> tuple[I16, Mask]:
 
 
 def bridged(frame: Frame, left_out: Frame) -> Frame:
-    """The frame with the motion of the one before it as well, which is not shown."""
+    """The frame with the motion of the one before it as well, which is not shown.
+
+    Over more pictures than a chain may have it stays as it is: its motion is searched for then.
+    """
     motion, before = frame.motion, left_out.motion
     if motion is None or before is None or motion.follows != left_out.pts:
         return frame
+    if _length(before) >= _LONGEST_CHAIN:
+        return frame
     return replace(frame, motion=replace(motion, before=before))
+
+
+def _length(motion: Motion) -> int:
+    pictures = 1
+    while motion.before is not None:
+        motion, pictures = motion.before, pictures + 1
+    return pictures
 
 
 def motion_since(motion: Motion, pts: int | None, size: Size) -> tuple[I16, Mask] | None:

@@ -12,7 +12,8 @@ from typing import Any
 from streamlift.clock import Clock
 from streamlift.engine.capacity import SLOT_PPS, Capacity, need_pps
 from streamlift.engine.chain import UpscaleChain
-from streamlift.engine.costs import known_costs, usable_cores
+from streamlift.engine.costs import known_costs
+from streamlift.engine.cpu_budget import CpuBudget, usable_cores
 from streamlift.engine.devices import Accelerator, free_memory, resolve_device
 from streamlift.engine.engine import Engine
 from streamlift.engine.ladder import Rung
@@ -65,6 +66,7 @@ class EngineBackend:
         default_stabilise: Stabilise | None = None,
         backlog_age_s: float | None = None,
         exits_when_stuck: bool = False,
+        budget: CpuBudget | None = None,
     ) -> None:
         """`slots`: its capacity, instead of what it measures; `backlog_age_s`: how old a frame
         may be that a failed lane owed and this backend is to show, as fallback.
@@ -85,6 +87,7 @@ class EngineBackend:
         self._default_stabilise = default_stabilise
         self._backlog_age_s = backlog_age_s
         self._exits_when_stuck = exits_when_stuck
+        self._budget = budget
         self._engine = Engine(name, clock)
         self._device = device
         self._upscaler: Upscaler | None = None
@@ -158,6 +161,7 @@ class EngineBackend:
                 share=share,
                 on_close=self._lane_closed,
                 begin=self._begin,
+                budget=self._budget,
             )
         except BaseException:
             share.release()  # a thread that cannot be started must not cost a slot

@@ -30,7 +30,7 @@ from streamlift.upscalers.bicubic import enlarge_plane
 from streamlift.upscalers.compact import Precision, Tier
 from streamlift.upscalers.compact.network import Network
 
-__all__ = ["costs_file", "known_costs", "measure_costs", "repeatable", "usable_cores"]
+__all__ = ["costs_file", "known_costs", "measure_costs", "repeatable"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,13 +73,6 @@ def costs_file(environment: Mapping[str, str]) -> Path:
         return Path(named) / "costs.json"
     folder = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(folder) / "streamlift" / "costs.json"
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def measure_costs(preset: str, precision: Precision) -> Costs:

@@ -27,7 +27,6 @@ __all__ = ["EncodeThread", "Picture"]
 logger = logging.getLogger(__name__)
 
 _ASSUMED_FPS = 30.0
-_MAX_WAIT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,15 +37,22 @@ class Picture:
     pts: int
     colour: Colour
     arrived_s: float
+    late_after_s: float
     ready_s: float
     stages: StageTimes
+
+    def overdue_s(self, now_s: float) -> float:
+        """How long it has waited in all queues since it was due; not for the model's own work."""
+        return now_s - self.late_after_s - self.stages.upscale_s
 
 
 class EncodeThread:
     """Owns the encoders of one lane; one open encoder a rendition, whatever the viewers do.
 
-    `deliver`, `skip` and `done` are called on this thread; `skip` for a picture that waited more
-    than half a second, because the machine encodes less than comes.
+    `deliver`, `skip`, `done`, `turn` and `worked` are called on this thread: `skip` for a picture
+    that has waited for longer than `age_limit_s(pts)` since it was due, because the machine
+    encodes less than comes, and that in the fastest way already; `turn(overdue_s, fastest)` when
+    a picture's turn comes, `worked(ready_s)` when it is encoded.
     """
 
     def __init__(
@@ -61,6 +67,9 @@ class EncodeThread:
         deliver: Callable[[EncodedFrame | Unencoded], None],
         skip: Callable[[], None],
         done: Callable[[StreamliftError | None], None],
+        age_limit_s: Callable[[int], float] = lambda pts: 0.5,
+        turn: Callable[[float, bool], None] = lambda overdue_s, fastest: None,
+        worked: Callable[[float], None] = lambda ready_s: None,
     ) -> None:
         self._renditions = renditions
         self._choice = PresetChoice(clock, preset)
@@ -69,6 +78,9 @@ class EncodeThread:
         self._deliver = deliver
         self._skip = skip
         self._done = done
+        self._age_limit_s = age_limit_s
+        self._turn = turn
+        self._worked = worked
         self._pictures: queue.Queue[Picture | None] = queue.Queue(maxsize=depth)
         self._encoders: dict[Rendition, VideoEncoder] = {}
         self._size: Size | None = None
@@ -134,6 +146,7 @@ class EncodeThread:
                 self._busy_since_s = self._clock.now_s()
                 self._encode(picture)
                 self._busy_since_s = None
+                self._worked(picture.ready_s)
         except StreamliftError as found:
             error = found
         except Exception as found:  # ends this lane only; PyAV raises many types
@@ -147,7 +160,13 @@ class EncodeThread:
     def _encode(self, picture: Picture) -> None:
         if self._last_pts is not None and picture.pts <= self._last_pts:
             return  # a replayed frame that was delivered already
-        if self._clock.now_s() - picture.ready_s > _MAX_WAIT_S:
+        now_s = self._clock.now_s()
+        overdue_s = picture.overdue_s(now_s)
+        was_fastest = self._choice.fastest
+        # What waited for the model first is not the encoder's fault.
+        preset = self._choice.next(min(overdue_s, now_s - picture.ready_s))
+        self._turn(overdue_s, was_fastest)
+        if overdue_s > self._age_limit_s(picture.pts) and was_fastest:
             self._skip()
             return
         self._last_pts = picture.pts
@@ -157,7 +176,6 @@ class EncodeThread:
             self._deliver(Unencoded(picture.pts))
             return
         size = picture.planes.size
-        preset = self._choice.next(self._clock.now_s() - picture.ready_s)
         if (size, picture.colour, preset) != (self._size, self._colour, self._open_preset):
             self._close_encoders()
             self._size, self._colour, self._open_preset = size, picture.colour, preset

@@ -115,6 +115,11 @@ class PresetChoice:
         self._clock = clock
         self._busy_s: float | None = None
 
+    @property
+    def fastest(self) -> bool:
+        """Whether pictures are coded in the fastest way already."""
+        return self.hurried or self._busy_s is not None or self.preset == FAST_PRESET
+
     def next(self, waited_s: float) -> str:
         """`waited_s`: how long the picture has waited for its encoder."""
         now_s = self._clock.now_s()

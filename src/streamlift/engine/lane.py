@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 
 from streamlift.clock import Clock
-from streamlift.codec.motion import bridged
-from streamlift.engine.capacity import Share, need_pps
+from streamlift.engine.capacity import Share
 from streamlift.engine.chain import UpscaleChain, Upscaled
+from streamlift.engine.cpu_budget import CpuBudget
 from streamlift.engine.encode import EncodeThread, Picture
 from streamlift.engine.engine import Engine
+from streamlift.engine.inbox import Inbox
 from streamlift.engine.ladder import Ladder, Rung
 from streamlift.errors import StreamliftError, UpscaleError
 from streamlift.frames import (
@@ -32,12 +32,9 @@ __all__ = ["EngineLane"]
 
 logger = logging.getLogger(__name__)
 
-MAX_QUEUED = 32
 GAP_S = 0.5
 OTHERS_HANG_S = 0.4
 """How much longer another lane may hold the engine's thread than this one's own step may take."""
-CATCH_UP_S = 3.0
-"""How long a lane may take to work off what a failed one owed."""
 _ENCODE_DEPTH = 16
 """After a stall, what waited for the model (500 ms) comes out of a fast one all at once."""
 _OUT_BOUND = 128
@@ -61,27 +58,34 @@ class EngineLane:
         on_close: Callable[[EngineLane], None],
         backlog_age_s: float | None = None,
         begin: Rung = Rung.FULL,
+        budget: CpuBudget | None = None,
     ) -> None:
-        """`begin`: how much to spend on a frame at first. `max_age_s`: how old a frame may be when
-        its turn comes; `backlog_age_s`: the same for frames that a failed lane owed, until this
-        one has caught up."""
+        """`begin`: how much to spend on a frame at first. `max_age_s`: how long a frame may wait
+        in all queues together once it is due; `backlog_age_s`: the same for frames that a failed
+        lane owed, until this one has caught up. `budget`: of this machine's processors."""
         self._engine = engine
         self._upscaler_name = upscaler.spec.name
         self._stream = options.stream
-        self._max_age_s = max_age_s
-        self._backlog_age_s = backlog_age_s or max_age_s
-        self._catch_up_until_s = clock.now_s() + (CATCH_UP_S if backlog_age_s else 0.0)
         self._share = share
-        self._rate = ArrivalRate(options.fps)
         self._clock = clock
+        self._budget = budget
         self._loop = asyncio.get_running_loop()
         self._on_close = on_close
         # Shared with the engine thread, guarded by engine.changed.
-        self._inbox: deque[Frame] = deque()
+        spec = upscaler.spec
+        self._inbox = Inbox(
+            clock,
+            share=share,
+            fps=options.fps,
+            max_age_s=max_age_s,
+            backlog_age_s=backlog_age_s,
+            chunk=spec.step,
+            most=_all_of_them if budget is None else budget.most,
+        )
+        self._fastest_coding = False
         self._finishing_since_s: float | None = None
         self._park_since_s: float | None = None
         self._ended = False
-        self._dropped: Counter[str] = Counter()
         # Engine thread only, but for reading `upscaled`.
         self.upscaled = 0
         self._chain = UpscaleChain(upscaler, device, stabilise, clock=clock)
@@ -93,7 +97,6 @@ class EngineLane:
         self._last_offered: int | None = None  # pts
         self._out: Mailbox[EncodedFrame | Unencoded] = Mailbox(_OUT_BOUND)
         self._closed = False
-        spec = upscaler.spec
         self._encode = EncodeThread(
             options.stream,
             renditions=options.renditions,
@@ -104,6 +107,9 @@ class EngineLane:
             deliver=lambda encoded: self._post(self._deliver, encoded),
             skip=self._count_skip,
             done=lambda error: self._post(self._out.end, error),
+            age_limit_s=self._inbox.age_limit_s,
+            turn=self._encoder_turn,
+            worked=self._encoder_worked,
         )
         if begin is not Rung.FULL:
             self._spend(self._ladder.rung)
@@ -114,7 +120,7 @@ class EngineLane:
     @property
     def dropped(self) -> Mapping[str, int]:
         with self._engine.changed:
-            return dict(self._dropped)
+            return dict(self._inbox.dropped)
 
     @property
     def leaving(self) -> bool:
@@ -141,21 +147,13 @@ class EngineLane:
         with self._engine.changed:
             if self._finishing_since_s is not None or self._ended:
                 return False
-            if self._leaves_out(frame):
-                self._dropped["over_share"] += 1
+            if not self._inbox.put(frame):
                 return False
-            self._inbox.append(frame)
             self._last_offered = frame.pts
             self._park_since_s = None
-            self._drop_stale()
             self._engine.changed.notify_all()
+        self._note_processor_time()
         return True
-
-    def _leaves_out(self, frame: Frame) -> bool:
-        """Whether this frame is more than the stream's share of the backend."""
-        if self._rate.arrived(frame.arrived_s):
-            self._share.ask(need_pps(frame.size, self._rate.fps))
-        return not self._share.admit()
 
     def finish(self) -> None:
         with self._engine.changed:
@@ -165,7 +163,7 @@ class EngineLane:
 
     def park(self) -> None:
         self._share.ask(0.0)  # others may have its part meanwhile
-        self._rate.forget()
+        self._inbox.rate.forget()
         with self._engine.changed:
             self._park_since_s = self._clock.now_s()
             self._engine.changed.notify_all()
@@ -199,8 +197,8 @@ class EngineLane:
     def waiting_since_s(self) -> float | None:
         if self._ended:
             return None
-        if self._inbox:
-            return self._inbox[0].arrived_s
+        if (oldest_s := self._inbox.waiting_since_s) is not None:
+            return oldest_s
         # From then on, not now: else it would never have its turn beside lanes that are behind.
         if self._finishing_since_s is not None:
             return self._finishing_since_s
@@ -208,8 +206,7 @@ class EngineLane:
 
     def step(self) -> None:
         with self._engine.changed:
-            self._drop_stale()
-            frame = self._inbox.popleft() if self._inbox else None
+            frame = self._inbox.take()
             finishing = self._finishing_since_s is not None and frame is None
             parking = self._park_since_s is not None and frame is None
             if parking:
@@ -234,13 +231,17 @@ class EngineLane:
         if before_s is not None and frame.arrived_s - before_s > GAP_S:
             self._encode_all(self._chain.finish())
         self._encode_all(self._chain.push(frame))
+        with self._engine.changed:
+            self._inbox.done()
+        self._note_processor_time()
         if self._chain.adjustable:
             self._take_steps()
 
     def _take_steps(self) -> None:
         """Spend less on a frame when frames are dropped, more again when none were for long."""
         with self._engine.changed:
-            drops = sum(self._dropped.values()) - self._dropped["over_share"]
+            dropped = self._inbox.dropped
+            drops = dropped.total() - dropped["over_share"]
         new, self._drops_seen = drops - self._drops_seen, drops
         rung = self._ladder.note_drops(new) if new else self._ladder.note_frame()
         if rung is not None:
@@ -251,7 +252,14 @@ class EngineLane:
 
     def _spend(self, rung: Rung) -> None:
         self._chain.set_rung(rung)
+        with self._engine.changed:
+            self._inbox.works_differently()
         self._encode.hurry(rung >= Rung.FAST_CODING)
+
+    def _note_processor_time(self) -> None:
+        """On whatever thread it was spent."""
+        if self._budget is not None:
+            self._budget.note()
 
     def _encode_all(self, outputs: Iterable[Upscaled]) -> None:
         for output in outputs:
@@ -264,6 +272,7 @@ class EngineLane:
                 pts=frame.pts,
                 colour=frame.colour,
                 arrived_s=frame.arrived_s,
+                late_after_s=frame.late_after_s,
                 ready_s=ready_s,
                 stages=StageTimes(
                     decode_s=frame.decode_s,
@@ -276,22 +285,22 @@ class EngineLane:
 
     def _count_skip(self) -> None:
         with self._engine.changed:
-            self._dropped["encode_busy"] += 1
+            self._inbox.dropped["encode_busy"] += 1
 
-    def _drop_stale(self) -> None:
-        """Oldest first: late is lost. Called with the engine's lock held."""
-        now_s = self._clock.now_s()
-        if self._inbox and now_s - self._inbox[0].arrived_s < self._max_age_s / 2:
-            self._catch_up_until_s = now_s  # it has
-        catching_up = now_s < self._catch_up_until_s
-        oldest_s = now_s - (self._backlog_age_s if catching_up else self._max_age_s)
-        while self._inbox and (
-            len(self._inbox) > MAX_QUEUED or self._inbox[0].arrived_s < oldest_s
-        ):
-            left_out = self._inbox.popleft()
-            if self._inbox:
-                self._inbox[0] = bridged(self._inbox[0], left_out)
-            self._dropped["stale"] += 1
+    # ---- on the encode thread ----
+
+    def _encoder_turn(self, overdue_s: float, fastest: bool) -> None:
+        """A faster preset comes before any frame is left out for the encoder's sake."""
+        with self._engine.changed:
+            if fastest is not self._fastest_coding:
+                self._fastest_coding = fastest
+                self._inbox.encoders.clear()
+            self._inbox.encoder_overdue(overdue_s if fastest else 0.0)
+
+    def _encoder_worked(self, ready_s: float) -> None:
+        with self._engine.changed:
+            self._inbox.encoders.note(ready_s, self._clock.now_s())
+        self._note_processor_time()
 
     def _stop_working(self) -> None:
         with self._engine.changed:
@@ -319,38 +328,9 @@ class EngineLane:
     def _deliver(self, encoded: EncodedFrame | Unencoded) -> None:
         if not self._out.put(encoded) and not self._closed:
             with self._engine.changed:
-                self._dropped["undelivered"] += 1
+                self._inbox.dropped["undelivered"] += 1
 
 
-class ArrivalRate:
-    """Frames a second by arrival, over the last second or more; None until there was one."""
-
-    __slots__ = ("_arrivals_s", "_next_s", "fps")
-
-    WINDOW_S = 1.0
-    EVERY_S = 0.25
-
-    def __init__(self, fps: float | None) -> None:
-        self.fps = fps
-        self._arrivals_s: deque[float] = deque()
-        self._next_s = float("-inf")
-
-    def forget(self) -> None:
-        """A pause begins: it is no part of the rate."""
-        self._arrivals_s.clear()
-
-    def arrived(self, arrived_s: float) -> bool:
-        """Whether `fps` is worth another look, as with the first frame after a pause."""
-        arrivals_s = self._arrivals_s
-        if not arrivals_s:
-            arrivals_s.append(arrived_s)
-            return True
-        arrivals_s.append(arrived_s)
-        while len(arrivals_s) > 2 and arrived_s - arrivals_s[1] >= self.WINDOW_S:
-            arrivals_s.popleft()
-        span_s = arrived_s - arrivals_s[0]
-        if span_s < self.WINDOW_S or arrived_s < self._next_s:
-            return False
-        self._next_s = arrived_s + self.EVERY_S
-        self.fps = (len(arrivals_s) - 1) / span_s
-        return True
+def _all_of_them() -> float:
+    """For a lane that need not care for the machine."""
+    return 1.0

@@ -59,6 +59,7 @@ class Lanes:
         counts: Counts,
         journal: Journal,
         clock: Clock,
+        max_age_s: float,
     ) -> None:
         self.preference = Preference(wanted, table, journal.stream)
         self.refusal: NoCapacity | None = None  # there was no slot for the publisher's first lane
@@ -68,7 +69,7 @@ class Lanes:
         self._counts = counts
         self._journal = journal
         self._clock = clock
-        self._screen = Screen(fanout, counts, journal, clock)
+        self._screen = Screen(fanout, counts, journal, clock, max_age_s=max_age_s)
         self._passage = Passage(self.preference, counts, journal, clock)
         self._open: set[OpenLane] = set()
         self._mode = SwitchMode.LOW_LATENCY

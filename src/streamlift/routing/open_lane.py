@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
+from streamlift.clock import VIDEO_CLOCK_HZ
 from streamlift.errors import NoCapacity, UpscaleError
 from streamlift.frames import EncodedFrame, Frame, LaneOptions, Rendition, Size, Unencoded
 from streamlift.routing.pacing import Offsets
@@ -76,6 +77,7 @@ class OpenLane:
         self.held: deque[Delivered] = deque()
         self.held_since_s = 0.0  # when the first of them came
         self.offsets = Offsets()
+        self.due_offset: float | None = None  # of the last frame: when it was due, minus its pts
         self.finished = False  # it was told that no more frames come
         self.alive = True  # neither failed nor given up
         self.task: asyncio.Task[None] | None = None
@@ -85,6 +87,8 @@ class OpenLane:
         self._parked = False
         self._proving = purpose.proving  # it encodes nothing yet
         self._dropped_before: Counter[str] = Counter()  # while it was
+        self._passed_over = 0  # frames before one that it gave back: it dropped them for good
+        self._replayed: Counter[str] = Counter()  # it dropped them, but another lane gets them
         self._watchdog = self._new_watchdog()
 
     # Its life, in the order in which it is lived.
@@ -141,6 +145,7 @@ class OpenLane:
         """
         if self._parked:
             self._parked, self._watchdog = False, self._new_watchdog()
+        self.due_offset = frame.late_after_s - frame.pts / VIDEO_CLOCK_HZ
         self.owed.append(frame)
         self._unsent.append(frame)
         kept = True
@@ -177,6 +182,7 @@ class OpenLane:
     def give_up(self) -> list[Frame]:
         """Retire a lane that failed; returns what it owed, for the lane that replaces it."""
         owed = list(self.owed)
+        self._replayed = self._dropped_of_owed()
         self.owed.clear()
         self.retire()
         return owed
@@ -189,7 +195,7 @@ class OpenLane:
         """It has proved itself: the next frame offered is its first keyframe."""
         self._proving = False
         if self._lane is not None:
-            self._dropped_before = Counter(self._lane.dropped)
+            self._dropped_before, self._passed_over = Counter(self._lane.dropped), 0
         self.set_renditions(wanted)
 
     def request_keyframe(self) -> None:
@@ -208,7 +214,7 @@ class OpenLane:
         `encode_s`: what encoding would have added, if it was not encoded.
         """
         while self.owed and self.owed[0].pts <= pts:
-            self.owed.popleft()
+            self._passed_over += self.owed.popleft().pts != pts
         self.offsets.observe(pts, now_s + encode_s)
         self._watchdog.answered(now_s)
         self._hand_over(REPLAY_WINDOW - len(self.owed) + len(self._unsent), now_s)
@@ -273,6 +279,11 @@ class OpenLane:
         return len(self.owed) <= CALM_FRAMES + self._watchdog.step
 
     @property
+    def chunked(self) -> bool:
+        """Whether it has lately taken several frames at once."""
+        return self._watchdog.step > 1
+
+    @property
     def strained(self) -> str | None:
         """Why it gives less than its backend can, if it does."""
         if self._lane is None or not self._lane.degraded:
@@ -294,10 +305,22 @@ class OpenLane:
         """What it has dropped so far, by reason; nothing before it is open and once it closes.
 
         What it dropped while it had to prove itself does not count: viewers saw the other lane's.
+        Nor does what another lane got again after this one failed: that counts it, if it drops it.
         """
         if self._lane is None or self._proving:
             return Counter()
-        return Counter(self._lane.dropped) - self._dropped_before
+        return Counter(self._lane.dropped) - self._dropped_before - self._replayed
+
+    def _dropped_of_owed(self) -> Counter[str]:
+        """What the lane dropped of the frames that it still owes; which, it does not tell."""
+        dropped = self.dropped
+        del dropped["over_share"]  # of these none is owed
+        left = min(dropped.total() - self._passed_over, len(self.owed) - len(self._unsent))
+        replayed: Counter[str] = Counter()
+        for reason, count in dropped.items():
+            replayed[reason] = max(0, min(count, left))
+            left -= replayed[reason]
+        return replayed
 
     def _asked(self, options: LaneOptions) -> LaneOptions:
         options = dataclasses.replace(options, stands_in=self.purpose.replaces)

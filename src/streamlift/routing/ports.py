@@ -63,7 +63,7 @@ class Lane(Protocol):
 
     @property
     def dropped(self) -> Mapping[str, int]:
-        """Frames offered but never delivered, by reason (`stale`, `encode_busy`, `over_share`)."""
+        """Frames offered but never delivered, by reason, such as `stale` and `overdue`."""
         ...
 
     @property

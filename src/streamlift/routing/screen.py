@@ -13,6 +13,8 @@ from streamlift.routing.transition import SwitchMode, TransitionFacts, hold_offs
 
 __all__ = ["Screen"]
 
+MAX_AGE_S, CHUNKED_AGE_S = 0.5, 1.2
+
 
 class Screen:
     """Paces the shown lane's pictures, and cuts to another lane when told to.
@@ -21,13 +23,23 @@ class Screen:
     is held back for it.
     """
 
-    def __init__(self, fanout: Fanout, counts: Counts, journal: Journal, clock: Clock) -> None:
+    def __init__(
+        self,
+        fanout: Fanout,
+        counts: Counts,
+        journal: Journal,
+        clock: Clock,
+        *,
+        max_age_s: float = MAX_AGE_S,
+    ) -> None:
+        """`max_age_s`: for how long no picture waits here any more, once it is due."""
         self.shown: OpenLane | None = None
         self._fanout = fanout
         self._counts = counts
         self._journal = journal
         self._clock = clock
         self._playout = Playout()
+        self._max_age_s = max_age_s
         self._held_back_s = 0.0  # delay kept by constant latency
         self._encode_s = 0.0
         self._last_offset: float | None = None  # of the shown lane, since it gets no more frames
@@ -129,6 +141,10 @@ class Screen:
             aim = high + self._held_back_s
         if self._last_offset is not None:
             aim = self._last_offset if aim is None else max(aim, self._last_offset)
+        if aim is not None and shown.due_offset is not None:
+            # The outer bound of all queues: from here on even playout costs more than it gives.
+            longest_s = max(CHUNKED_AGE_S, self._max_age_s) if shown.chunked else self._max_age_s
+            aim = min(aim, shown.due_offset + longest_s + self._held_back_s)
         if newcomer is not None:
             coming = newcomer.offsets
             hold = hold_offset(coming.high, coming.spread, coming.count)

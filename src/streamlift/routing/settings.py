@@ -32,6 +32,7 @@ class StreamSettings:
     `takeover`: a second publisher replaces the first one instead of being refused.
     `waiting_s`: how long a stream without publisher, or with a silent one, keeps its viewers.
     `idle_after_s`: how long a stream without viewers goes on before `idle` takes effect.
+    `max_age_s`: how long a picture may wait in all queues together once it is due.
     `parked_s`: how long a paused one then keeps its slot on the backend, for a viewer to come back.
     """
 
@@ -43,3 +44,4 @@ class StreamSettings:
     takeover: bool = True
     waiting_s: float = 60.0
     drain_s: float = 2.0
+    max_age_s: float = 0.5

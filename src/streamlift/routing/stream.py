@@ -20,6 +20,7 @@ from streamlift.routing.fanout import Fanout
 from streamlift.routing.journal import Journal
 from streamlift.routing.keyframes import KeyframeRequests
 from streamlift.routing.lanes import Lanes
+from streamlift.routing.placing import made_now, placed
 from streamlift.routing.policy import Policy
 from streamlift.routing.ports import Publisher
 from streamlift.routing.presence import USUAL, Absence, Slate
@@ -84,6 +85,7 @@ class Stream:
             counts=self._counts,
             journal=self._journal,
             clock=clock,
+            max_age_s=settings.max_age_s,
         )
         self._absence = Absence(clock.now_s())
         self._still_wanted = False  # a keyframe was asked for since the last frame
@@ -248,7 +250,7 @@ class Stream:
 
     def _take(self, frame: Frame) -> None:
         now_s = self._clock.now_s()
-        frame = dataclasses.replace(frame, pts=self._timeline.place(frame.pts, frame.arrived_s))
+        frame = placed(frame, self._timeline)
         self._seen(now_s)
         self._counts.submitted(frame)
         if self._source_keyframes.due(now_s):
@@ -275,8 +277,7 @@ class Stream:
             return
         self._seen(now_s)
         self._metrics.count("frames_repeated_total", reason="quiet")
-        pts = self._timeline.place_made(now_s)
-        self._lanes.offer(dataclasses.replace(last, pts=pts, arrived_s=now_s, coded=None))
+        self._lanes.offer(made_now(last, self._timeline, now_s))
 
     def _paused(self, now_s: float) -> bool:
         if self.viewers or self.settings.idle is Idle.RUN:
@@ -350,8 +351,7 @@ class Stream:
         shows = self.viewers and (known or self.state is StreamState.WAITING)
         if self._slate and shows and self._absence.slate_due(now_s):
             slate = self._slate(known.size if known else USUAL, self._journal.reason)
-            pts = self._timeline.place_made(now_s)
-            self._lanes.offer(dataclasses.replace(slate, pts=pts, arrived_s=now_s), slate=True)
+            self._lanes.offer(made_now(slate, self._timeline, now_s), slate=True)
         if self._autopilot.due(now_s):
             self._review(now_s)
 

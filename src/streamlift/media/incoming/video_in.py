@@ -11,6 +11,7 @@ from typing import Any
 from streamlift.clock import Clock
 from streamlift.codec import has_picture, is_keyframe, recovers
 from streamlift.codec.decoder import CodedPicture, DecodeThread
+from streamlift.codec.motion import bridged
 from streamlift.frames import Codec, CodedVideo, Frame, IngestCounts
 from streamlift.mailbox import Mailbox
 from streamlift.media.incoming.assembler import AssembledPicture, PictureAssembler
@@ -77,7 +78,7 @@ class VideoReceiver:
             done=lambda: self._post(self._frames.end),
         )
         self._ssrc = 0
-        self._frames: Mailbox[Frame] = Mailbox(_QUEUED)
+        self._frames: Mailbox[Frame] = Mailbox(_QUEUED, bridge=bridged)
         self._ending = False
         self._tally = Tally(name, clock)
         self._need_keyframe = True

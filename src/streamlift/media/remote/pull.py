@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from streamlift.clock import VIDEO_CLOCK_HZ, Clock
+from streamlift.codec.motion import bridged
 from streamlift.config import IceConfig
 from streamlift.errors import ConfigError, StreamliftError
 from streamlift.frames import Codec, CodedAudio, Frame, IngestCounts
@@ -169,7 +170,7 @@ class PullPublisher:
         self._liveness = Liveness(NO_PICTURE_S)
         self._current: Pulled | None = None
         self._past = IngestCounts()
-        self._frames: Mailbox[Frame] = Mailbox(_QUEUED)
+        self._frames: Mailbox[Frame] = Mailbox(_QUEUED, bridge=bridged)
         self._ended = asyncio.Event()
 
     # ---- routing.ports.Publisher ----

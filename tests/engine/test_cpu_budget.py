@@ -1,0 +1,52 @@
+"""Engine, encoders and event loop together stay below the cores there are, less a tenth."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamlift.clock import ManualClock
+from streamlift.engine.cpu_budget import CpuBudget
+
+
+def run(cores: int, wanted_cores: float, seconds: float = 20.0) -> tuple[CpuBudget, float]:
+    """Threads that would use `wanted_cores` for all frames; the use of the last second."""
+    clock, used = ManualClock(), 0.0
+    budget = CpuBudget(cores, clock, thread_s=lambda: used)
+    budget.note()
+    uses = []
+    for _ in range(int(seconds / 0.04)):
+        clock.advance(0.04)
+        used += 0.04 * wanted_cores * budget.most()
+        uses.append(wanted_cores * budget.most())
+        budget.note()
+    return budget, max(uses[-250:])
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 16), st.floats(0.0, 0.89))
+def test_while_there_is_room_nothing_is_left_out(cores: int, part: float) -> None:
+    budget, _ = run(cores, cores * part)
+    assert budget.most() == 1.0
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 16), st.floats(0.95, 4.0))
+def test_more_than_the_cores_less_a_tenth_is_never_used_for_long(cores: int, part: float) -> None:
+    _, most_used = run(cores, cores * part)
+    assert most_used < cores * 0.9 * 1.05
+
+
+def test_when_the_load_is_gone_all_frames_are_taken_again() -> None:
+    clock, used = ManualClock(), 0.0
+    budget = CpuBudget(2, clock, thread_s=lambda: used)
+    budget.note()
+    clock.advance(0.6)
+    used = 2.4
+    budget.note()
+    assert budget.most() == pytest.approx(0.45)
+    for _ in range(100):
+        clock.advance(0.5)
+        budget.note()
+    assert budget.most() == 1.0
