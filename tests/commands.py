@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from scripts.children import bound
 
@@ -18,14 +19,21 @@ START_S = 30.0
 
 
 @asynccontextmanager
-async def running(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A command as a child process, which is gone when the block ends."""
+async def running(
+    *arguments: str, first_on_path: Path | None = None, **changes: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A command as a child process, which is gone when the block ends.
+
+    `changes`: variables of its environment.
+    """
     environment = {
         k: v
         for k, v in os.environ.items()
         if k != "PYTHONASYNCIODEBUG" and not k.startswith("STREAMLIFT_")
     }
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    path = sys.path if first_on_path is None else [str(first_on_path), *sys.path]
+    environment["PYTHONPATH"] = os.pathsep.join(path)
+    environment.update(changes)
     process = await asyncio.create_subprocess_exec(
         *bound(sys.executable, "-m", "streamlift.cli", *arguments),
         stdout=asyncio.subprocess.PIPE,

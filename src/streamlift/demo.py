@@ -7,8 +7,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
+
+from streamlift.portable import die_with_parent
 
 __all__ = ["STREAM", "Demo", "run_demo"]
 
@@ -43,7 +44,7 @@ async def run_demo(demo: Demo, token: str | None) -> None:
         environment["STREAMLIFT_TOKEN"] = token
     while True:
         child = await asyncio.create_subprocess_exec(
-            *command, env=environment, preexec_fn=_die_with_parent()
+            *command, env=environment, preexec_fn=die_with_parent()
         )
         try:
             status = await child.wait()
@@ -63,14 +64,3 @@ async def _stop(child: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         child.kill()
         await child.wait()
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """On Linux, end the child even when this process is killed without a chance to clean up."""
-    if sys.platform != "linux":
-        return None
-    import ctypes
-
-    libc = ctypes.CDLL(None)
-    pr_set_pdeathsig = 1
-    return lambda: libc.prctl(pr_set_pdeathsig, signal.SIGTERM)

@@ -13,6 +13,7 @@ from typing import Any
 from streamlift import __version__
 from streamlift.config import Config
 from streamlift.engine import accelerators
+from streamlift.portable import take_address
 from streamlift.routing import decision_matrix
 
 __all__ = ["Check", "Report", "examine"]
@@ -137,7 +138,7 @@ def _port(config: Config) -> Check:
     server = config.server
     family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
     with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        take_address(probe)
         try:
             probe.bind((server.host, server.port))
         except OSError as error:

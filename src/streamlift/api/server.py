@@ -13,6 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from streamlift.api.listener import Listener, Places, places_for
 from streamlift.config import Config
+from streamlift.portable import take_address
 
 __all__ = ["listen", "server_settings"]
 
@@ -32,7 +33,7 @@ def listen(config: Config, host: str, port: int) -> Listener:
         family, places, head_s=config.limits.head_s, tls=config.server.tls_cert is not None
     )
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        take_address(listener)
         listener.bind((host, port))
     except BaseException:
         listener.close()

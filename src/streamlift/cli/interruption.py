@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from streamlift.cli.exit_codes import INTERRUPTED, TERMINATED
+from streamlift.portable import on_signal
 
 __all__ = ["run_until_told"]
 
@@ -31,7 +32,7 @@ async def _cancelled_when_told(work: Coroutine[Any, Any, int]) -> int:
         task.cancel()
 
     for sign, code in ((signal.SIGTERM, TERMINATED), (signal.SIGINT, INTERRUPTED)):
-        asyncio.get_running_loop().add_signal_handler(sign, end, code)
+        on_signal(sign, end, code)
     try:
         return await work
     except BaseException:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gc
 import logging
 import os
@@ -20,6 +19,7 @@ from streamlift import __version__
 from streamlift.cli.arguments import load_given
 from streamlift.cli.exit_codes import FAILED, OK
 from streamlift.errors import ConfigError, MediaError, StreamliftError
+from streamlift.portable import on_signal
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -84,8 +84,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             gc.freeze()
 
             if hasattr(signal, "SIGHUP"):
-                loop = asyncio.get_running_loop()
-                loop.add_signal_handler(signal.SIGHUP, _read_tokens_again, arguments, app)
+                on_signal(signal.SIGHUP, _read_tokens_again, arguments, app)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             nonlocal told_to_end

@@ -19,6 +19,7 @@ from streamlift.config import ClusterConfig
 from streamlift.engine import EngineBackend
 from streamlift.errors import ConfigError, MediaError
 from streamlift.frames import BackendState
+from streamlift.portable import on_signal
 
 __all__ = ["check_worker_exposure", "run_worker", "watch_lifeline"]
 
@@ -82,10 +83,8 @@ async def run_worker(
         os.chmod(address.removeprefix("unix:"), 0o600)
     tell(f"listening {name} {address}")
     told = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):
-        with suppress(NotImplementedError):  # Windows: there the process just ends
-            loop.add_signal_handler(sign, told.set)
+        on_signal(sign, told.set)
     loading = asyncio.create_task(backend.start())
     ending = asyncio.create_task(told.wait())
     try:

@@ -1,0 +1,54 @@
+"""What Linux, macOS and Windows do differently, in one place; nothing else may be of POSIX only.
+
+A test reads the source for calls that one of them lacks, outside of here and of places that ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["die_with_parent", "on_signal", "take_address"]
+
+_PR_SET_PDEATHSIG = 1
+
+
+def on_signal(sign: signal.Signals, told: Callable[..., Any], *arguments: Any) -> None:
+    """Call `told` in the running loop when the signal comes; for the main thread.
+
+    Windows' loops know no signals: there the process's own handler wakes the loop.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(sign, told, *arguments)
+    except NotImplementedError:
+        signal.signal(sign, lambda *_: loop.call_soon_threadsafe(told, *arguments))
+
+
+def take_address(listener: socket.socket) -> None:
+    """So that a service that was just ended can be started again on its port, and never twice.
+
+    On Windows the option that POSIX has for it would let two services share the port.
+    """
+    exclusive = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
+    if exclusive is not None:
+        listener.setsockopt(socket.SOL_SOCKET, exclusive, 1)
+    else:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+
+def die_with_parent() -> Callable[[], None] | None:
+    """For a child's `preexec_fn`: on Linux it ends even when its parent is killed outright.
+
+    None elsewhere, where such a child is left over.
+    """
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    return lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
