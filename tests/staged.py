@@ -68,9 +68,11 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(*backends: BackendConfig, fps: float = 25.0) -> AsyncIterator[Stage]:
-    """The stream begins on the first backend; all of them are ready."""
-    config: Config = light(default_backend=backends[0].name, backends=backends)
+async def stage(
+    *backends: BackendConfig, fps: float = 25.0, **changes: Any
+) -> AsyncIterator[Stage]:
+    """The stream begins on the first backend; all of them are ready. `changes` of `light`."""
+    config: Config = light(default_backend=backends[0].name, backends=backends, **changes)
     async with serving(config) as service, service.http() as http, _following(http) as events:
         await until(lambda: _ready(service), "all backends to be ready", timeout_s=60)
         async with sending(service.whip(), fps=fps) as source:

@@ -21,8 +21,8 @@ from streamlift.metrics import Metrics
 __all__ = ["LinkLane", "Traffic"]
 
 LATE_S = 0.5
-SLOW_S = 2.0
-"""How long the link may be late before the lane gives up."""
+SLOW_S = 0.5
+"""How long the link may be late before the lane gives up: viewers see nothing new meanwhile."""
 _WAITING = 64
 _OUT_BOUND = 128
 _KNOWN = 512
@@ -43,8 +43,8 @@ class LinkLane:
     """Frames go up as access units where the plan allows it, as pictures otherwise.
 
     `offer` never waits: what waits here or is on its way and has not reached the worker within half
-    a second makes the link busy, and new frames are dropped (`link_busy`); two seconds of that end
-    the lane with WorkerLost, as do two seconds in which what comes back is late.
+    a second makes the link busy, and new frames are dropped (`link_busy`); half a second of that
+    ends the lane with WorkerLost, as does half a second in which what comes back is late.
     """
 
     def __init__(

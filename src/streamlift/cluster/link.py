@@ -87,7 +87,7 @@ class Link:
         self._on_silent = on_silent
         self._channel: grpc.aio.Channel | None = None
         self._welcome: pb.Welcome | None = None
-        self._status = pb.Status(state="unavailable", reason="not yet connected")
+        self._status = pb.Status(state="loading", reason="not yet connected")
         self._rtt_s: float | None = None
         self._echoed: tuple[int, float] | None = None  # the number that is out, and since when
         self._traffic = Traffic()
