@@ -181,13 +181,21 @@ async def test_a_viewer_without_h264_gets_vp8(serve: Callable[..., Awaitable[Ser
     assert codec["mimeType"] == "video/VP8"
 
 
-@pytest.mark.parametrize("rids", [["q", "h", "f"], ["l", "m", "h"], ["r0", "r1", "r2"]])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"q": 4, "h": 2, "f": 1},
+        {"f": 1, "h": 2, "q": 4},
+        {"r0": 4, "r1": 2, "r2": 1},
+        {"0": 1, "1": 2, "2": 4},
+        {"a": 1, "b": 2},
+    ],
+)
 async def test_of_several_sizes_the_largest_arrives(
-    serve: Callable[..., Awaitable[Served]], clip: Path, rids: list[str]
+    serve: Callable[..., Awaitable[Served]], clip: Path, sizes: dict[str, int]
 ) -> None:
     encodings = [
-        f"{{rid: '{rid}', scaleResolutionDownBy: {scale}}}"
-        for rid, scale in zip(rids, (4, 2, 1), strict=True)
+        f"{{rid: '{rid}', scaleResolutionDownBy: {scale}}}" for rid, scale in sizes.items()
     ]
     publish: Any = PUBLISH.replace("[{maxBitrate: 4000000}]", f"[{', '.join(encodings)}]")
     served = await serve(PLAIN)

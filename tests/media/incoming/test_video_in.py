@@ -20,6 +20,7 @@ from streamlift.config import IceConfig
 from streamlift.frames import Codec, Frame, Size
 from streamlift.media.incoming.video_in import VideoReceiver
 from streamlift.media.rtc.connection import Peer
+from streamlift.media.rtc.simulcast import Simulcast
 
 CLIP = coded_clip(frames=6)
 SETS = parameter_sets(CLIP.units[0])
@@ -126,3 +127,23 @@ async def test_a_stream_that_is_refreshed_bit_by_bit_is_entered_at_a_recovery_po
     async with receiving(monkeypatch) as video:
         decoded = await frames_of(video, sent[5:])
     assert len(decoded) > 20
+
+
+@pytest.mark.parametrize("order", [(64, 128, 256), (256, 128, 64), (128, 256, 64)])
+async def test_of_sizes_that_come_side_by_side_only_the_largest_is_decoded(
+    monkeypatch: pytest.MonkeyPatch, order: tuple[int, ...]
+) -> None:
+    """Whatever was answered, and whichever begins: OBS sends all and calls the largest 0."""
+    clips = [coded_clip(Size(side, side), 4, stamped=False).units for side in order]
+    async with receiving(monkeypatch) as video:
+        video.expect(Simulcast(several=True))
+        for number in range(4):
+            for ssrc, clip in enumerate(clips, start=1):
+                packet = rtp_packet(number, number * TICKS, 1, clip[number], ssrc=ssrc)
+                video._take_packet(packet)
+        video.end()
+        async with asyncio.timeout(20):
+            sizes = [frame.size async for frame in video]
+    # Until a larger one begins, a smaller one is shown; it never comes back.
+    assert sizes[-4:] == [Size(256, 256)] * 4
+    assert len(sizes) <= 4 + order.index(256)

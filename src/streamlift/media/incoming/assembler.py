@@ -90,6 +90,10 @@ class PictureAssembler:
         """Wait for lost packets as a sender so far away needs: asked for, lost, asked for again."""
         self._patience_s = min(max(GIVE_UP_S, 2 * round_trip_s + 0.1), LONGEST_WAIT_S)
 
+    def go_over(self, ssrc: int) -> None:
+        """Follow this RTP stream with its next packet, be it that it was left before."""
+        self._former.discard(ssrc)
+
     def add(self, packet: MediaPacket, now_s: float) -> Assembly:
         """Take a packet; sequence numbers and timestamps may wrap around."""
         self._now_s = now_s

@@ -19,6 +19,7 @@ class Tally:
     def __init__(self, name: str, clock: Clock) -> None:
         self.received = 0
         self.decoded = 0
+        self.media_bytes = 0
         self._name = name
         self._clock = clock
         self._dropped: Counter[str] = Counter()

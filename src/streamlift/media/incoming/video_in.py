@@ -11,15 +11,18 @@ from typing import Any
 from streamlift.clock import Clock
 from streamlift.codec import has_picture, is_keyframe, recovers
 from streamlift.codec.decoder import CodedPicture, DecodeThread
+from streamlift.codec.dimensions import picture_size
 from streamlift.codec.motion import bridged
 from streamlift.frames import Codec, CodedVideo, Frame, IngestCounts
 from streamlift.mailbox import Mailbox
 from streamlift.media.incoming.assembler import AssembledPicture, PictureAssembler
+from streamlift.media.incoming.layers import Layers
 from streamlift.media.incoming.nack import NackSchedule
 from streamlift.media.incoming.parameter_sets import ParameterSets
 from streamlift.media.incoming.tally import Tally
 from streamlift.media.rtc.packet import MediaPacket
 from streamlift.media.rtc.receiver import ReceiverTap
+from streamlift.media.rtc.simulcast import Simulcast
 from streamlift.media.rtc.transport_cc import TransportFeedback
 from streamlift.metrics import Metrics
 
@@ -55,10 +58,10 @@ class VideoReceiver:
         """Set when the first complete picture has arrived."""
         self.first_picture = asyncio.Event()
         """Set when the first one has been decoded."""
-        self.media_bytes = 0
         self.undecoded_since_s: float | None = None
         """Since when media has come without a picture; None while pictures come, or nothing."""
         self.sets = ParameterSets()
+        self._layers: Layers | None = None
         self._clock = clock
         self._metrics = metrics or Metrics()
         self._tap = ReceiverTap(receiver, self._take_packet)
@@ -90,8 +93,18 @@ class VideoReceiver:
     def counts(self) -> IngestCounts:
         return self._tally.counts
 
+    @property
+    def media_bytes(self) -> int:
+        """Payload bytes that have arrived."""
+        return self._tally.media_bytes
+
     def __aiter__(self) -> AsyncIterator[Frame]:
         return self._frames
+
+    def expect(self, layers: Simulcast) -> None:
+        """What the peer's description says of several sizes of its picture."""
+        self._tap.expect(layers)
+        self._layers = Layers() if layers.several else None
 
     def request_keyframe(self) -> None:
         """Ask the sender for a keyframe; at most one request in half a second goes out."""
@@ -144,10 +157,12 @@ class VideoReceiver:
         if self._ending:
             return
         now_s = self._clock.now_s()
+        if self._layers is not None and not self._is_of_largest(packet, now_s):
+            return
         if packet.ssrc != self._ssrc:
             self._ssrc = packet.ssrc
             self._nack.forget()
-        self.media_bytes += len(packet.data)
+        self._tally.media_bytes += len(packet.data)
         if packet.data and self.undecoded_since_s is None:
             self.undecoded_since_s = now_s
         if self._first_packet_s is None:
@@ -162,6 +177,16 @@ class VideoReceiver:
             self._tally.drop("packet_loss", "gave up on lost packets")
         for picture in assembly.pictures:
             self._take_picture(picture, now_s)
+
+    def _is_of_largest(self, packet: MediaPacket, now_s: float) -> bool:
+        codec = self._tap.codec_of(packet.payload_type)
+        if codec is None or self._layers is None:
+            return False
+        if not self._layers.takes(packet.ssrc, picture_size(codec, packet.data), now_s):
+            return False
+        if packet.ssrc != self._ssrc:
+            self._assembler.go_over(packet.ssrc)
+        return True
 
     def _is_picture(self, payload_type: int, data: bytes) -> bool:
         return self._tap.codec_of(payload_type) is not Codec.H264 or has_picture(data)

@@ -123,6 +123,7 @@ class WhipPublisher:
         """Answer the offer. Raises MalformedSdp or UnsupportedOffer; nothing stays open then."""
         try:
             self._video.sets.told = sets_by_format(offer.video.formats)
+            self._video.expect(offer.video.simulcast)
             if offer.audio is not None:
                 self._accept_audio(offer.audio)
             return with_start_bitrate(await self._peer.answer(offer), START_KBIT_S)

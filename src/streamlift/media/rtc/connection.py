@@ -51,7 +51,7 @@ from streamlift.media.rtc.sdp import (
     with_bundle_led_by,
     without_candidates,
 )
-from streamlift.media.rtc.simulcast import RID_URI, with_layer
+from streamlift.media.rtc.simulcast import REPAIRED_URI, RID_URI, with_layers
 from streamlift.media.rtc.transport_cc import EXTENSION_URI
 from streamlift.metrics import Metrics
 from streamlift.tasks import to_its_end
@@ -153,8 +153,8 @@ class Peer:
         await self._settle(await self.connection.createAnswer())
         enlarge_receive_buffers(self._ice)
         answer = finish_answer(self.connection.localDescription.sdp, self._announce)
-        if offer.role is Role.PUBLISH and offer.video.layer is not None:
-            answer = with_layer(answer, offer.video.layer)
+        if offer.role is Role.PUBLISH and offer.video.simulcast.rids:
+            answer = with_layers(answer, offer.video.simulcast.rids)
         self._must_have_candidates(answer)
         return answer
 
@@ -282,7 +282,7 @@ class Peer:
             ids = {e.uri: e.id for e in media.rtp.headerExtensions}
             transceiver._headerExtensions += [
                 RTCRtpHeaderExtensionParameters(id=ids[uri], uri=uri)
-                for uri in (EXTENSION_URI, RID_URI)
+                for uri in (EXTENSION_URI, RID_URI, REPAIRED_URI)
                 if uri in ids
             ]
             if EXTENSION_URI not in ids:

@@ -14,6 +14,7 @@ from streamlift.frames import Codec
 from streamlift.media.rtc.codecs import OPUS, codec_of_mime
 from streamlift.media.rtc.depayload import h264_depayload, lenient_vp8
 from streamlift.media.rtc.packet import MediaPacket, PacketSink
+from streamlift.media.rtc.simulcast import Simulcast
 
 __all__ = ["ReceiverTap"]
 
@@ -24,6 +25,7 @@ _DEPAYLOAD: dict[Codec | None, Callable[[bytes], bytes]] = {
     Codec.VP8: lenient_vp8,
 }
 _MOST_STREAMS = 8
+_MOST_REPAIRS = 64
 
 
 class ReceiverTap:
@@ -41,7 +43,14 @@ class ReceiverTap:
         self._sink = sink
         self._media_ssrc: dict[int, int] = {}
         """The SSRC seen last of each payload type."""
+        self._layers = Simulcast()
+        self._of_rid: dict[str, int] = {}
+        self._repairs: dict[int, int] = {}
         receiver._handle_rtp_packet = self._handle_rtp_packet
+
+    def expect(self, layers: Simulcast) -> None:
+        """What the peer's description says of several sizes."""
+        self._layers, self._repairs = layers, dict(layers.repairs)
 
     def codec_of(self, payload_type: int) -> Codec | None:
         codec = self._receiver._RTCRtpReceiver__codecs.get(payload_type)
@@ -86,14 +95,14 @@ class ReceiverTap:
         self._note_statistics(packet, codec.clockRate)
         if is_rtx(codec):
             base = codec.parameters.get("apt")
-            ssrc = self._receiver._RTCRtpReceiver__rtx_ssrc.get(packet.ssrc)
-            if ssrc is None:  # not told in the SDP: there is one stream of each format
-                ssrc = self._media_ssrc.get(base)
+            ssrc = self._repaired(packet, base)
             if ssrc is None or base not in codecs or len(packet.payload) < 2:
                 return
             packet, codec = unwrap_rtx(packet, payload_type=base, ssrc=ssrc), codecs[base]
         else:
             self._media_ssrc[packet.payload_type] = packet.ssrc
+            if (rid := packet.extensions.rtp_stream_id) and len(self._of_rid) < _MOST_STREAMS:
+                self._of_rid[rid] = packet.ssrc
         self._sink(
             MediaPacket(
                 packet.sequence_number,
@@ -104,6 +113,18 @@ class ReceiverTap:
                 _DEPAYLOAD.get(codec_of_mime(codec.mimeType), bytes)(packet.payload),
             )
         )
+
+    def _repaired(self, packet: RtpPacket, base: int | None) -> int | None:
+        """The SSRC of which a packet is a retransmission: told in the SDP, or by the header
+        extension of RFC 8852, which senders leave out once they have been heard."""
+        rid = packet.extensions.repaired_rtp_stream_id
+        if rid in self._of_rid and len(self._repairs) < _MOST_REPAIRS:
+            self._repairs[packet.ssrc] = self._of_rid[rid]
+        told: dict[int, int] = self._receiver._RTCRtpReceiver__rtx_ssrc
+        ssrc = self._repairs.get(packet.ssrc, told.get(packet.ssrc))
+        if ssrc is None and not self._layers.several:  # there is one stream of each format
+            ssrc = self._media_ssrc.get(base or 0)
+        return ssrc
 
     def _note_statistics(self, packet: RtpPacket, clock_rate: int) -> None:
         """For the receiver reports; they hold 31 blocks at most, whatever SSRCs a peer invents."""

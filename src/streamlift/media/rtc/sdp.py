@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from streamlift.errors import MalformedSdp, UnsupportedOffer
@@ -12,7 +12,7 @@ from streamlift.frames import Codec
 from streamlift.media.rtc.candidates import is_address, is_usable
 from streamlift.media.rtc.costs import affordable, lines_of, must_be_affordable
 from streamlift.media.rtc.formats import Format, read_formats
-from streamlift.media.rtc.simulcast import largest_layer
+from streamlift.media.rtc.simulcast import Simulcast, read_simulcast
 
 __all__ = [
     "IceFragment",
@@ -64,8 +64,7 @@ class OfferedMedia:
     formats: tuple[Format, ...]
     closed: bool = False
     """Port 0: the peer itself does not want it (RFC 9429 section 5.2.2)."""
-    layer: str | None = None
-    """Of several sizes offered (simulcast) the rid of the largest."""
+    simulcast: Simulcast = field(default_factory=Simulcast)
 
     @property
     def has_opus(self) -> bool:
@@ -278,7 +277,7 @@ def _read_media(section: list[str]) -> OfferedMedia:
     mid = _attribute(section, "mid") or ""
     direction = next((line[2:] for line in section if line[2:] in _DIRECTIONS), "sendrecv")
     formats = read_formats(section)
-    return OfferedMedia(kind, mid, direction, formats, closed, largest_layer(section))
+    return OfferedMedia(kind, mid, direction, formats, closed, read_simulcast(section))
 
 
 def _check_media(media: tuple[OfferedMedia, ...], role: Role) -> None:

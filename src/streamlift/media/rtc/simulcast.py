@@ -1,16 +1,20 @@
-"""A publisher that offers one picture in several sizes (RFC 8853): the largest is asked for. Pure.
+"""A publisher that offers one picture in several sizes (RFC 8853): which are asked for. Pure.
 
 An answer that is silent about simulcast gets the first size, which for many pages is the smallest.
+Where the offer leaves no doubt which is the largest, that alone is asked for. Of those that come,
+what arrives decides (`incoming.layers`): some peers send all, whatever they are answered.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-__all__ = ["RID_URI", "largest_layer", "with_layer"]
+__all__ = ["REPAIRED_URI", "RID_URI", "Simulcast", "read_simulcast", "with_layers"]
 
 RID_URI = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"
+REPAIRED_URI = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"
 _NAMES = (
     ("f", "h", "q"),
     ("full", "half", "quarter"),
@@ -24,35 +28,64 @@ _NAMES = (
 """Names that publishers give to sizes, the largest first: nothing else in an offer tells."""
 
 
-def largest_layer(section: Sequence[str]) -> str | None:
-    """The rid of the largest picture offered in a media section; None without simulcast."""
-    offered = next((x for x in section if x.startswith("a=simulcast:")), "")
-    if not (sent := re.search(r"(?:^a=simulcast:| )send (\S+)", offered)):
-        return None
-    # Alternatives are separated by commas, and ~ marks what is paused at first.
-    rids = [choice.split(",")[0].lstrip("~") for choice in sent[1].split(";")]
-    described = {m[1]: m[2] for x in section if (m := re.match(r"a=rid:(\S+) send ?(.*)", x))}
-    rids = [rid for rid in rids if rid in described and re.fullmatch(r"[A-Za-z0-9_-]+", rid)]
-    if not rids:
-        return None
-    if len(areas := {rid: _area(described[rid]) for rid in rids}) and all(areas.values()):
-        return max(rids, key=lambda rid: areas[rid])
-    lowered = {rid.lower(): rid for rid in rids}
-    for names in _NAMES:
-        if set(lowered) <= set(names):
-            return lowered[next(name for name in names if name in lowered)]
-    numbers = {rid: re.search(r"\d+$", rid) for rid in rids}
-    if all(numbers.values()):
-        return max(rids, key=lambda rid: int(re.sub(r"\D", "", rid) or 0))
-    return rids[-1]
+@dataclass(frozen=True, slots=True)
+class Simulcast:
+    """What a media section says of several sizes.
+
+    `several`: more than one is offered, by rid or by SSRC. `rids`: those to ask for. `repairs`:
+    the media SSRC of each that carries retransmissions (RFC 4588).
+    """
+
+    several: bool = False
+    rids: tuple[str, ...] = ()
+    repairs: Mapping[int, int] = field(default_factory=dict)
 
 
-def with_layer(answer: str, rid: str) -> str:
-    """An answer that asks for this layer alone in its video section."""
+def read_simulcast(section: Sequence[str]) -> Simulcast:
+    """Read a media section, its m-line first."""
+    rids = _offered(section)
+    groups = [x[13:].split() for x in section if x.startswith("a=ssrc-group:")]
+    told = [g for g in groups if all(re.fullmatch(r"[0-9]{1,10}", ssrc) for ssrc in g[1:])]
+    several = len(rids) > 1 or any(g[:1] == ["SIM"] and len(g) > 2 for g in told)
+    repairs = {int(g[2]): int(g[1]) for g in told if g[:1] == ["FID"] and len(g) == 3}
+    return Simulcast(several, _wanted(section, rids), repairs)
+
+
+def with_layers(answer: str, rids: Sequence[str]) -> str:
+    """An answer that asks for these layers in its video section."""
     head, video, rest = answer.partition("m=video ")
     section, following, after = rest.partition("\r\nm=")
-    lines = section.rstrip("\r\n") + f"\r\na=rid:{rid} recv\r\na=simulcast:recv {rid}"
+    asked = "".join(f"\r\na=rid:{rid} recv" for rid in rids)
+    lines = section.rstrip("\r\n") + f"{asked}\r\na=simulcast:recv {';'.join(rids)}"
     return head + video + lines + (following + after if following else "\r\n")
+
+
+def _offered(section: Sequence[str]) -> list[str]:
+    offered = next((x for x in section if x.startswith("a=simulcast:")), "")
+    if not (sent := re.search(r"(?:^a=simulcast:| )send (\S+)", offered)):
+        return []
+    # Alternatives are separated by commas, and ~ marks what is paused at first.
+    rids = [choice.split(",")[0].lstrip("~") for choice in sent[1].split(";")]
+    known = {m[1] for x in section if (m := re.match(r"a=rid:(\S+) send\b", x))}
+    return [x for x in dict.fromkeys(rids) if x in known and re.fullmatch(r"[A-Za-z0-9_-]+", x)]
+
+
+def _wanted(section: Sequence[str], rids: Sequence[str]) -> tuple[str, ...]:
+    """The largest alone, where restrictions or usual names tell it.
+
+    Else all, if they are two, or numbered from 0 (OBS begins with the largest). Of more than two
+    with other names the last: Chromium sends only the first two of three sizes below 960x540, and
+    pages that number them mostly rise (r0, r1, r2).
+    """
+    described = {m[1]: m[2] for x in section if (m := re.match(r"a=rid:(\S+) send ?(.*)", x))}
+    areas = {rid: _area(described[rid]) for rid in rids}
+    if areas and all(areas.values()):
+        return (max(rids, key=lambda rid: areas[rid]),)
+    lowered = {rid.lower(): rid for rid in rids}
+    for names in _NAMES:
+        if lowered and set(lowered) <= set(names):
+            return (lowered[next(name for name in names if name in lowered)],)
+    return tuple(rids if len(rids) <= 2 or "0" in rids else rids[-1:])
 
 
 def _area(restrictions: str) -> int:
