@@ -6,9 +6,9 @@ import asyncio
 import dataclasses
 import importlib.util
 import sys
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fastapi import FastAPI
 
@@ -36,6 +36,9 @@ from streamlift.service import (
     Snapshots,
 )
 from streamlift.tasks import supervise
+
+if TYPE_CHECKING:
+    from streamlift.cluster.placement import Placement
 
 __all__ = ["create_app", "default_of"]
 
@@ -97,6 +100,9 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
                 tasks.create_task(supervise("grants", service.attend_grants())),
                 tasks.create_task(supervise("event loop watch", LoopWatch(metrics).run())),
             ]
+            if placement := _placement(config, backends, time, metrics):
+                service.no_new_workers = lambda: placement.reason
+                attending.append(tasks.create_task(supervise("placement", placement.run())))
             if demo is not None:
                 token = _publish_token(config.auth, STREAM)
                 attending.append(tasks.create_task(supervise("demo", run_demo(demo, token))))
@@ -127,6 +133,17 @@ def _accelerators_for(config: Config) -> tuple[Accelerator, ...]:
 
 
 _ANY_GPU = BackendConfig("gpu", "gpu", device="cuda")
+
+
+def _placement(
+    config: Config, backends: Mapping[str, Backend], clock: Clock, metrics: Metrics
+) -> Placement | None:
+    """What looks for workers elsewhere, if anything is to."""
+    if not config.cluster.placement.startswith("ray://"):
+        return None
+    from streamlift.cluster.placement import placement_by_ray
+
+    return placement_by_ray(config, backends, clock, metrics)
 
 
 def link_of(backend: BackendConfig) -> Literal["inproc", "process", "remote"]:

@@ -56,8 +56,11 @@ async def readyz(request: Request, service: TheService) -> JSONResponse:
         for b in backends
         if b.state is not BackendState.READY
     }
+    answer = {"ready": not reasons, "reasons": reasons, "backends": reasons_by_backend}
+    if known and (why := service.no_new_workers()):
+        answer["placement"] = why
     return JSONResponse(
-        {"ready": not reasons, "reasons": reasons, "backends": reasons_by_backend},
+        answer,
         status_code=503 if reasons else 200,
     )
 

@@ -30,6 +30,7 @@ def load_given(arguments: argparse.Namespace) -> Config:
         "server.port": arguments.port,
         "default_backend": arguments.backend,
         "outputs.save": arguments.save,
+        "cluster.placement": getattr(arguments, "cluster", None),
     }
     given = {key: value for key, value in overrides.items() if value is not None}
     return load_config(arguments.config, os.environ, given)

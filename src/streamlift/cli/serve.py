@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib.util
 import logging
 import os
 import signal
 import socket
 import ssl
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -40,6 +42,11 @@ def add_serve(commands: Any, common: argparse.ArgumentParser) -> None:
     serve.add_argument("--save", metavar="DIR", help="record every stream to a file in DIR")
     serve.add_argument("--backend", help="default backend, by name")
     serve.add_argument(
+        "--cluster",
+        metavar="PLACEMENT",
+        help="where remote backends run: static (cluster.workers), local, or ray://HOST:10001",
+    )
+    serve.add_argument(
         "--demo",
         nargs="?",
         const="",
@@ -60,6 +67,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     config = load_given(arguments)
     check_exposure(config)
+    _check_ray(config, os.environ)
     if arguments.demo and not Path(arguments.demo).is_file():
         raise ConfigError(f"--demo: no such file: {arguments.demo}", found=arguments.demo)
     server = config.server
@@ -124,6 +132,41 @@ def _read_tokens_again(arguments: argparse.Namespace, app: FastAPI) -> None:
         logger.error("the tokens stay as they were: %s", error)
     else:
         logger.info("the tokens were read again; sessions of those that are gone end")
+
+
+def _check_ray(config: Config, environ: Mapping[str, str]) -> None:
+    """Raises ConfigError for what would only show later: a missing package, an open cluster."""
+    placement = config.cluster.placement
+    if not placement.startswith("ray://"):
+        return
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError(
+            f"cluster.placement {placement} needs ray: pip install 'streamlift[server,ray]'",
+            found=placement,
+        )
+    if not any(backend.link == "remote" for backend in config.named_backends):
+        raise ConfigError(
+            f"cluster.placement is {placement}, but no backend has link: remote",
+            found=[backend.name for backend in config.named_backends],
+            expected="link: remote",
+        )
+    if placement.removeprefix("ray://").rpartition(":")[0] in ("127.0.0.1", "localhost"):
+        return
+    # Ray runs any code for whoever reaches it.
+    if environ.get("RAY_AUTH_MODE") != "token":
+        raise ConfigError(
+            f"{placement} is joined with a token only: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN "
+            "here and on every node",
+            found=environ.get("RAY_AUTH_MODE"),
+            expected="RAY_AUTH_MODE=token",
+        )
+    if config.cluster.token is None:
+        raise ConfigError(
+            "workers on other machines need cluster.token (STREAMLIFT_CLUSTER__TOKEN), here and on "
+            "every node",
+            found=None,
+            expected="cluster.token",
+        )
 
 
 def _check_certificate(cert: str | None, key: str | None) -> None:

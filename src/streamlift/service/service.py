@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -69,6 +69,8 @@ class Service(Parts):
     guesses: Guesses
     followers: Followers
     draining: bool = False
+    no_new_workers: Callable[[], str] = str
+    """What is in the way of new workers; empty when nothing is, or nobody looks for any."""
 
     async def publish(self, stream: str, sdp: str, caller: Caller) -> Answered:
         """Answer a publisher's offer; its session then runs by itself.
