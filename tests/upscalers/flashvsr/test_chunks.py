@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -38,6 +37,7 @@ from streamlift.upscalers.flashvsr.published import (
 from streamlift.upscalers.flashvsr.rope import SpatialRope
 from streamlift.upscalers.flashvsr.selection import topk_from_ratio
 from streamlift.upscalers.flashvsr.tiny import create_tiny_random
+from streamlift.upscalers.flashvsr.upscaler import FlashVsr
 from streamlift.upscalers.flashvsr.windows import local_mask
 
 Load = Callable[[str], Any]
@@ -109,35 +109,90 @@ def test_repeated_noise_equals_the_reference_stream(golden: Load) -> None:
     near(frames[:, :, 3::8, 5::16], expected, atol=1e-4)
 
 
-def test_recorded_steps_replay_with_new_inputs_at_every_ring_slot() -> None:
-    # CUDA graphs cannot run here: this recorder keeps their rules, fixed inputs and outputs.
-    recorded: list[Tensor] = []
+class Recorder:
+    """CUDA graphs cannot run here: this keeps their rules, fixed addresses in and out.
 
-    def record(step: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+    What a part writes beside its result it writes again at each replay, and a part may neither be
+    recorded nor run for the first time while `streaming`.
+    """
+
+    def __init__(self) -> None:
+        self.streaming = False
+        self.recorded = 0
+        self.replayed = 0
+
+    def __call__(self, step: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        assert not self.streaming
+        self.recorded += 1
         result = step().clone()
-        recorded.append(result)
 
         def replay() -> None:
+            self.replayed += 1
             result.copy_(step())
 
         return replay, result
 
+
+def test_recorded_parts_replay_with_new_inputs_at_every_ring_slot() -> None:
     tiny = create_tiny_random("cpu", {"start": "full"})
-    frames = torch.rand(25 + 8 * 10, 3, 128, 128, generator=torch.Generator().manual_seed(3))
-    outputs = []
-    for recorder in (None, record):
-        session = tiny.open(Size(64, 64))
-        chunks = session._chunks
-        options = replace(chunks.options, record=recorder)
-        chunks = Chunks(tiny.model, chunks.memory, chunks.noise, options)
-        out: list[Tensor] = []
-        for frame in frames * 2 - 1:
-            chunks.add(frame)
-            if chunks.wanted == 0:
-                out.extend(group.clone() for group in chunks.run())
-        outputs.append(torch.cat(out))
-    assert len(recorded) == 4
-    near(outputs[0], outputs[1], atol=1e-5)
+    frames = torch.rand(25 + 8 * 6, 1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    recorder = Recorder()
+    recording = FlashVsr("recording", tiny.model, tiny.settings, record=recorder)
+    expected = _all_of(tiny.open(Size(64, 64)), frames)
+    session = recording.open(Size(64, 64))
+    recorder.streaming = True
+    near(_all_of(session, frames), expected, atol=0)
+    assert recorder.recorded == 3  # whatever the slot
+    steady = 6 + 1  # chunks, one of them made of the last frame's copies
+    assert recorder.replayed == (6 + 2 * steady) + steady + (5 + 2 * steady)
+
+
+def test_recordings_serve_the_next_stream_of_their_size_as_if_it_were_the_first() -> None:
+    tiny = create_tiny_random("cpu", {})
+    recorder = Recorder()
+    recording = FlashVsr("recording", tiny.model, tiny.settings, record=recorder)
+    generator = torch.Generator().manual_seed(4)
+    bytes_of_one = recording.session_bytes(Size(64, 64))
+    for number in range(3):
+        frames = torch.rand(19, 1, 3, 64, 64, generator=generator)
+        session = recording.open(Size(64, 64), seed=number)
+        assert recording.session_bytes(Size(64, 64)) == bytes_of_one
+        recorder.streaming = True
+        near(
+            _all_of(session, frames), _all_of(tiny.open(Size(64, 64), seed=number), frames), atol=0
+        )
+        assert recording.session_bytes(Size(64, 64)) == 0
+    assert recorder.recorded == 3
+    recorder.streaming = False
+    beside = [recording.open(Size(64, 64)) for _ in range(2)]  # the second finds none idle
+    assert recorder.recorded == 6
+    recording.open(Size(128, 64))
+    assert recorder.recorded == 9
+    assert len({id(session._chunks.memory) for session in beside}) == 2
+
+
+def test_a_parked_stream_is_recorded_anew_before_its_next_frame() -> None:
+    tiny = create_tiny_random("cpu", {})
+    recorder = Recorder()
+    recording = FlashVsr("recording", tiny.model, tiny.settings, record=recorder)
+    frames = torch.rand(30, 1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    session = recording.open(Size(64, 64))
+    found = []
+    for number, frame in enumerate(frames):
+        recorder.streaming = True
+        found += [group.clone() for group in session.push(frame)]
+        recorder.streaming = False
+        if number in (3, 12, 13, 27):
+            session.park()
+            session.resume()
+    found += [group.clone() for group in session.finish()]
+    near(torch.cat(found), _all_of(tiny.open(Size(64, 64)), frames), atol=0)
+    assert recorder.recorded == 15
+
+
+def _all_of(session: Any, frames: Tensor) -> Tensor:
+    groups = [group.clone() for frame in frames for group in session.push(frame)]
+    return torch.cat([*groups, *(group.clone() for group in session.finish())])
 
 
 def test_the_whole_clip_form_equals_the_stream(golden: Load) -> None:

@@ -11,9 +11,10 @@ The way of a frame, and the file for each step; read them in this order:
           windows.py       tokens in the order of attention's blocks, and back
           rope.py          positions, computed rather than looked up
           memory.py        keys and values of earlier chunks, a ring in one stream's memory
+          fused.py         what lies between matrix products, one pass each; *_triton.py are kernels
           selection.py     which blocks attend to which, handed on as blocks.py says
           attention.py     does it; triton_attention.py is the kernel for CUDA
-        graphs.py        the steady denoising step, replayed as CUDA graphs
+        graphs.py        the parts of the steady step, replayed as CUDA graphs
         decoder.py       latents to frames (TCDecoder); vae.py for `flashvsr-full`
         colour.py        the input's colours back into the result
 

@@ -113,7 +113,7 @@ class FlexAttention:
             BLOCK_SIZE=WINDOW_TOKENS,
             mask_mod=_inside(blocks) if plain else None,
             seq_lengths=(q.shape[1], k.shape[1]),
-            **forward_only,
+            **forward_only,  # type: ignore[arg-type]
         )
         flex = _flex_plain if plain else self._for_shape(q, k)
         out: Tensor = flex(q[None], k[None], v[None], mask)[0]

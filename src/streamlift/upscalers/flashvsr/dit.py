@@ -1,7 +1,8 @@
 """The one-step denoiser in the form that runs: constants folded, window order, keys in a ring.
 
 Modulation, gates and affine norms are folded into the neighbouring linear layers (`published`);
-each block is then plain layer norms, matrix products and attention.
+each block is then plain layer norms, matrix products and attention. What lies between matrix
+products is one pass each (`fused`).
 """
 
 from __future__ import annotations
@@ -15,9 +16,15 @@ from torch.nn import functional as F
 from streamlift.upscalers.flashvsr.attention import Attend
 from streamlift.upscalers.flashvsr.blocks import BlockLists
 from streamlift.upscalers.flashvsr.config import DitConfig
+from streamlift.upscalers.flashvsr.fused import (
+    choose_lists,
+    layer_norm,
+    linear_gelu,
+    qkv_into_ring,
+    rms_norm,
+)
 from streamlift.upscalers.flashvsr.memory import KvRing
-from streamlift.upscalers.flashvsr.rope import Rotation, rotate
-from streamlift.upscalers.flashvsr.selection import block_means, choose_blocks
+from streamlift.upscalers.flashvsr.rope import Rotation
 from streamlift.upscalers.flashvsr.windows import from_windows, to_windows
 
 __all__ = ["Dit", "Sparsity"]
@@ -42,6 +49,7 @@ class Dit(nn.Module):
         self.blocks = nn.ModuleList(_Block(config, context_rows) for _ in range(config.blocks))
         self.head = nn.Linear(config.dim, config.channels * 4)
         self.context_weight = nn.Parameter(torch.zeros(context_rows))
+        self._offsets: list[Tensor] | None = None
 
     def forward(
         self,
@@ -59,22 +67,36 @@ class Dit(nn.Module):
         frames, height, width = noise.shape[1], noise.shape[2] // 2, noise.shape[3] // 2
         x = self.patch(to_windows(_to_patches(noise)))
         x = x + to_windows(torch.unflatten(lq_tokens, 1, (height, width)))
-        for layer, block in enumerate(self.blocks):
-            x = block(x, ring, layer, rotation, sparsity, self.context_weight)
-        x = self.head(_layer_norm(x, self.config.eps))
+        offsets = iter(self.offsets())
+        for layer, block in enumerate(self.each_block()):
+            block(x, next(offsets), ring, layer, rotation, sparsity, self.context_weight)
+        x = self.head(layer_norm(x, next(offsets)[0], self.config.eps))
         return _from_patches(from_windows(x, frames, height, width))
 
-    def compile_parts(self) -> None:
-        """Let torch.compile fuse the pure parts of all blocks; they share their code."""
-        for block in self.blocks:
-            if isinstance(block, _Block):
-                for name in ("enter", "choose", "leave"):
-                    setattr(block, name, torch.compile(getattr(block, name), dynamic=False))
+    def offsets(self) -> list[Tensor]:
+        """What the residual stream lacks before each norm: (3, dim) a block, (1, dim) for the head.
+
+        The sum of all biases added so far, float32 or wider; made once, when the weights are there.
+        """
+        if self._offsets is None:
+            wide = torch.float64 if self.patch.weight.dtype is torch.float64 else torch.float32
+            so_far = torch.zeros_like(self.patch.bias, dtype=wide)
+            self._offsets = []
+            for block in self.each_block():
+                rows = [so_far]
+                for bias in block.biases():
+                    rows.append(rows[-1] + bias.to(wide))
+                self._offsets.append(torch.stack(rows[:3]))
+                so_far = rows[3]
+            self._offsets.append(so_far[None])
+        return self._offsets
+
+    def each_block(self) -> list[_Block]:
+        """The blocks, with their type."""
+        return [block for block in self.blocks if isinstance(block, _Block)]
 
 
 class _Block(nn.Module):
-    """`enter`, `choose` and `leave` are pure, so that they can be compiled one by one."""
-
     def __init__(self, config: DitConfig, context_rows: int) -> None:
         super().__init__()
         self.eps = config.eps
@@ -86,41 +108,51 @@ class _Block(nn.Module):
             nn.Linear(config.ffn_dim, config.dim),
         )
 
+    def biases(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Those of the layers that write into the residual stream, in their order."""
+        return self.self_attn.out.bias, self.cross_attn.out.bias, self._ffn(2).bias
+
     def forward(
         self,
         x: Tensor,
+        offset: Tensor,
         ring: KvRing,
         layer: int,
         rotation: Rotation,
         sparsity: Sparsity,
         context_weight: Tensor,
-    ) -> Tensor:
-        """x: (tokens, dim) in window order."""
-        q, k, v, q_means, k_means = self.enter(x, rotation.cos, rotation.sin)
-        keys, values, all_means = ring.store(layer, k, v, k_means)
-        count, index = self.choose(q_means, all_means, sparsity.allowed, sparsity.topk)
+    ) -> None:
+        """Update x (tokens, dim) in window order, in place; offset: (3, dim), see `Dit.offsets`."""
+        own = self.self_attn
+        place = ring.place(layer)
+        q, q_means = qkv_into_ring(
+            own.qkv(layer_norm(x, offset[0], self.eps)),
+            own.norm_q.weight,
+            own.norm_k.weight,
+            rotation.cos,
+            rotation.sin,
+            *place,
+            ring.slot,
+            ring.slots,
+            self.eps,
+        )
+        keys, values, k_means = ring.filled(layer, x.shape[0])
+        count, index = choose_lists(q_means, k_means, sparsity.allowed, sparsity.topk)
         mixed = sparsity.attend(q, keys, values, BlockLists(count, index))
-        return self.leave(x, mixed, context_weight)
+        _add(x, mixed.transpose(0, 1).flatten(1), own.out)
+        _add(
+            x,
+            self.cross_attn(layer_norm(x, offset[1], self.eps), context_weight),
+            self.cross_attn.out,
+        )
+        up = self._ffn(0)
+        wide = linear_gelu(layer_norm(x, offset[2], self.eps), up.weight, up.bias)
+        _add(x, wide, self._ffn(2))
 
-    def enter(
-        self, x: Tensor, cos: Tensor, sin: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """q, k, v (heads, tokens, head_dim), and the block means of q and k."""
-        q, k, v = self.self_attn(_layer_norm(x, self.eps), Rotation(cos, sin))
-        return q, k, v, block_means(q), block_means(k)
-
-    def choose(
-        self, q_means: Tensor, k_means: Tensor, allowed: Tensor, topk: int
-    ) -> tuple[Tensor, Tensor]:
-        """Count and index of the blocks to attend."""
-        blocks = BlockLists.from_mask(choose_blocks(q_means, k_means, allowed, topk))
-        return blocks.count, blocks.index
-
-    def leave(self, x: Tensor, mixed: Tensor, context_weight: Tensor) -> Tensor:
-        """All that follows the attention; mixed: (heads, tokens, head_dim)."""
-        x = x + self.self_attn.out(mixed.transpose(0, 1).flatten(1))
-        x = x + self.cross_attn(_layer_norm(x, self.eps), context_weight)
-        return x + self.ffn(_layer_norm(x, self.eps))  # type: ignore[no-any-return]
+    def _ffn(self, index: int) -> nn.Linear:
+        layer = self.ffn[index]
+        assert isinstance(layer, nn.Linear)
+        return layer
 
 
 class _SelfAttention(nn.Module):
@@ -131,15 +163,6 @@ class _SelfAttention(nn.Module):
         self.norm_q = nn.RMSNorm(config.dim, eps=config.eps)
         self.norm_k = nn.RMSNorm(config.dim, eps=config.eps)
         self.out = nn.Linear(config.dim, config.dim)
-
-    def forward(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-        """(tokens, dim) -> q, k, v (heads, tokens, head_dim), q and k normed and rotated."""
-        q, k, v = self.qkv(x).chunk(3, -1)
-        heads = (self.config.heads, self.config.head_dim)
-        # The norm runs over all heads together; rotation, windows and scores are by head.
-        q = rotate(torch.unflatten(self.norm_q(q), -1, heads), rotation).transpose(0, 1)
-        k = rotate(torch.unflatten(self.norm_k(k), -1, heads), rotation).transpose(0, 1)
-        return q, k, torch.unflatten(v, -1, heads).transpose(0, 1)
 
 
 class _CrossAttention(nn.Module):
@@ -156,17 +179,22 @@ class _CrossAttention(nn.Module):
         self.out = nn.Linear(config.dim, config.dim)
 
     def forward(self, x: Tensor, context_weight: Tensor) -> Tensor:
-        """context_weight: (rows,), log of how often each distinct prompt row occurs."""
+        """(tokens, dim) -> the same, before `out`; context_weight: (rows,), log of how often each
+        distinct prompt row occurs."""
         heads = (self.config.heads, self.config.head_dim)
-        q = torch.unflatten(self.norm_q(self.q(x)), -1, heads).transpose(0, 1)
+        q = rms_norm(self.q(x), self.norm_q.weight, self.config.eps)
         mixed = F.scaled_dot_product_attention(
-            q[None], self.keys[None], self.values[None], attn_mask=context_weight.to(q.dtype)[None]
+            torch.unflatten(q, -1, heads).transpose(0, 1)[None],
+            self.keys[None],
+            self.values[None],
+            attn_mask=context_weight.to(q.dtype)[None],
         )
-        return self.out(mixed[0].transpose(0, 1).flatten(1))  # type: ignore[no-any-return]
+        return mixed[0].transpose(0, 1).flatten(1)
 
 
-def _layer_norm(x: Tensor, eps: float) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=eps)
+def _add(x: Tensor, y: Tensor, layer: nn.Linear) -> None:
+    """x += layer(y) without its bias, in the matrix product itself."""
+    x.addmm_(y, layer.weight.t())
 
 
 def _to_patches(latents: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
-"""The steady denoising step as CUDA graphs: one launch in place of some thousand.
+"""The steady step as CUDA graphs: a launch a part in place of some thousand.
 
-A graph replays fixed addresses, and a step writes one slot of the key ring, so there is one graph
-for each slot. They belong to one session, and are void once its memory has moved.
+A graph replays fixed addresses, so a part's changing inputs are copied into buffers of its own, and
+its result holds until the part runs again. Recordings belong to one stream's memory, are made
+before its first frame, and are void once that memory has moved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,30 +21,42 @@ Record = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
 """Takes a step without arguments; gives what replays it, and the tensor it leaves its result in."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    inputs: tuple[Tensor, ...]
+    replay: Callable[[], None]
+    result: Tensor
+
+
 class StepGraphs:
-    """Graphs by ring slot, with the fixed tensors they read."""
+    """The recorded parts of one stream's step, by name."""
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._inputs: tuple[Tensor, ...] = ()
-        self._graphs: dict[int, tuple[Callable[[], None], Tensor]] = {}
+        self._parts: dict[str, _Part] = {}
 
-    def run(self, slot: int, step: Step, *inputs: Tensor) -> Tensor:
-        """step(*inputs), recorded at a slot's first use. The result holds until the next run."""
-        if not self._inputs:
-            self._inputs = tuple(tensor.clone() for tensor in inputs)
-        for fixed, tensor in zip(self._inputs, inputs, strict=True):
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._parts
+
+    def add(self, name: str, step: Step, *inputs: Tensor) -> None:
+        """Record step(*inputs), which has run before, so that nothing is set up meanwhile."""
+        fixed = tuple(tensor.clone() for tensor in inputs)
+        self._parts[name] = _Part(fixed, *self._record(lambda: step(*fixed)))
+
+    def run(self, name: str, *inputs: Tensor) -> Tensor:
+        """Replay a part with these inputs. The result holds until its next run."""
+        part = self._parts[name]
+        for fixed, tensor in zip(part.inputs, inputs, strict=True):
             fixed.copy_(tensor)
-        if slot not in self._graphs:
-            self._graphs[slot] = self._record(lambda: step(*self._inputs))
-        replay, result = self._graphs[slot]
-        replay()
-        return result
+        part.replay()
+        return part.result
 
     def forget(self) -> None:
-        """The tensors that the steps use have moved."""
-        self._inputs = ()
-        self._graphs.clear()
+        """The tensors that the parts use have moved."""
+        self._parts.clear()
 
 
 def record_on_cuda() -> Record:

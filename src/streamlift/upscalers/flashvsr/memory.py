@@ -30,12 +30,14 @@ class KvRing:
     being overwritten.
 
     keys, values: (blocks, heads, slots * unit tokens, head_dim); means: of each key window,
-    (blocks, heads, slots * windows, head_dim), float32; seen: units written so far.
+    (blocks, heads, slots * windows, head_dim), float32; slot: where the next unit goes, () int64
+    on the device, so that one recording serves every slot; seen: units written so far.
     """
 
     keys: Tensor
     values: Tensor
     means: Tensor
+    slot: Tensor
     slots: int
     seen: int = 0
 
@@ -61,30 +63,43 @@ class KvRing:
             means=torch.zeros(
                 (dit.blocks, dit.heads, windows, dit.head_dim), device=device, dtype=wide
             ),
+            slot=torch.zeros((), device=device, dtype=torch.int64),
             slots=slots,
         )
 
-    def store(
-        self, layer: int, k: Tensor, v: Tensor, k_means: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Write the new units of one block; return keys, values and means of all there are.
+    def place(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys, values and means of one block, all slots: where the new units are written."""
+        return self.keys[layer], self.values[layer], self.means[layer]
 
-        k, v: (heads, new tokens, head_dim); k_means: (heads, new windows, head_dim).
-        """
-        new, per_slot = k_means.shape[1], self.means.shape[2] // self.slots
-        first = self.seen % self.slots * per_slot
-        filled = min(self.seen * per_slot + new, self.means.shape[2])
-        at, at_tokens = slice(first, first + new), _tokens(first, first + new)
-        keys, values, means = self.keys[layer], self.values[layer], self.means[layer]
-        keys[:, at_tokens] = k
-        values[:, at_tokens] = v
-        means[:, at] = k_means
-        there = _tokens(0, filled)
-        return keys[:, there], values[:, there], means[:, :filled]
+    def filled(self, layer: int, new_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys, values and means of all there are, once `new_tokens` of this chunk are written."""
+        new, whole = new_tokens // WINDOW_TOKENS, self.means.shape[2]
+        windows = min(self.seen * (whole // self.slots) + new, whole)
+        tokens = slice(0, windows * WINDOW_TOKENS)
+        keys, values, means = self.place(layer)
+        return keys[:, tokens], values[:, tokens], means[:, :windows]
+
+    def full_with(self, units: int) -> bool:
+        """Whether every slot holds something once so many more units are written."""
+        return self.seen + units >= self.slots
 
     def advance(self, units: int) -> None:
         """All blocks have stored this many new units."""
         self.seen += units
+        self.slot.add_(units).remainder_(self.slots)
+
+    def next_slot(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys, values and means of all blocks in the slot that is written next."""
+        windows = self.means.shape[2] // self.slots
+        first = self.seen % self.slots * windows
+        tokens = slice(first * WINDOW_TOKENS, (first + windows) * WINDOW_TOKENS)
+        at = slice(first, first + windows)
+        return self.keys[:, :, tokens], self.values[:, :, tokens], self.means[:, :, at]
+
+    def clear(self) -> None:
+        """As before the first chunk; what the slots hold is never read before it is written."""
+        self.seen = 0
+        self.slot.zero_()
 
     def order(self) -> list[int]:
         """Slots from the oldest unit to the newest."""
@@ -98,14 +113,13 @@ class StreamMemory:
 
     clips: ring of four-frame clips at output size, (ring, 4, 3, H, W) in [-1, 1], float32, clip c
     in place c mod ring; tokens: of latents that wait for their chunk, (6, h * w, dim);
-    carried1, carried2: the projector's; noise: of the chunk to come; decoder: its memory.
+    carried1, carried2: the projector's; decoder: its memory.
     """
 
     clips: Tensor
     tokens: Tensor
     carried1: Tensor
     carried2: Tensor
-    noise: Tensor
     kv: KvRing
     decoder: list[Tensor]
 
@@ -125,7 +139,6 @@ class StreamMemory:
         """For an output of height x width pixels; on the device "meta" it costs nothing."""
         rows, columns = height // TOKEN_STRIDE, width // TOKEN_STRIDE
         projector = config.projector
-        latents = (height // LATENT_STRIDE, width // LATENT_STRIDE)
 
         def zeros(*shape: int, kind: torch.dtype = dtype) -> Tensor:
             return torch.zeros(shape, device=device, dtype=kind)
@@ -136,7 +149,6 @@ class StreamMemory:
             carried1=zeros(2, 3 * TOKEN_STRIDE**2, rows, columns),
             carried2=zeros(2, projector.hidden1, rows, columns),
             kv=KvRing.allocate(config, (rows, columns), kv_units, device, dtype),
-            noise=zeros(config.dit.channels, FIRST_LATENTS, *latents),
             decoder=decoder,
         )
 
@@ -158,11 +170,17 @@ class StreamMemory:
                     setattr(holder, item.name, value.to(device))
         self.decoder = [tensor.to(device) for tensor in self.decoder]
 
+    def changing(self) -> list[Tensor]:
+        """What a step changes beside the key ring."""
+        return [self.tokens, self.carried1, self.carried2, *self.decoder]
+
+    def clear(self) -> None:
+        """As newly allocated, at the same addresses: what recordings read and write stays there."""
+        self.kv.clear()
+        for tensor in self.decoder:
+            tensor.zero_()
+
     def _tensors(self) -> list[Tensor]:
         kv = self.kv
-        own = [self.clips, self.tokens, self.carried1, self.carried2, self.noise]
-        return [*own, kv.keys, kv.values, kv.means, *self.decoder]
-
-
-def _tokens(first_window: int, last_window: int) -> slice:
-    return slice(first_window * WINDOW_TOKENS, last_window * WINDOW_TOKENS)
+        own = [self.clips, self.tokens, self.carried1, self.carried2]
+        return [*own, kv.keys, kv.values, kv.means, kv.slot, *self.decoder]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from streamlift.upscalers.flashvsr.projector import Projector
 from streamlift.upscalers.flashvsr.vae import WanVae
 
 __all__ = ["Model"]
+
+_COMPILED_SHAPES = 192
+"""Of one piece of code: three for each of as many sizes as a backend has slots."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +47,7 @@ class Model:
             if device.type == "cuda" and not isinstance(network, WanVae):
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compiled:
-            self.dit.compile_parts()
+            _allow_many_sizes()
             self.projector.compile(dynamic=False)
             self.decoder.compile(dynamic=False)
         return self
@@ -67,3 +71,22 @@ class Model:
     @property
     def dtype(self) -> torch.dtype:
         return self.dit.patch.weight.dtype
+
+
+def _allow_many_sizes() -> None:
+    """torch compiles one piece of code for eight shapes, then runs it uncompiled: too few here.
+
+    Two or three shapes a picture size; the settings are the process's, and only ever raised.
+    """
+    import torch._dynamo  # takes a second
+
+    settings: Any = torch._dynamo.config
+    for name, least in (
+        ("recompile_limit", _COMPILED_SHAPES),
+        ("cache_size_limit", _COMPILED_SHAPES),
+        ("accumulated_recompile_limit", 8 * _COMPILED_SHAPES),
+        ("accumulated_cache_size_limit", 8 * _COMPILED_SHAPES),
+    ):
+        # The names before and after torch 2.7.
+        if hasattr(settings, name):
+            setattr(settings, name, max(least, getattr(settings, name)))

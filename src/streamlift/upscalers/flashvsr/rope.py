@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from streamlift.upscalers.flashvsr.config import WINDOW
+from streamlift.upscalers.flashvsr.upload import upload
 from streamlift.upscalers.flashvsr.windows import to_windows
 
 __all__ = ["Rotation", "SpatialRope", "axis_angles", "rotate", "split_head"]
@@ -56,7 +57,7 @@ class SpatialRope:
         """Cosine and sine of the temporal angles, (frames, pairs), float32 on the device."""
         angles = axis_angles(positions, split_head(self.head_dim)[0])
         device = self.cos.device
-        return angles.cos().float().to(device), angles.sin().float().to(device)
+        return upload(angles.cos().float(), device), upload(angles.sin().float(), device)
 
     def at(self, positions: Sequence[int]) -> Rotation:
         """The rotation of tokens in window order at these latent frames (an even number)."""

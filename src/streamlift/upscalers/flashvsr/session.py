@@ -45,6 +45,11 @@ class FlashVsrSession:
         """Frames still to push before the next computation."""
         return 1 if self._primed and self._taken == 0 else self._chunks.wanted
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended; what it still owes is computed before anything else is."""
+        return self._closed
+
     def push(self, lr: Tensor) -> Iterator[Tensor]:
         """Take one frame (1, 3, H, W) in [0, 1]; yield groups (n, 3, scale * H, scale * W).
 
@@ -83,6 +88,7 @@ class FlashVsrSession:
         """Move the stream's memory back to the device."""
         with _out_of_memory():
             self._chunks.move(self._chunks.model.device)
+            self._chunks.record()
         self._parked = False
 
     def nbytes(self) -> int:
