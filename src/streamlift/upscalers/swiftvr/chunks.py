@@ -120,7 +120,9 @@ class Chunks:
     def _replay(self) -> Tensor:
         assert self._graphs is not None
         # Its result is overwritten by the next replay, of this stream or of another.
-        return self._graphs.run(0, self.step).clone()
+        if "step" not in self._graphs:
+            self._graphs.add("step", self.step)
+        return self._graphs.run("step").clone()
 
     def step(self) -> Tensor:
         """A whole steady chunk: a pure function of the memory, with fixed shapes."""
