@@ -31,6 +31,7 @@ from streamlift.service import (
     LoopWatch,
     Outputs,
     Pulls,
+    RtspDoor,
     Service,
     Sessions,
     Snapshots,
@@ -103,11 +104,18 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
             if placement := _placement(config, backends, time, metrics):
                 service.no_new_workers = lambda: placement.reason
                 attending.append(tasks.create_task(supervise("placement", placement.run())))
+            rtsp = None
+            if config.rtsp is not None:
+                rtsp = RtspDoor(service, config.rtsp)
+                await rtsp.listen()
+            app.state.rtsp = rtsp
             if demo is not None:
                 token = _publish_token(config.auth, STREAM)
                 attending.append(tasks.create_task(supervise("demo", run_demo(demo, token))))
             yield
             service.drain()
+            if rtsp is not None:
+                await rtsp.aclose()
             for task in (*attending, *loading):
                 task.cancel()
             await service.router.aclose()

@@ -14,6 +14,13 @@ __all__ = ["check_exposure", "host_allowed", "is_loopback", "origin_allowed"]
 def check_exposure(config: Config) -> None:
     """Refuse to serve a public address while a door has no token. Raises ConfigError."""
     auth = config.auth
+    if config.rtsp is not None and not auth.view and not is_loopback(config.rtsp.host):
+        raise ConfigError(
+            f"rtsp.host {config.rtsp.host} is not a loopback address, but auth has no token to "
+            "view; set auth.view (STREAMLIFT_AUTH__VIEW=...), or bind to 127.0.0.1",
+            found="no auth.view",
+            expected="a token to view",
+        )
     if auth.complete or is_loopback(config.server.host):
         return
     doors = {"publish": auth.publish, "view": auth.view, "control": auth.control}

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from streamlift.frames import Codec
 
-__all__ = ["has_picture", "is_keyframe", "nal_types", "parameter_sets", "recovers"]
+__all__ = [
+    "has_picture",
+    "is_keyframe",
+    "nal_types",
+    "nal_units",
+    "parameter_sets",
+    "recovers",
+]
 
 _NAL_IDR = 5
 _NAL_SEI, _NAL_SPS, _NAL_PPS = 6, 7, 8
@@ -38,17 +45,17 @@ def recovers(data: bytes) -> bool:
     """Whether an Annex B access unit tells a recovery point (ITU-T H.264 D.2.8): from there on
     pictures become whole without a keyframe, where an encoder refreshes them bit by bit."""
     return any(
-        _first_message(u) == _RECOVERY_POINT for u in _units(data) if u[0] & 0x1F == _NAL_SEI
+        _first_message(u) == _RECOVERY_POINT for u in nal_units(data) if u[0] & 0x1F == _NAL_SEI
     )
 
 
 def parameter_sets(data: bytes) -> bytes:
     """The sequence and picture parameter sets of an Annex B access unit, as Annex B."""
-    wanted = (u for u in _units(data) if u[0] & 0x1F in (_NAL_SPS, _NAL_PPS))
+    wanted = (u for u in nal_units(data) if u[0] & 0x1F in (_NAL_SPS, _NAL_PPS))
     return b"".join(b"\x00\x00\x00\x01" + unit for unit in wanted)
 
 
-def _units(data: bytes) -> list[bytes]:
+def nal_units(data: bytes) -> list[bytes]:
     """The NAL units of an Annex B access unit that are not empty."""
     # A zero before a start code belongs to that: no unit ends in one (7.4.1).
     units = (unit.rstrip(b"\x00") for unit in data.split(b"\x00\x00\x01")[1:])

@@ -82,6 +82,8 @@ def check(config: Config) -> None:
             raise wrong(f"ingest.{key}", seconds, "1 to 3600")
     _check_ice(config.ice)
     _check_limits(config.limits)
+    if config.rtsp is not None and not 0 <= config.rtsp.port <= 65535:
+        raise wrong("rtsp.port", config.rtsp.port, "0 to 65535")
     for push in config.outputs.push:
         check_name("outputs.push stream", push.stream)
     names = [check_name("backend", b.name) for b in config.named_backends]

@@ -20,6 +20,7 @@ __all__ = [
     "LimitsConfig",
     "OutputsConfig",
     "PushConfig",
+    "RtspConfig",
     "ServerConfig",
     "SourcesConfig",
     "TokenConfig",
@@ -158,12 +159,22 @@ class OutputsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RtspConfig:
+    """Where RTSP readers are served; nowhere, unless the section is there. The view token is the
+    password. Without view tokens `host` must be a loopback address."""
+
+    host: str = "127.0.0.1"
+    port: int = 8554
+
+
+@dataclass(frozen=True, slots=True)
 class LimitsConfig:
     """What strangers, and holders of one token, may take of the service.
 
     An address is one of IPv4, or an IPv6 network of 64 bits. Limits per token count where tokens
     are configured. `connections` are those of HTTP; each has `head_s` to send a request's head,
     and `body_s` for its body. `events_per_token`: those who follow the events.
+    `rtsp_per_address`: connections of RTSP readers.
     """
 
     handshakes: int = 64
@@ -175,6 +186,7 @@ class LimitsConfig:
     head_s: float = 10.0
     body_s: float = 10.0
     events_per_token: int = 16
+    rtsp_per_address: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +268,7 @@ class Config:
     encode: EncodeConfig = EncodeConfig()
     sources: SourcesConfig = SourcesConfig()
     outputs: OutputsConfig = OutputsConfig()
+    rtsp: RtspConfig | None = None
     limits: LimitsConfig = LimitsConfig()
     cluster: ClusterConfig = ClusterConfig()
     default_backend: str | None = None

@@ -6,6 +6,7 @@ from streamlift.service.grants import LONGEST_LINK_S, Grant, Grants, Scope
 from streamlift.service.loop_lag import LoopWatch
 from streamlift.service.outputs import Output, Outputs, Recorder, WhipPush
 from streamlift.service.pulls import PullPublisher, Pulls, Source
+from streamlift.service.readers import RtspDoor
 from streamlift.service.service import Answered, Service
 from streamlift.service.sessions import Role, Session, Sessions
 from streamlift.service.snapshots import Snapshots
@@ -25,6 +26,7 @@ __all__ = [
     "Pulls",
     "Recorder",
     "Role",
+    "RtspDoor",
     "Scope",
     "Service",
     "Session",
