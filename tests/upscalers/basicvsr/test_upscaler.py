@@ -77,6 +77,17 @@ def test_what_is_seen_ahead_changes_a_frame() -> None:
     assert any(not torch.equal(a, b) for a, b in zip(with_ahead, without, strict=True))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_windows_that_look_ahead_come_nearer_to_the_whole_clip(name: str) -> None:
+    frames = clip(9)
+    whole = torch.cat(list(upscaler(name).enlarge(frames)))
+    errors = []
+    for ahead in (2, 0):
+        out = torch.cat(through(upscaler(name, step=5, ahead=ahead).open(SIZE), frames))
+        errors.append(float(((out - whole)[:5] ** 2).mean()))
+    assert errors[0] < errors[1]
+
+
 def counting_session(window: Window, most: int) -> tuple[WindowSession, list[int]]:
     """A session on a fake net that enlarges nothing and has memory for `most` frames."""
     runs: list[int] = []
