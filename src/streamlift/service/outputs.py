@@ -202,7 +202,11 @@ async def run_output(parts: Parts, outputs: Outputs, output: Output) -> None:
 async def _work(parts: Parts, output: Output) -> None:
     stream, work = output.stream, output.work
     if isinstance(work, Recorder):
-        await work.run(lambda: parts.router.watch(stream))
+        await work.run(
+            lambda: parts.router.watch(stream),
+            lambda: parts.listening(stream),
+            lambda: parts.has_sound(stream),
+        )
         return
 
     def watch() -> AbstractContextManager[Cursor]:

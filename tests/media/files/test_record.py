@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 from tests.clips import SMALL, TICKS, CodedClip, coded_clip
 from tests.peers import publishing, watching
@@ -21,7 +22,7 @@ from tests.serving import Served, until
 from streamlift.codec import is_keyframe
 from streamlift.config import BackendConfig, Config, OutputsConfig
 from streamlift.errors import ConfigError, MediaError
-from streamlift.frames import Codec, EncodedFrame, Rendition, Size
+from streamlift.frames import Codec, CodedAudio, EncodedFrame, Rendition, Size
 from streamlift.media.files.record import Recorder, recording_directory
 
 PLAIN = Config(backends=(BackendConfig("bicubic", "bicubic"),), default_backend="bicubic")
@@ -91,6 +92,65 @@ async def test_nothing_is_encoded_again(tmp_path: Path) -> None:
     # Start codes become lengths; of three-byte ones a byte more.
     assert len(sizes) == 30
     assert all(0 <= b - len(a.data) <= 16 for a, b in zip(frames, sizes, strict=True))
+
+
+def opus(count: int, start_s: float) -> list[CodedAudio]:
+    """A tone in packets of 20 ms, each as it arrives; their pts begin anywhere."""
+    encoder: Any = av.CodecContext.create("libopus", "w")
+    encoder.sample_rate, encoder.layout, encoder.format = 48_000, "stereo", "s16"
+    encoder.open()
+    packets: list[CodedAudio] = []
+    for number in range(count):
+        frame = av.AudioFrame.from_ndarray(
+            (8000 * np.sin(np.arange(960).repeat(2) / 9.0)).astype(np.int16)[None], layout="stereo"
+        )
+        frame.sample_rate, frame.pts = 48_000, number * 960
+        for packet in encoder.encode(frame):
+            at = len(packets)
+            packets.append(CodedAudio(777 + at * 960, bytes(packet), start_s + at * 0.02))
+    return packets
+
+
+@pytest.mark.parametrize("codec", list(Codec))
+async def test_sound_is_recorded_as_it_is_and_begins_with_its_picture(
+    tmp_path: Path, codec: Codec
+) -> None:
+    sound = opus(160, start_s=-0.5)  # half a second is from before the first picture
+    frames = [
+        replace(f, arrived_s=n * 0.04) for n, f in enumerate(frames_of(coded_clip(codec=codec)))
+    ]
+
+    async def each() -> AsyncIterator[CodedAudio]:
+        for packet in sound:
+            yield packet
+
+    @contextmanager
+    def listen() -> Iterator[AsyncIterator[CodedAudio]]:
+        yield each()
+
+    async def slowly() -> AsyncIterator[EncodedFrame]:
+        for frame in frames:
+            await asyncio.sleep(0)
+            yield frame
+
+    @contextmanager
+    def watched() -> Iterator[AsyncIterator[EncodedFrame]]:
+        yield slowly()
+
+    recorder = Recorder("live", tmp_path, wall_clock=lambda: NOON)
+    await recorder.run(watched, listen, lambda: True)
+    with av.open(str(recorder.paths[0])) as container:
+        (track,) = container.streams.audio
+        assert (track.codec_context.name, track.rate) == ("opus", 48_000)
+        packets = [p for p in container.demux(audio=0) if p.size]
+    came_later = [s.data for s in sound if s.arrived_s >= 0]
+    assert [bytes(p) for p in packets] == came_later[: len(packets)]
+    assert len(packets) > 100
+    assert float((packets[0].pts or 0) * (track.time_base or 0)) == pytest.approx(0.0, abs=0.021)
+    with av.open(str(recorder.paths[0])) as container:
+        decoded = np.concatenate([f.to_ndarray().ravel() for f in container.decode(audio=0)])
+    assert float(np.abs(decoded).mean()) > 0.02
+    assert pictures(recorder.paths[0]) == len(frames)
 
 
 async def test_vp8_becomes_webm(tmp_path: Path) -> None:
@@ -172,10 +232,10 @@ async def test_a_recording_that_is_cancelled_is_closed_after_what_is_being_writt
     order: list[str] = []
     stock_write, stock_close = Recorder._write_now, Recorder._close
 
-    def write_slowly(recorder: Recorder, batch: list[EncodedFrame]) -> None:
+    def write_slowly(recorder: Recorder, batch: list[EncodedFrame], *sound: Any) -> None:
         writing.set()
         assert may_go_on.wait(20)
-        stock_write(recorder, batch)
+        stock_write(recorder, batch, *sound)
         order.append("written")
 
     def close(recorder: Recorder) -> None:

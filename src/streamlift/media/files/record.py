@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from av.stream import Stream as ContainerStream
 from streamlift.clock import VIDEO_CLOCK_HZ
 from streamlift.config import check_name
 from streamlift.errors import ConfigError, MediaError
-from streamlift.frames import Codec, EncodedFrame, Size
+from streamlift.frames import Codec, CodedAudio, EncodedFrame, Size
 from streamlift.tasks import to_its_end
 
 __all__ = ["Recorder", "recording_directory"]
@@ -26,6 +26,8 @@ __all__ = ["Recorder", "recording_directory"]
 logger = logging.getLogger(__name__)
 
 _TIME_BASE = Fraction(1, VIDEO_CLOCK_HZ)
+_SOUND_BASE = Fraction(1, 48_000)
+"""Opus counts samples at this rate, whatever it was sampled with (RFC 7587 section 4.1)."""
 _BATCH = 25
 _FORMATS = {
     # A fragment a second, whatever the keyframes do: there may be none for hours. The header is
@@ -43,7 +45,8 @@ _FORMATS = {
 
 
 class Recorder:
-    """Records one stream until it ends; a new file whenever size or codec changes.
+    """Records one stream until it ends, with its sound if it has any when a file begins; a new
+    file whenever size or codec changes.
 
     Files are `STREAM-20261123T020000Z.mp4` in `directory`, `-2` and so on appended where that is
     taken. A file that is broken off can be played up to its last whole fragment.
@@ -61,25 +64,39 @@ class Recorder:
         self._file: _RecordingFile | None = None
 
     async def run(
-        self, watch: Callable[[], AbstractContextManager[AsyncIterator[EncodedFrame]]]
+        self,
+        watch: Callable[[], AbstractContextManager[AsyncIterator[EncodedFrame]]],
+        listen: Callable[[], AbstractContextManager[AsyncIterator[CodedAudio]]] | None = None,
+        has_sound: Callable[[], bool] = lambda: False,
     ) -> None:
         """Returns when the stream ends. Raises MediaError when a file cannot be written."""
         batch: list[EncodedFrame] = []
+        heard: list[CodedAudio] = []
+        listening: asyncio.Task[None] | None = None
         try:
-            with watch() as frames:
+            with ExitStack() as held:
+                frames = held.enter_context(watch())
+                if listen is not None:
+                    sound = held.enter_context(listen())
+                    listening = asyncio.create_task(_collect(sound, heard))
                 async for frame in frames:
                     batch.append(frame)
                     if len(batch) >= _BATCH or not self.paths:
-                        await self._write(batch)
+                        await self._write(batch, heard, has_sound=has_sound())
                         batch = []
-            await self._write(batch)
+            await self._write(batch, heard, has_sound=False)
         finally:
+            if listening is not None:
+                listening.cancel()
             await to_its_end(asyncio.to_thread(self._close))
 
-    async def _write(self, batch: list[EncodedFrame]) -> None:
+    async def _write(
+        self, batch: list[EncodedFrame], heard: list[CodedAudio], *, has_sound: bool
+    ) -> None:
+        sound, heard[:] = list(heard), []
         try:
             # A thread cannot be cancelled: the file would be closed while it still writes.
-            await to_its_end(asyncio.to_thread(self._write_now, batch))
+            await to_its_end(asyncio.to_thread(self._write_now, batch, sound, has_sound))
         except OSError as error:
             raise MediaError(
                 f"recording of stream {self.stream} stopped: {error.strerror}",
@@ -87,24 +104,28 @@ class Recorder:
                 expected="room and permission to write",
             ) from error
 
-    def _write_now(self, batch: list[EncodedFrame]) -> None:
+    def _write_now(
+        self, batch: list[EncodedFrame], sound: list[CodedAudio], has_sound: bool
+    ) -> None:
         for frame in batch:
             if self._file is None or not self._file.fits(frame):
                 if not frame.keyframe:
                     continue  # a file begins with a picture that stands alone
                 self._close()
-                self._file = self._create(frame)
+                self._file = self._create(frame, has_sound)
             self._file.write(frame)
             self.bytes_written += len(frame.data)
+        if self._file is not None:
+            self.bytes_written += self._file.write_sound(sound)
 
-    def _create(self, frame: EncodedFrame) -> _RecordingFile:
+    def _create(self, frame: EncodedFrame, has_sound: bool) -> _RecordingFile:
         extension, _ = _FORMATS[frame.rendition.codec]
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._wall_clock()))
         for number in range(1, 1000):
             suffix = "" if number == 1 else f"-{number}"
             path = self._directory / f"{self.stream}-{stamp}{suffix}.{extension}"
             try:
-                file = _RecordingFile(path, frame)
+                file = _RecordingFile(path, frame, has_sound=has_sound)
             except FileExistsError:
                 continue
             logger.info("stream %s: recording to %s", self.stream, path)
@@ -130,13 +151,26 @@ def recording_directory(text: str) -> Path:
     return directory
 
 
+async def _collect(sound: AsyncIterator[CodedAudio], heard: list[CodedAudio]) -> None:
+    """Written with the pictures, once a second; more than a few seconds never wait."""
+    async for packet in sound:
+        heard.append(packet)
+        del heard[:-_MOST_HEARD]
+
+
+_MOST_HEARD = 1000
+
+
 class _RecordingFile:
     """One container; its bytes go to disk fragment by fragment, whole or not at all."""
 
-    def __init__(self, path: Path, first: EncodedFrame) -> None:
+    def __init__(self, path: Path, first: EncodedFrame, *, has_sound: bool) -> None:
         self._codec = first.rendition.codec
         self._size: Size = first.size
         self._first_pts = first.pts
+        self._began_s = first.arrived_s
+        self._sound_start: int | None = None
+        """What is taken from the pts of sound, so that it begins where its picture does."""
         self._disk = _WholeWrites(path)
         name, options = _FORMATS[self._codec]
         self._container: OutputContainer = av.open(self._disk, "w", format=name, options=options)
@@ -146,6 +180,10 @@ class _RecordingFile:
             height=first.size.height,
             time_base=_TIME_BASE,
         )
+        self._sound_track: ContainerStream | None = None
+        if has_sound:
+            # Nothing is encoded by it: the container needs the header that an encoder makes.
+            self._sound_track = self._container.add_stream("libopus", rate=48_000, layout="stereo")
 
     def fits(self, frame: EncodedFrame) -> bool:
         return (frame.rendition.codec, frame.size) == (self._codec, self._size)
@@ -158,6 +196,28 @@ class _RecordingFile:
         packet.stream = self._track
         self._container.mux(packet)
         self._disk.commit()
+
+    def write_sound(self, packets: list[CodedAudio]) -> int:
+        """How many bytes of sound went in: of what came after the first picture did."""
+        if self._sound_track is None:
+            return 0
+        written = 0
+        for sound in packets:
+            if self._sound_start is None:
+                late_s = sound.arrived_s - self._began_s
+                if late_s < 0:
+                    continue
+                self._sound_start = sound.pts - round(late_s / _SOUND_BASE)
+            packet = av.Packet(sound.data)
+            packet.pts = packet.dts = sound.pts - self._sound_start
+            packet.time_base = _SOUND_BASE
+            packet.is_keyframe = True
+            packet.stream = self._sound_track
+            self._container.mux(packet)
+            written += len(sound.data)
+        if written:
+            self._disk.commit()
+        return written
 
     def close(self) -> None:
         try:
