@@ -24,7 +24,7 @@ WRONG = {
     b'{"error": "Repository not found"}': "a server's answer",
     b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>": "a server's answer",
     b"GGUF\x03\0\0\0": "a GGUF file",
-    gzip.compress(b"x"): "a packed archive",
+    gzip.compress(b"x", mtime=0): "a packed archive",
     b"7z\xbc\xaf\x27\x1c": "a packed archive",
     b"\x08\x07\x12\x07pytorch\x1a": "an ONNX graph",
 }
