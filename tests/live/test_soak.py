@@ -15,13 +15,14 @@ ROOT = Path(__file__).parents[2]
 MINUTES = "2"
 
 
+@pytest.mark.parametrize("model", ["flashvsr-tiny-random", "swiftvr-tiny-random"])
 def test_two_minutes_of_a_chunked_model_lose_no_frame_uncounted_and_grow_by_nothing(
-    unused_tcp_port: int,
+    unused_tcp_port: int, model: str
 ) -> None:
-    pytest.importorskip("torch", reason="the tiny FlashVSR needs torch")
-    # Chunks of eight, four behind: 440 ms before any computing, and a bound of 1.2 s for queues.
+    pytest.importorskip("torch", reason="the tiny models need torch")
+    # Chunks of eight, three or four behind: 440 ms before any computing, and 1.2 s for queues.
     _soak(
-        *("--backend", "flashvsr-tiny-random", "--size", "128x128", "--delay-bound-ms", "3500"),
+        *("--backend", model, "--size", "128x128", "--delay-bound-ms", "3500"),
         port=unused_tcp_port,
     )
 

@@ -401,11 +401,14 @@ def test_the_gpus_stabiliser_calms_too_and_leaves_a_still_picture_alone() -> Non
         assert (calming.apply(still, large).int() - large.int()).abs().max() <= 1
 
 
-def test_the_networks_of_flashvsr_run_as_the_stages_model(make: MakeUpscale) -> None:
+@pytest.mark.parametrize("model", ["flashvsr", "swiftvr"])
+def test_the_networks_of_a_video_model_run_as_the_stages_model(
+    make: MakeUpscale, model: str
+) -> None:
     def create(choice: str, device: torch.device) -> Upscaler:
-        return create_upscaler("flashvsr-tiny-random", device=str(device), settings={})
+        return create_upscaler(f"{model}-tiny-random", device=str(device), settings={})
 
-    upscale = make(create, upscale_model="flashvsr")
+    upscale = make(create, upscale_model=model)
     frames = feed(upscale, range(17))
     frames += feed(upscale, range(17, 80), upscale_model="bicubic")
     assert {tuple(f.shape) for f in frames} == {(2 * SIDE, 2 * SIDE, 3)}

@@ -109,7 +109,7 @@ def test_the_plugin_uses_scopes_own_classes_when_they_are_there(told: dict[str, 
 
 def test_a_choice_becomes_a_select_that_works_while_the_stream_runs(told: dict[str, Any]) -> None:
     model = told["schema"]["properties"]["upscale_model"]
-    assert model["enum"] == ["flashvsr", "realesrgan-x2", "bicubic", "off"]
+    assert model["enum"] == ["flashvsr", "swiftvr", "realesrgan-x2", "bicubic", "off"]
     assert model["ui"]["is_load_param"] is False
     assert told["schema"]["properties"]["device"]["ui"]["is_load_param"] is True
 
@@ -122,7 +122,7 @@ def test_nvidias_upscaler_is_offered_where_its_package_is() -> None:
         [sys.executable, "-c", there + SCOPE + ASK], capture_output=True, text=True, check=True
     ).stdout
     model = json.loads(output)["schema"]["properties"]["upscale_model"]
-    assert model["enum"] == ["flashvsr", "realesrgan-x2", "rtx-vsr", "bicubic", "off"]
+    assert model["enum"] == ["flashvsr", "swiftvr", "realesrgan-x2", "rtx-vsr", "bicubic", "off"]
 
 
 def test_the_defaults_need_no_parameters_at_all(told: dict[str, Any]) -> None:

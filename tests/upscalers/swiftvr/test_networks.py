@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from streamlift.upscalers.swiftvr.config import LATENT_FRAMES, swiftvr
 from streamlift.upscalers.swiftvr.dit import Block
 from streamlift.upscalers.swiftvr.fold import TimeConstants, embed_prompt
-from streamlift.upscalers.swiftvr.grid import Grid
+from streamlift.upscalers.swiftvr.grid import Grid, Turn
 from streamlift.upscalers.swiftvr.model import Model
 from streamlift.upscalers.swiftvr.published import published_dit_shapes, published_reae_shapes
 from streamlift.upscalers.swiftvr.windows import Seam
@@ -186,7 +186,9 @@ def test_where_time_begins_changes_nothing(stream: Golden, dit_model: Model) -> 
     shape = (2, 5, 9)
     plain = Grid.build(dit_model.config.dit, shape, Seam.EXACT, "cpu")
     later = Grid.build(dit_model.config.dit, (502, 5, 9), Seam.EXACT, "cpu")
-    moved = Grid(shape, None, None, plain.plain, plain.shifted, later.cos[-90:], later.sin[-90:])
+    cos, sin = later.turn.cos[-90:], later.turn.sin[-90:]
+    turn = Turn(cos, sin, torch.complex(cos, sin))
+    moved = Grid(shape, None, None, plain.plain, plain.shifted, turn)
     near(
         _no_grad(dit_model.dit, latents, plain), _no_grad(dit_model.dit, latents, moved), atol=1e-5
     )

@@ -15,7 +15,7 @@ from streamlift.upscalers.flashvsr.rope import axis_angles
 from streamlift.upscalers.swiftvr.config import DitConfig
 from streamlift.upscalers.swiftvr.dit import attend, rotate
 from streamlift.upscalers.swiftvr.fold import fold_reae
-from streamlift.upscalers.swiftvr.grid import Grid, split_head
+from streamlift.upscalers.swiftvr.grid import Grid, Turn, split_head
 from streamlift.upscalers.swiftvr.picture import Canvas, Resize
 from streamlift.upscalers.swiftvr.reae import _Grow, _Pool, _SoftLimit
 from streamlift.upscalers.swiftvr.windows import (
@@ -128,8 +128,10 @@ def test_rotation_equals_the_reference_at_any_time(
         DitConfig(dim=256, heads=2), (first + latents, height, width), Seam.EXACT, "cpu"
     )
     skip = first * height * width
-    cos, sin = (table if grid.back is None else table[grid.back] for table in (grid.cos, grid.sin))
-    found = rotate(ops[f"rope.{name}.x"][None], cos[skip:], sin[skip:])
+    back = slice(None) if grid.back is None else grid.back
+    cos, sin = (table[back][skip:] for table in (grid.turn.cos, grid.turn.sin))
+    turn = Turn(cos, sin, torch.complex(cos, sin))
+    found = rotate(ops[f"rope.{name}.x"][None], turn)
     near(found[0], ops[f"rope.{name}.y"], atol=bound)
 
 

@@ -117,7 +117,7 @@ def test_a_stream_of_two_windows_runs_every_way(seam: str, tokens: int) -> None:
 def test_what_the_ways_out_cost(seam: Seam, side: int, windows: int, tokens: int) -> None:
     grid = Grid.build(DitConfig(), (2, side, side), seam, "cpu")
     assert grid.shifted.count == windows
-    assert grid.cos.shape == (tokens, 1, 64)
+    assert grid.turn.cos.shape == (tokens, 1, 64)
 
 
 def _reach(model: Model, latents: Tensor, seam: Seam) -> Tensor:

@@ -122,7 +122,10 @@ def create(choice: str, device: torch.device) -> Upscaler:
         return _flashvsr_from(decoder.parent.parent, device)
     if choice == "realesrgan-x2" and (file := _in_scope(REALESRGAN_FILE)) is not None:
         return _realesrgan_from(file, device)
-    return create_upscaler(choice, device=str(device), settings={})
+    settings = {}
+    if choice == "swiftvr" and (file := _in_scope("SwiftVR/reae.safetensors")) is not None:
+        settings["path"] = str(file.parent)
+    return create_upscaler(choice, device=str(device), settings=settings)
 
 
 def _in_scope(name: str) -> Path | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from streamlift.upscalers.swiftvr.config import DitConfig
-from streamlift.upscalers.swiftvr.grid import Grid
+from streamlift.upscalers.swiftvr.grid import Grid, Turn
 from streamlift.upscalers.swiftvr.windows import Windows
 
 __all__ = ["Block", "Dit", "attend", "rotate"]
@@ -38,7 +38,7 @@ class Dit(nn.Module):
         weight = self.context_weight if self.uneven else None
         for number, block in enumerate(self.blocks):
             windows = grid.shifted if number % 2 else grid.plain
-            x = block(x, grid.cos, grid.sin, windows, weight)
+            x = block(x, grid.turn, windows, weight)
         x = self.head(F.layer_norm(x, x.shape[-1:], eps=self.config.eps))
         if grid.back is not None:
             x = x[:, grid.back]
@@ -68,11 +68,9 @@ class Block(nn.Module):
             nn.Linear(config.ffn_dim, config.dim),
         )
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, windows: Windows, weight: Tensor | None
-    ) -> Tensor:
-        """x: (B, tokens, dim); cos, sin: (tokens, 1, head_dim / 2); weight: (rows,) or None."""
-        x = x + self.self_attn(self._norm(x), cos, sin, windows)
+    def forward(self, x: Tensor, turn: Turn, windows: Windows, weight: Tensor | None) -> Tensor:
+        """x: (B, tokens, dim); weight: (rows,) or None."""
+        x = x + self.self_attn(self._norm(x), turn, windows)
         x = x + self.cross_attn(self._norm(x), weight)
         return x + self.ffn(self._norm(x))  # type: ignore[no-any-return]
 
@@ -89,11 +87,11 @@ class _SelfAttention(nn.Module):
         self.norm_k = nn.RMSNorm(config.dim, eps=config.eps)
         self.out = nn.Linear(config.dim, config.dim)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, windows: Windows) -> Tensor:
+    def forward(self, x: Tensor, turn: Turn, windows: Windows) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, -1)
         # The norm runs over all heads together; rotation, windows and scores are by head.
-        q = rotate(torch.unflatten(self.norm_q(q), -1, self.heads), cos, sin)
-        k = rotate(torch.unflatten(self.norm_k(k), -1, self.heads), cos, sin)
+        q = rotate(torch.unflatten(self.norm_q(q), -1, self.heads), turn)
+        k = rotate(torch.unflatten(self.norm_k(k), -1, self.heads), turn)
         mixed = attend(q, k, torch.unflatten(v, -1, self.heads), windows)
         return self.out(mixed.flatten(2))  # type: ignore[no-any-return]
 
@@ -138,10 +136,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, windows: Windows) -> Tensor:
     return mixed if windows.owner is None else mixed[:, windows.owner]
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, turn: Turn) -> Tensor:
     """Turn the pairs (2i, 2i + 1) of each head: (B, tokens, heads, head_dim), in float32."""
-    real, imaginary = torch.unflatten(x.float(), -1, (-1, 2)).unbind(-1)
-    turned = torch.stack((real * cos - imaginary * sin, real * sin + imaginary * cos), -1)
+    pairs = torch.unflatten(x.float(), -1, (-1, 2))
+    if torch.compiler.is_compiling():  # which fuses this, and knows no complex numbers
+        real, imaginary = pairs.unbind(-1)
+        cos, sin = turn.cos, turn.sin
+        turned = torch.stack((real * cos - imaginary * sin, real * sin + imaginary * cos), -1)
+    else:
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * turn.both)
     return turned.flatten(-2).to(x.dtype)
 
 

@@ -16,7 +16,22 @@ from streamlift.upscalers.flashvsr.rope import axis_angles
 from streamlift.upscalers.swiftvr.config import DitConfig
 from streamlift.upscalers.swiftvr.windows import Seam, Windows, plain_axis, shifted_axis, tables
 
-__all__ = ["Grid", "split_head"]
+__all__ = ["Grid", "Turn", "split_head"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """Each token's angles: cosine and sine, (tokens, 1, head_dim / 2) float32, and as complex."""
+
+    cos: Tensor
+    sin: Tensor
+    both: Tensor
+
+    @classmethod
+    def of(cls, angles: Tensor, device: torch.device | str) -> Turn:
+        """angles: (tokens, head_dim / 2) float64."""
+        cos, sin = (part.float()[:, None].to(device) for part in (angles.cos(), angles.sin()))
+        return cls(cos, sin, torch.complex(cos, sin))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,7 +39,7 @@ class Grid:
     """For a chunk of (latents, height, width) tokens.
 
     order: (tokens,) which (t, h, w) token stands at each place, None for that very order;
-    back: its inverse. cos, sin: (tokens, 1, head_dim / 2) float32, in this order.
+    back: its inverse. turn: the rotations, in this order.
     """
 
     shape: tuple[int, int, int]
@@ -32,8 +47,7 @@ class Grid:
     back: Tensor | None
     plain: Windows
     shifted: Windows
-    cos: Tensor
-    sin: Tensor
+    turn: Turn
 
     @classmethod
     def build(
@@ -73,8 +87,7 @@ class Grid:
             back=None if back is None else back.to(device),
             plain=plain,
             shifted=shifted,
-            cos=angles.cos().float()[:, None].to(device),
-            sin=angles.sin().float()[:, None].to(device),
+            turn=Turn.of(angles, device),
         )
 
 
