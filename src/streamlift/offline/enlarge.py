@@ -17,13 +17,14 @@ import numpy as np
 
 from streamlift.clock import VIDEO_CLOCK_HZ, Clock
 from streamlift.engine.chain import UpscaleChain
+from streamlift.engine.cuts import Cuts
 from streamlift.errors import ConfigError, UpscaleError
 from streamlift.frames import Colour, Frame, Planes, Size, Stabilise
 from streamlift.offline.description import Description
 from streamlift.offline.pictures import Picture, Samples
 from streamlift.offline.pooled import Pooled
 from streamlift.upscalers import Upscaler
-from streamlift.upscalers.base import Pixels
+from streamlift.upscalers.base import OnCut, Pixels
 
 __all__ = ["Enlarger", "open_enlarger"]
 
@@ -120,6 +121,7 @@ class _Deep:
         self._session: Any = None
         self._size: Size | None = None
         self._owed: deque[Picture] = deque()
+        self._cuts = Cuts()
 
     def push(self, picture: Picture) -> Iterator[Picture]:
         scale = self._upscaler.spec.scale
@@ -167,8 +169,11 @@ class _Deep:
     def _push_rgb(self, picture: Picture) -> Iterator[Picture]:
         from streamlift.offline.deep_rgb import to_rgb
 
-        multiple = self._upscaler.spec.multiple
-        if picture.size != self._size:
+        spec = self._upscaler.spec
+        multiple = spec.multiple
+        upper = (picture.y >> 2).astype(np.uint8)
+        cut = spec.on_cut is OnCut.RESTART and self._cuts.at(upper)
+        if cut or picture.size != self._size:
             yield from self.finish()
         if self._session is None:
             sides = (picture.size.width, picture.size.height)
