@@ -23,6 +23,7 @@ __all__ = [
     "IngestCounts",
     "LaneOptions",
     "Motion",
+    "PlanInfo",
     "Plane",
     "Planes",
     "Rendition",
@@ -292,10 +293,23 @@ class WorkerInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanInfo:
+    """What this machine can afford for a 512x512 frame, in CPU ms, and what was chosen for it."""
+
+    words: str
+    picture: str
+    frame_ms: float
+    budget_ms: float
+    cores: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
 class BackendInfo:
     """What `GET /api/v1/backends` tells of one backend; `fps` is its measured capacity.
 
-    `workers`: those it has in other processes or on other machines.
+    `workers`: those it has in other processes or on other machines. `plan`: what a CPU model that
+    chooses by itself begins with.
     """
 
     name: str
@@ -306,6 +320,7 @@ class BackendInfo:
     fps: float | None
     slots: Slots
     workers: tuple[WorkerInfo, ...] = ()
+    plan: PlanInfo | None = None
 
     @property
     def has_room(self) -> bool:

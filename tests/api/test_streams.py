@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from streamlift.api.shapes import backend_json, stream_json
-from streamlift.frames import BackendInfo, BackendState, Slots, WorkerInfo
+from streamlift.frames import BackendInfo, BackendState, PlanInfo, Slots, WorkerInfo
 
 STREAM_KEYS = {
     "name",
@@ -35,9 +35,10 @@ async def test_an_unknown_stream_is_404_and_names_what_there_is(http: httpx.Asyn
 
 async def test_the_fallback_backend_is_always_listed_and_ready(http: httpx.AsyncClient) -> None:
     (bicubic,) = (await http.get("/api/v1/backends")).json()["backends"]
-    keys = {"name", "upscaler", "device", "state", "reason", "fps", "slots", "workers"}
+    keys = {"name", "upscaler", "device", "state", "reason", "fps", "slots", "workers", "plan"}
     assert set(bicubic) == keys
     assert bicubic["workers"] == []
+    assert bicubic["plan"] is None
     assert (bicubic["name"], bicubic["state"], bicubic["device"]) == ("bicubic", "ready", "cpu")
     assert bicubic["fps"] > 0
     assert bicubic["slots"]["used"] == 0 < bicubic["slots"]["total"]
@@ -54,6 +55,20 @@ def test_a_backend_that_was_not_measured_has_no_fps() -> None:
         "fps": None,
         "slots": {"total": 0, "used": 0},
         "workers": [],
+        "plan": None,
+    }
+
+
+def test_a_backend_that_chose_for_this_machine_tells_its_plan() -> None:
+    plan = PlanInfo("tier xs without stabiliser: ...", "tier xs", 17.287, 18.0, 1, 1)
+    info = BackendInfo("a", "compact", "cpu", BackendState.READY, "", 61.2, Slots(1, 0), plan=plan)
+    assert backend_json(info)["plan"] == {
+        "words": "tier xs without stabiliser: ...",
+        "picture": "tier xs",
+        "frame_ms": 17.29,
+        "budget_ms": 18.0,
+        "cores": 1,
+        "threads": 1,
     }
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from streamlift.engine.costs import costs_file, known_costs, repeatable
 from streamlift.engine.ladder import Rung
-from streamlift.engine.plan import Costs, Plan, make_plan
+from streamlift.engine.plan import PAIR_CORES, Costs, Plan, make_plan
 from streamlift.upscalers.compact import Precision, Tier
 
 VNNI = Costs(
@@ -55,8 +55,52 @@ def test_more_cores_give_a_better_picture_but_no_thread_more_than_a_frames_time(
     assert (found.tier, found.rung) == (Tier.S, Rung.UNSTEADIED)
 
 
-def test_one_slow_core_begins_with_bicubic() -> None:
-    assert plan(AVX2, 1).rung is Rung.BICUBIC
+def test_one_slow_core_begins_with_bicubic_and_says_so() -> None:
+    found = plan(AVX2, 1)
+    assert found.rung is Rung.BICUBIC
+    words = found.words()
+    assert words.startswith("bicubic without stabiliser")
+    assert words.endswith("on one core")
+
+
+def test_one_fast_core_begins_with_a_small_network_and_says_so() -> None:
+    found = plan(VNNI, 1)
+    assert found.fits
+    assert found.words().startswith("tier xs without stabiliser")
+
+
+PAIRED = replace(AVX2, pairs_ms={"xs": 8.0, "s": 16.0, "m": 25.0})
+"""Two threads take a little more processor time than one, and little more than half its time."""
+
+
+@pytest.mark.parametrize("cores", [8, 12, 16])
+def test_many_cores_give_the_network_two_threads_and_so_a_better_picture(cores: int) -> None:
+    alone, found = plan(AVX2, cores), plan(PAIRED, cores)
+    assert (alone.threads, found.threads) == (1, 2)
+    assert found.fits
+    assert (alone.rung, found.rung) == (Rung.UNSTEADIED, Rung.FULL)
+    assert "network on two threads" in found.words()
+
+
+@pytest.mark.parametrize("cores", range(1, PAIR_CORES))
+def test_few_cores_never_do(cores: int) -> None:
+    assert plan(PAIRED, cores) == plan(AVX2, cores)
+
+
+@pytest.mark.parametrize("cores", [4, 8, 16])
+def test_two_threads_that_shorten_nothing_are_not_taken(cores: int) -> None:
+    slow = replace(AVX2, pairs_ms={"xs": 13.0, "s": 28.0, "m": 44.0})
+    assert plan(slow, cores) == plan(AVX2, cores)
+
+
+@pytest.mark.parametrize("costs", [VNNI, AVX2, PAIRED])
+@pytest.mark.parametrize("cores", [1, 2, 4, 8, 16])
+def test_what_the_api_tells_is_the_plan(costs: Costs, cores: int) -> None:
+    found = plan(costs, cores)
+    told = found.info()
+    assert (told.words, told.cores, told.threads) == (found.words(), cores, found.threads)
+    assert (told.frame_ms, told.budget_ms) == (found.frame_ms, found.budget_ms)
+    assert told.words.startswith(told.picture)
 
 
 def test_where_nothing_fits_the_cheapest_is_taken_and_it_says_so() -> None:
@@ -82,7 +126,9 @@ def test_a_core_more_never_makes_the_frame_cheaper(costs: Costs, cores: int) -> 
 
 
 def test_its_words_name_the_picture_and_what_it_costs() -> None:
-    assert plan(VNNI, 2).words() == "tier m with stabiliser: 27.8 CPU ms a frame of 36.0"
+    assert plan(VNNI, 2).words() == (
+        "tier m with stabiliser: 27.8 CPU ms a frame of 36.0 on 2 cores"
+    )
 
 
 def test_halves_that_differ_by_over_a_fifth_are_not_to_be_remembered() -> None:

@@ -205,8 +205,12 @@ class Fake:
             ("flashvsr", "flashvsr", "cuda:0", "unavailable", "no such device: H100", None),
         ]
         keys = ("name", "upscaler", "device", "state", "reason", "fps")
+        words = "tier s with stabiliser: 24.5 CPU ms a frame of 36.0 on 2 cores"
         return [
-            dict(zip(keys, row, strict=True)) | {"slots": {"total": 4, "used": 1}} for row in rows
+            dict(zip(keys, row, strict=True))
+            | {"slots": {"total": 4, "used": 1}}
+            | {"plan": {"words": words} if row[0] == "compact" else None}
+            for row in rows
         ]
 
 

@@ -210,6 +210,8 @@ def test_backends_tell_their_state_and_only_ready_ones_can_be_chosen(
     assert page.get_attribute("#backend-list button:last-child", "title") == (
         "unavailable: no such device: H100"
     )
+    plan = "compact on this machine: tier s with stabiliser: 24.5 CPU ms a frame of 36.0 on 2 cores"
+    wait_until(page, text_has("#backend-plan", plan))
 
 
 def test_a_switch_shows_its_measured_gap(page: Page, service: Any) -> None:

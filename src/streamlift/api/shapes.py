@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 
 from streamlift.codec import encoded_bitrate_bps
 from streamlift.config import NAME_PATTERN
-from streamlift.frames import BackendInfo, Size, Stabilise, WorkerInfo
+from streamlift.frames import BackendInfo, PlanInfo, Size, Stabilise, WorkerInfo
 from streamlift.routing import Idle, StreamSnapshot, SwitchMode
 from streamlift.service import Output, PullPublisher, WhipPush
 
@@ -122,6 +122,18 @@ def backend_json(backend: BackendInfo) -> dict[str, Any]:
         "fps": _rounded(backend.fps),
         "slots": {"total": backend.slots.total, "used": backend.slots.used},
         "workers": [_worker_json(worker) for worker in backend.workers],
+        "plan": None if backend.plan is None else _plan_json(backend.plan),
+    }
+
+
+def _plan_json(plan: PlanInfo) -> dict[str, Any]:
+    return {
+        "words": plan.words,
+        "picture": plan.picture,
+        "frame_ms": _rounded(plan.frame_ms),
+        "budget_ms": _rounded(plan.budget_ms),
+        "cores": plan.cores,
+        "threads": plan.threads,
     }
 
 

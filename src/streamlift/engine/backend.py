@@ -19,7 +19,7 @@ from streamlift.engine.engine import Engine
 from streamlift.engine.ladder import Rung
 from streamlift.engine.lane import EngineLane
 from streamlift.engine.padding import padded_size
-from streamlift.engine.plan import make_plan
+from streamlift.engine.plan import Plan, make_plan
 from streamlift.engine.probe import PROBE_SIZE, SMALL_PROBE, lit_noise, measure_fps, use_up
 from streamlift.errors import NoCapacity, NotReady, StreamliftError, UpscalerHung
 from streamlift.frames import (
@@ -94,7 +94,7 @@ class EngineBackend:
         self._state = BackendState.LOADING
         self._reason = "loading"
         self._fps: float | None = None
-        self._begin = Rung.FULL
+        self._plan: Plan | None = None
         self._lanes: set[EngineLane] = set()
         self._capacity = Capacity(0.0 if slots is None else slots * SLOT_PPS)
 
@@ -130,6 +130,7 @@ class EngineBackend:
             reason=self._reason,
             fps=self._fps,
             slots=self._capacity.slots,
+            plan=None if self._plan is None else self._plan.info(),
         )
 
     async def open_lane(self, size: Size, options: LaneOptions) -> EngineLane:
@@ -160,7 +161,7 @@ class EngineBackend:
                 stabilise=options.stabilise or self._default_stabilise or Stabilise.OFF,
                 share=share,
                 on_close=self._lane_closed,
-                begin=self._begin,
+                begin=Rung.FULL if self._plan is None else self._plan.rung,
                 budget=self._budget,
             )
         except BaseException:
@@ -257,7 +258,9 @@ class EngineBackend:
     def _load(self) -> tuple[Upscaler, float]:
         settings = self._settings
         if self._upscaler_name == "compact" and settings.get("tier", "auto") == "auto":
-            settings = {**settings, "tier": self._planned_tier(settings)}
+            self._plan = self._make_plan(settings)
+            threads = {"threads": self._plan.threads} if "threads" not in settings else {}
+            settings = {**settings, "tier": self._plan.tier, **threads}
         upscaler = create_upscaler(self._upscaler_name, device=self._device, settings=settings)
         # A slow model's probe must not outlive a service that is told to end meanwhile.
         engine = self._engine
@@ -271,8 +274,8 @@ class EngineBackend:
             ends=lambda: engine.stopping,
         )
 
-    def _planned_tier(self, settings: Mapping[str, Any]) -> str:
-        """The network of this machine's plan; streams begin on the plan's rung."""
+    def _make_plan(self, settings: Mapping[str, Any]) -> Plan:
+        """This machine's; streams begin on its rung."""
         named = settings.get("precision", "auto")
         precision = Precision(named) if named in set(Precision) else Precision.INT8
         plan = make_plan(
@@ -281,6 +284,5 @@ class EngineBackend:
             preset=self._preset,
             stabilised=self._default_stabilise not in (None, Stabilise.OFF),
         )
-        self._begin = plan.rung
         logger.info("backend %s: the plan is %s", self.name, plan.words())
-        return plan.tier
+        return plan

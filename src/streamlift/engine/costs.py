@@ -22,8 +22,9 @@ from streamlift import __version__
 from streamlift.clock import VIDEO_CLOCK_HZ, MonotonicClock
 from streamlift.codec import H264Encoder
 from streamlift.codec.decoder import CodedPicture, DecodeThread
+from streamlift.engine.cpu_budget import usable_cores
 from streamlift.engine.ladder import FAST_PRESET
-from streamlift.engine.plan import Costs
+from streamlift.engine.plan import PAIR_CORES, Costs
 from streamlift.engine.stabilise import Stabiliser
 from streamlift.frames import Codec, CodedVideo, Frame, Plane, Planes, Size, Stabilise
 from streamlift.upscalers.bicubic import enlarge_plane
@@ -99,6 +100,10 @@ def measure_costs(preset: str, precision: Precision) -> Costs:
             continue
         network = Network(tier, precision)
         parts[f"tier {tier}"] = _timed([partial(network.enlarge, f.planes.y) for f in frames])[1:]
+        if usable_cores() >= PAIR_CORES and time.perf_counter() < end_s:
+            pair = Network(tier, precision, threads=2)
+            calls = [partial(pair.enlarge, f.planes.y) for f in frames]
+            parts[f"pair {tier}"] = _timed(calls, clock_s=time.perf_counter)[1:]
     return _costs(parts)
 
 
@@ -115,6 +120,7 @@ def _costs(parts: Mapping[str, Sequence[float]]) -> Costs:
         steady_ms=ms["steady"],
         presets_ms=kind("preset "),
         repeatable=repeatable(parts.values()),
+        pairs_ms=kind("pair "),
     )
 
 
@@ -128,12 +134,14 @@ def repeatable(parts: Iterable[Sequence[float]]) -> bool:
     return True
 
 
-def _timed(calls: Sequence[Callable[[], object]]) -> list[float]:
+def _timed(
+    calls: Sequence[Callable[[], object]], *, clock_s: Callable[[], float] = time.thread_time
+) -> list[float]:
     times = []
     for call in calls:
-        began = time.thread_time()
+        began = clock_s()
         call()
-        times.append((time.thread_time() - began) * 1000)
+        times.append((clock_s() - began) * 1000)
     return times
 
 

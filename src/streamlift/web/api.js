@@ -29,6 +29,7 @@ import { parseEvents } from "./sse.js";
  * @property {number | null} fps
  * @property {{total: number, used: number}} slots
  * @property {Worker[]} [workers] in other processes or on other machines
+ * @property {{words: string} | null} [plan] what a model that chooses by itself begins with here
  *
  * @typedef {{name: string, address: string, state: string, reason: string, device: string,
  *            fps: number | null, slots: {total: number, used: number}, rtt_ms: number | null,

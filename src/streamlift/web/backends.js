@@ -11,6 +11,7 @@ export class BackendPanel {
   #list = byId("backend-list", HTMLElement);
   #policies = byId("policies", HTMLElement);
   #message = byId("backend-message", HTMLElement);
+  #plan = byId("backend-plan", HTMLElement);
 
   /** @param {import("./api.js").Api} api */
   constructor(api) {
@@ -61,6 +62,9 @@ export class BackendPanel {
       this.#buttons.delete(name);
     }
     backends.forEach((backend) => this.#showOne(backend));
+    const planned = backends.find(({ plan }) => plan);
+    this.#plan.hidden = !planned;
+    setText(this.#plan, planned?.plan ? `${planned.name} on this machine: ${planned.plan.words}` : "");
   }
 
   /** @param {import("./api.js").Backend} backend */

@@ -50,11 +50,14 @@ class Precision(StrEnum):
 class Network:
     """Luma x2 of one tier in one precision. May be used by several threads at once."""
 
-    def __init__(self, tier: Tier, precision: Precision) -> None:
-        """Raises WeightsError when the package's file is missing or damaged."""
+    def __init__(self, tier: Tier, precision: Precision, *, threads: int = 1) -> None:
+        """`threads` compute one picture. Raises WeightsError when the package's file is missing or
+        damaged."""
         self.tier = tier
         self.precision = precision
-        self._session = _session(_checked_bytes(weights_folder(), f"{tier}-{precision}.onnx"))
+        self._session = _session(
+            _checked_bytes(weights_folder(), f"{tier}-{precision}.onnx"), threads
+        )
 
     def enlarge(self, y: Plane) -> Plane:
         """Luma (H, W) uint8 of even sides, rows at any stride -> (2H, 2W) uint8.
@@ -117,11 +120,11 @@ def _checked_bytes(folder: Traversable, name: str) -> bytes:
     return blob
 
 
-def _session(blob: bytes) -> Any:
+def _session(blob: bytes, threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3

@@ -38,15 +38,23 @@ class Compact:
     """Weights of the chosen tier and of `xs` below it; shared by all streams."""
 
     def __init__(
-        self, tier: Tier = Tier.S, precision: Precision | None = None, *, reason: str = "asked for"
+        self,
+        tier: Tier = Tier.S,
+        precision: Precision | None = None,
+        *,
+        reason: str = "asked for",
+        threads: int = 1,
     ) -> None:
         """Load one tier. `precision` None: 8-bit where this processor computes it rightly.
+        `threads` compute one picture.
 
         Raises WeightsError when the package's files are missing or damaged.
         """
         self.spec = UpscalerSpec(name="compact", scale=SCALE, multiple=2, pixels=Pixels.YUV420)
-        full = _load(tier, precision)
-        small = full if tier is Tier.XS else Network(Tier.XS, full.precision)
+        full = _load(tier, precision, threads)
+        small = full
+        if tier is not Tier.XS:
+            small = Network(Tier.XS, full.precision, threads=threads)
         self._networks = _Networks(full, small)
         self.tier = full.tier
         self.precision = full.precision
@@ -54,22 +62,25 @@ class Compact:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Compact:
-        """Settings: `tier` auto, xs, s or m; `precision` auto, fp32 or int8. Default: auto.
+        """Settings: `tier` auto, xs, s or m; `precision` auto, fp32 or int8; `threads` 1 or 2, for
+        the network. Default: auto, auto, 1.
 
         `tier: auto` measures this machine for at most 2 s. Raises ConfigError for any other key
         or value, WeightsError as the constructor.
         """
-        unknown = sorted(set(settings) - {"tier", "precision"})
+        known = ["tier", "precision", "threads"]
+        unknown = sorted(set(settings) - set(known))
         if unknown:
-            raise ConfigError(
-                "unknown compact setting", found=unknown, expected=["tier", "precision"]
-            )
+            raise ConfigError("unknown compact setting", found=unknown, expected=known)
+        threads = settings.get("threads", 1)
+        if threads not in (1, 2) or isinstance(threads, bool):
+            raise ConfigError("compact threads must be 1 or 2", found=threads, expected=[1, 2])
         tier = _setting("tier", settings.get("tier", "auto"), Tier)
         precision = _setting("precision", settings.get("precision", "auto"), Precision)
         if tier is not None:
-            return cls(tier, precision)
+            return cls(tier, precision, threads=threads)
         choice, precision = _measured_choice(precision)
-        return cls(choice.tier, precision, reason=choice.reason)
+        return cls(choice.tier, precision, reason=choice.reason, threads=threads)
 
     def session_bytes(self, size: Size) -> int:
         return 0
@@ -100,10 +111,10 @@ class CompactSession:
         yield from ()
 
 
-def _load(tier: Tier, precision: Precision | None) -> Network:
+def _load(tier: Tier, precision: Precision | None, threads: int) -> Network:
     if precision is not None:
-        return Network(tier, precision)
-    int8, fp32 = Network(tier, Precision.INT8), Network(tier, Precision.FP32)
+        return Network(tier, precision, threads=threads)
+    int8, fp32 = (Network(tier, one, threads=threads) for one in (Precision.INT8, Precision.FP32))
     if int8_agrees(int8, fp32):
         return int8
     logger.warning("compact: this processor computes 8-bit sums inexactly; float32 is used")
