@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from streamlift.cluster.host import DEVICE_VARIABLE, HostedWorker, node_device
+from streamlift.cluster.host import DEVICE_VARIABLE, HostedWorker, node_device, sweep
 from streamlift.cluster.placer import Hosts, LostHost, Wanted, selector, wanted_of
 
 SOURCE = Path(__file__).parents[2] / "src" / "streamlift"
@@ -159,6 +160,21 @@ def test_a_worker_that_ends_is_started_again_each_time_later() -> None:
     hosted.close()
     assert waits[:4] == [0.5, 1.0, 2.0, 4.0]
     assert status["reason"] in ("exit 3 (so it ends)", "loading its model", "")
+
+
+def test_what_a_killed_host_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], **CAPTURED)
+    for pid in (ended.stdout.strip(), os.getpid()):
+        (tmp_path / f"streamlift-host-{pid}-x").mkdir()
+    (tmp_path / "streamlift-other").mkdir()
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"streamlift-host-{os.getpid()}-x",
+        "streamlift-other",
+    }
+
+
+CAPTURED: Any = {"capture_output": True, "text": True, "check": True}
 
 
 def test_a_program_that_is_not_there_is_a_reason() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TOKEN_VARIABLE", "HostedWorker", "WorkerHost", "node_device"]
+__all__ = ["TOKEN_VARIABLE", "HostedWorker", "WorkerHost", "node_device", "sweep"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ DEVICE_VARIABLE = "STREAMLIFT_WORKER_DEVICE"
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 CALM_S = 60.0
 END_S = 5.0
+_DIRECTORY = "streamlift-host-"
 _OF_RAY = ("OMP_NUM_THREADS", "RAY_AUTH_TOKEN")
 """What Ray sets for its own and a worker must not take over; and its token is not the worker's."""
 
@@ -175,9 +177,10 @@ class WorkerHost:
         self._name = name
         node = ray.util.get_node_ip_address()
         told = dict(configuration)
+        sweep(Path(tempfile.gettempdir()))
         # For as long as this process lives; a new one has a new certificate, and says so.
-        self._directory = tempfile.TemporaryDirectory(prefix="streamlift-")  # mode 0700
-        cert, key, self._fingerprint = make_certificate(Path(self._directory.name))
+        directory = tempfile.mkdtemp(prefix=f"{_DIRECTORY}{os.getpid()}-")  # mode 0700
+        cert, key, self._fingerprint = make_certificate(Path(directory))
         told |= {"cluster.tls_cert": str(cert), "cluster.tls_key": str(key)}
         if token := os.environ.get(TOKEN_VARIABLE):
             told["cluster.token"] = token
@@ -194,6 +197,14 @@ class WorkerHost:
     def status(self) -> dict[str, Any]:
         """Where its worker is and how it does."""
         return {**self._worker.status(), "name": self._name, "fingerprint": self._fingerprint}
+
+
+def sweep(folder: Path) -> None:
+    """Remove what hosts left there that were killed: they had no time for it themselves."""
+    for left in folder.glob(f"{_DIRECTORY}*-*"):
+        pid = left.name.removeprefix(_DIRECTORY).partition("-")[0]
+        if not Path("/proc", pid).exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def node_device(environ: Mapping[str, str], wanted: str, given_gpu: bool) -> tuple[str, str | None]:
