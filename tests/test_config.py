@@ -126,6 +126,7 @@ def test_a_missing_file_is_named() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_example_configuration_loads(path: Path) -> None:
     environ = {f"STREAMLIFT_AUTH__{door}": "token" for door in ("PUBLISH", "VIEW", "CONTROL")}
+    environ["STREAMLIFT_CLUSTER__TOKEN"] = "0123456789abcdef"
     assert load_config(path, environ).backends
 
 
