@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib.util
 import re
@@ -15,14 +16,20 @@ from typing import Any
 import pytest
 from tests.engine.frames import SMALL, frame, options
 from tests.offline.media import Sound, make_clip, pictures_of
+from tests.routing.fakes import FakePublisher
+from tests.routing.stage import BASIC
 from tests.waiting import until
 
 from streamlift.cli import OK, main
-from streamlift.clock import ManualClock
+from streamlift.clock import Clock, ManualClock, MonotonicClock
 from streamlift.engine import EngineBackend
 from streamlift.engine.chain import UpscaleChain
 from streamlift.errors import ConfigError, InvalidOutput, NotReady, UpscaleError
 from streamlift.frames import BackendState, Size, Stabilise
+from streamlift.metrics import Metrics
+from streamlift.routing.backends import BackendTable
+from streamlift.routing.events import EventLog
+from streamlift.routing.stream import Stream
 from streamlift.upscalers import create_upscaler, registry
 from streamlift.upscalers.base import Parkable
 
@@ -134,7 +141,7 @@ def test_4_without_the_package_the_extra_and_the_licence_are_named() -> None:
 
 def test_5_on_a_cpu_it_is_not_ready(make: Make) -> None:
     make()  # the module is there
-    with pytest.raises(NotReady, match="not on cpu: use device: cuda:0"):
+    with pytest.raises(NotReady, match="not on cpu: use cuda:0"):
         create_upscaler("rtx-vsr", device="cpu", settings={})
 
 
@@ -197,6 +204,46 @@ def test_8_black_pictures_without_an_error_are_a_fault(make: Make, fake: FakeNvv
     fake.zeros_from = 1
     with pytest.raises(NotReady, match="known driver fault"):
         make().open(SMALL)
+    assert fake.loads == fake.closes
+
+
+async def test_8_the_fallback_serves_a_stream_whose_pictures_went_black(
+    on_cpu: None, fake: FakeNvvfx
+) -> None:
+    clock = MonotonicClock()
+    backends = [_backend(clock), _backend(clock, "bicubic")]
+    for backend in backends:
+        await backend.start()
+    fake.zeros_from = fake.runs + 6
+    table = BackendTable(backends, clock=clock, fallback="bicubic")
+    events = EventLog(clock.now_s)
+    stream = Stream(
+        "cam", table, "rtx-vsr", clock=clock, metrics=Metrics(), settings=BASIC, events=events
+    )
+    owner = asyncio.ensure_future(stream.run())
+    publisher = FakePublisher()
+    done = asyncio.ensure_future(stream.publish(publisher))
+    viewer = stream.watch()
+    number = 0
+
+    async def served() -> bool:
+        nonlocal number
+        publisher.push(frame(number, arrived_s=clock.now_s()))
+        number += 1
+        await asyncio.sleep(0.04)
+        return stream.snapshot().backend == "bicubic"
+
+    await until(served, "the fallback", timeout_s=60)
+    told = stream.snapshot()
+    assert told.degraded
+    assert "known driver fault" in told.reason
+    publisher.end()
+    await asyncio.wait([done])
+    with viewer:
+        await stream.close("test over")
+    await asyncio.wait([owner])
+    for backend in backends:
+        await backend.aclose()
     assert fake.loads == fake.closes
 
 
@@ -318,13 +365,14 @@ def test_it_is_in_no_other_extra_in_no_lock_and_not_in_ci() -> None:
         assert not re.search(r"\brtx\b(?!\d)", told), file
 
 
-def _backend() -> EngineBackend:
+def _backend(clock: Clock | None = None, name: str = "rtx-vsr") -> EngineBackend:
     return EngineBackend(
-        "rtx",
-        "rtx-vsr",
+        name,
+        name,
         preset="ultrafast",
         max_age_s=60.0,
-        clock=ManualClock(100.0),  # it stands: no frame is late, however slow this machine is
+        # One that stands: no frame is late, however slow this machine is.
+        clock=clock or ManualClock(100.0),
         settings={},
         slots=1,
     )

@@ -125,7 +125,8 @@ class RtxVsr:
         read = RtxVsrSettings.read(settings)
         if not device.startswith("cuda"):
             raise NotReady(
-                f"{NAME} runs on NVIDIA cards only, not on {device}: use device: cuda:0",
+                f"{NAME} runs on NVIDIA cards only, not on {device}: use cuda:0 "
+                "(--device, or device in a configuration)",
                 found=device,
                 expected="cuda:N",
             )
