@@ -57,7 +57,7 @@ class Intake:
                 refuse=lambda reason, detail: self._post(self._refused, f"{reason}: {detail}"),
                 done=lambda: self._post(self._flush),
             )
-        arrived_s = self._clock.now_s() - max(0.0, message.age_s)
+        arrived_s = self._clock.now_s() - message.age_s
         if not self._decoder.offer(CodedPicture(message.pts, coded, arrived_s)):
             self._need_source("the decoder does not keep up")
             return

@@ -71,7 +71,7 @@ class LinkLane:
         self._waiting: deque[pb.ToLane | tuple[Frame, bool]] = deque()
         self._wake = asyncio.Event()
         self._way: deque[tuple[int, float]] = deque(maxlen=_KNOWN)  # pts, when it was offered
-        self._times: dict[int, tuple[float, float]] = {}  # pts: arrived_s, decode_s
+        self._frames: dict[int, tuple[float, float, float]] = {}  # by pts
         self._out: Mailbox[EncodedFrame | Unencoded] = Mailbox(_OUT_BOUND)
         self._told = pb.Returned()
         self._heard_s = clock.now_s()
@@ -129,9 +129,9 @@ class LinkLane:
             self.end(WorkerLost("no keyframe came from the publisher, though it was asked"))
             return False
         self._way.append((frame.pts, now_s))
-        self._times[frame.pts] = (frame.arrived_s, frame.decode_s)
-        if len(self._times) > _KNOWN:
-            del self._times[next(iter(self._times))]
+        self._frames[frame.pts] = (frame.arrived_s, frame.decode_s, frame.late_after_s)
+        if len(self._frames) > _KNOWN:
+            del self._frames[next(iter(self._frames))]
         self._metrics.count("lane_input_total", kind="unit" if as_unit else "picture")
         self._put((frame, as_unit))
         return True
@@ -212,14 +212,14 @@ class LinkLane:
             return bytes(item.SerializeToString())
         frame, as_unit = item
         if as_unit and frame.coded is not None:
-            age_s = self._clock.now_s() - frame.arrived_s
+            age_s = self._clock.now_s() - frame.late_after_s
             unit = convert.unit_message(frame, frame.coded, age_s)
             return bytes(pb.ToLane(unit=unit).SerializeToString())
         # Pixels are not for the event loop.
         return await asyncio.to_thread(self._pack_picture, frame)
 
     def _pack_picture(self, frame: Frame) -> bytes:
-        picture = convert.picture_message(frame, self._clock.now_s() - frame.arrived_s)
+        picture = convert.picture_message(frame, self._clock.now_s() - frame.late_after_s)
         return bytes(pb.ToLane(picture=picture).SerializeToString())
 
     # ---- down ----
@@ -267,12 +267,11 @@ class LinkLane:
     def _deliver(self, message: pb.Encoded) -> None:
         self._traffic.received += len(message.data)
         now_s = self._clock.now_s()
-        known = self._times.get(message.pts)
-        arrived_s, decode_s = known or (now_s, 0.0)
+        arrived_s, decode_s, due_s = self._frames.get(message.pts, (now_s, 0.0, now_s))
         encoded = convert.encoded_frame(message, arrived_s, decode_s)
         stages = encoded.stages
         worked_s = stages.decode_s + stages.queue_s + stages.upscale_s + stages.encode_s
-        self._note_late("down", now_s - arrived_s - worked_s > LATE_S, now_s)
+        self._note_late("down", now_s - due_s - worked_s > LATE_S, now_s)
         self._out.put(encoded)
 
     def _note_late(self, direction: str, late: bool, now_s: float) -> None:

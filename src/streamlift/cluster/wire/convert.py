@@ -216,7 +216,7 @@ def picture_frame(message: pb.Picture, now_s: float, max_side: int) -> Frame:
         size=planes.size,
         planes=planes,
         colour=colour,
-        arrived_s=now_s - max(0.0, message.age_s),
+        arrived_s=now_s - message.age_s,
         decode_s=message.decode_s,
     )
 
