@@ -36,7 +36,7 @@ def _ask_service(command: Sequence[str]) -> None:
     file, port = _option(command, "--config"), _option(command, "--port")
     server = load_config(Path(file) if file else None, os.environ).server
     host = _option(command, "--host") or server.host
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104  it is recognised
     at = int(port) if port else server.port
     asked: http.client.HTTPConnection
     if server.tls_cert:
@@ -62,7 +62,7 @@ def _knock(listens: str) -> None:
             door.connect(path)
         return
     host, _, port = listens.rpartition(":")
-    host = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))
+    host = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))  # noqa: S104  it is recognised
     socket.create_connection((host, int(port or 0)), timeout=TIMEOUT_S).close()
 
 

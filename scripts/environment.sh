@@ -14,10 +14,37 @@ find_python() {
   return 1
 }
 
+# What scripts/test installs, and scripts/lock locks.
+TESTED_EXTRAS=server,cluster,ray,torch,test,train,docs
+
+# A number that changes when what is asked for changes.
+requirements_sum() {
+  {
+    sed -n '/^dependencies = /p; /^\[project.optional-dependencies\]/,/^\[project.scripts\]/p' pyproject.toml
+    cat constraints.txt
+  } | cksum | cut -d' ' -f1
+}
+
+# install_locked: what is in locks/ci.txt, each file by its hash. Where that cannot be done it says
+# why, and nothing is locked; STREAMLIFT_LOCKED=1 makes it a failure.
+install_locked() {
+  local why
+  if ! head -n 1 locks/ci.txt | grep -q " $(requirements_sum)\$"; then
+    why="locks/ci.txt was made of other requirements; run scripts/lock"
+  elif .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    --require-hashes --no-deps -r locks/ci.txt; then
+    return
+  else
+    why="this package index has not what is in locks/ci.txt"
+  fi
+  echo "not locked: $why" >&2
+  if [ -n "${STREAMLIFT_LOCKED:-}" ]; then return 1; fi
+}
+
 # ensure_environment EXTRAS: e.g. "server" or "server,torch,test"
 ensure_environment() {
   local extras=$1 wanted python
-  wanted=$(cat pyproject.toml constraints.txt <(echo "$extras ${STREAMLIFT_TORCH_INDEX:-}") | cksum)
+  wanted=$(cat pyproject.toml constraints.txt locks/ci.txt <(echo "$extras ${STREAMLIFT_TORCH_INDEX:-}") | cksum)
   if [ -x .venv/bin/streamlift ] && [ "$(cat .venv/installed 2>/dev/null)" = "$wanted" ]; then
     return
   fi
@@ -27,6 +54,7 @@ ensure_environment() {
     "$python" -m venv .venv
   fi
   echo "installing streamlift[$extras] into .venv" >&2
+  if [ "$extras" = "$TESTED_EXTRAS" ]; then install_locked; fi
   .venv/bin/python -m pip install --quiet --disable-pip-version-check \
     ${STREAMLIFT_TORCH_INDEX:+--extra-index-url "$STREAMLIFT_TORCH_INDEX"} \
     -c constraints.txt -e ".[$extras]"

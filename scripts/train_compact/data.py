@@ -210,7 +210,7 @@ def _downscale(rng: np.random.Generator) -> Callable[[Plane], npt.NDArray[np.flo
     """One of the three halvings that cameras and generators do: area, cubic, Lanczos."""
     kind = rng.random()
     if kind < 0.55:
-        return lambda picture: _area(picture)
+        return _area
     kernel = _KERNELS["cubic" if kind < 0.8 else "lanczos"]
     return lambda picture: _filtered(picture, kernel)
 

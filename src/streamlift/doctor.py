@@ -157,7 +157,7 @@ def _media(config: Config) -> Check:
 def _ports(config: Config) -> tuple[bool, str]:
     if config.ice.ports:
         low, high = config.ice.ports
-        free = sum(_can_bind("0.0.0.0", port) for port in range(low, high + 1))
+        free = sum(_can_bind("0.0.0.0", port) for port in range(low, high + 1))  # noqa: S104  as media does
         return free > 0, f"UDP {low}-{high}, {free} free, one for each session"
     ports = "any free port"
     if sys.platform == "linux":
@@ -177,11 +177,10 @@ def _addresses(config: Config) -> tuple[bool, str]:
         if foreign:
             detail += f"; not of this machine and not used: {', '.join(foreign)}"
         return not foreign, detail
-    return (
-        True,
+    detail = (
         f"announced: {', '.join(announced)}, which is not of this machine: its router must pass "
-        "the UDP ports on to here, port by port",
     )
+    return True, detail + "the UDP ports on to here, port by port"
 
 
 def _turn(config: Config) -> Check:

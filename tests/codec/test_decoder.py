@@ -86,7 +86,7 @@ def test_pictures_shown_in_another_order_carry_their_own_units() -> None:
     clip = _with_b_frames(40)
     result = decode_timed(clip)
     assert [f.pts for f in result.frames] == [n * TICKS for n in range(38)]
-    own = {pts: unit for pts, unit in clip}
+    own = dict(clip)
     assert [f.coded and f.coded.data for f in result.frames] == [own[f.pts] for f in result.frames]
     numbers = [f.coded.number for f in result.frames if f.coded]
     assert len(set(numbers)) == 38

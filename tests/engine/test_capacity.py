@@ -70,7 +70,7 @@ def test_a_stream_that_grows_gets_what_is_free_and_the_surplus_is_left_out_evenl
     greedy.ask(8 * SLOT_PPS)  # three of eight
     kept = [greedy.admit() for _ in range(80)]
     assert sum(kept) == 30
-    assert {sum(kept[n : n + 8]) for n in range(0, 72)} == {3}
+    assert {sum(kept[n : n + 8]) for n in range(72)} == {3}
     assert all(neighbour.admit() for _ in range(100))
     assert greedy.granted_pps == 3 * SLOT_PPS
 

@@ -38,7 +38,7 @@ class WorkerBackend:
         self._upscaler = upscaler
         self._clock = clock
         self._links: dict[Link, asyncio.Task[None]] = {}
-        self._children = {child: None for child in children}
+        self._children = dict.fromkeys(children)
         self._watching: list[asyncio.Task[None]] = []
         self._waiting: list[Link] = []  # added before `start`
         self._started = False

@@ -210,7 +210,7 @@ class Link:
             if was_attached and self._clock.now_s() - began_s > LONGEST_REDIAL_S:
                 wait_s = REDIAL_S
             if self._ready_to_dial is None:
-                await asyncio.sleep((REFUSED_S if refused else wait_s) * random.uniform(0.8, 1.2))
+                await asyncio.sleep((REFUSED_S if refused else wait_s) * random.uniform(0.8, 1.2))  # noqa: S311  spreads redials, no secret
                 wait_s = REDIAL_S if was_attached else min(2 * wait_s, LONGEST_REDIAL_S)
             else:
                 await asyncio.sleep(0.05)

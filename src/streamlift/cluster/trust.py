@@ -200,7 +200,7 @@ class Door:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, "too many wrong tokens; wait a minute"
             )
-        await asyncio.sleep(random.uniform(*REFUSED_AFTER_S))
+        await asyncio.sleep(random.uniform(*REFUSED_AFTER_S))  # noqa: S311  a delay, no secret
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL)
 
     def _is_right(self, metadata: Any) -> bool:

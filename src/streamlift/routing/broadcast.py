@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Self
 
 from streamlift.clock import Clock
 from streamlift.frames import EncodedFrame
@@ -137,7 +138,7 @@ class Cursor:
         if self._next is None:
             broadcast._ask()
 
-    def __enter__(self) -> Cursor:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

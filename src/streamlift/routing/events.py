@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
+from typing import Self
 
 __all__ = ["Event", "EventKind", "EventLog", "Subscription"]
 
@@ -105,7 +106,7 @@ class Subscription:
         self._wake = asyncio.Event()
         self._closed = False
 
-    def __enter__(self) -> Subscription:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -110,7 +110,7 @@ class ToySession:
 
     def __init__(self, toy: Toy, seed: int) -> None:
         self._toy = toy
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311  the same each time
         self._owed: deque[Planes] = deque()
         self._number = -1
         # The first computation gives at least one output, however many are owed later.

@@ -64,7 +64,7 @@ def test_the_kernel_compiles_for_cards_that_are_not_here(
     constants = {n: options.pop(n) for n in ("HEAD_DIM", "BLOCK", "KEYS", "PRECISION")}
     number = "*bf16" if dtype is torch.bfloat16 else "*fp32"
     signature = dict.fromkeys(kernel.arg_names, "i32")
-    signature |= {name: number for name in ("q_at", "k_at", "v_at", "out_at")}
+    signature |= dict.fromkeys(("q_at", "k_at", "v_at", "out_at"), number)
     signature |= {"count_at": "*i32", "index_at": "*i32", "scale_log2": "fp32"}
     signature |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(kernel, signature, constants)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -47,7 +47,7 @@ class Fetcher:
         # trust_env off: a proxy would resolve the name again, past the check.
         self._http = httpx.AsyncClient(timeout=timeout_s, follow_redirects=False, trust_env=False)
 
-    async def __aenter__(self) -> Fetcher:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

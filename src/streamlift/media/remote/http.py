@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from contextlib import suppress
 from types import TracebackType
+from typing import Self
 
 import httpx
 
@@ -39,7 +40,7 @@ class Signalling:
         )
         self._resource: httpx.URL | None = None
 
-    async def __aenter__(self) -> Signalling:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

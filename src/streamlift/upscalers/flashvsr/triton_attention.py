@@ -96,7 +96,7 @@ def block_list_attention(  # type: ignore[no-untyped-def]
     top = tl.full((BLOCK,), -float("inf"), tl.float32)
     total = tl.zeros((BLOCK,), tl.float32)
     mixed = tl.zeros((BLOCK, HEAD_DIM), tl.float32)
-    for step in range(0, count * (BLOCK // KEYS)):
+    for step in range(count * (BLOCK // KEYS)):
         block = tl.load(listed + step // (BLOCK // KEYS))
         first = block * BLOCK + step % (BLOCK // KEYS) * KEYS
         keys = first + tl.arange(0, KEYS)

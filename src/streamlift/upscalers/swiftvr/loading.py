@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -189,7 +189,7 @@ class _Published:
         self._files, self._config = files, config
         self._stack = ExitStack()
 
-    def __enter__(self) -> _Published:
+    def __enter__(self) -> Self:
         paths, config = self._files.published, self._config
         try:
             self._dit, self._reae, prompt = (
