@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 __all__ = ["ALLOWED", "EXTRAS", "Package", "installed"]
 
-EXTRAS = ("server", "torch", "cluster", "spandrel", "train")
+EXTRAS = ("server", "torch", "cluster", "ray", "spandrel", "train")
 
 ALLOWED = frozenset(
     {

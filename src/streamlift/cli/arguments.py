@@ -19,7 +19,7 @@ __all__ = [
     "size",
 ]
 
-TOKEN_VARIABLE = "STREAMLIFT_TOKEN"  # noqa: S105  a name, no token
+TOKEN_VARIABLE = "STREAMLIFT_TOKEN"
 _LEAST_SIDE = 64
 
 
