@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,24 @@ def instance_attributes(node: ast.ClassDef) -> set[str]:
         elif isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__slots__":
             names.update(ast.literal_eval(statement.value))
     return names
+
+
+TESTS = Path(__file__).parent
+TABLES = [TESTS / "README.md", TESTS.parent / "docs" / "security.md", TESTS.parent / "README.md"]
+NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda path: path.parent.name)
+def test_every_test_that_a_table_names_exists(table: Path) -> None:
+    named = set(NAMED.findall(table.read_text()))
+    assert named, "no test is named"
+    missing = [
+        f"{file}::{name}"
+        for file, name in named
+        if not (TESTS / file).is_file()
+        or not re.search(rf"^(?:async )?def {name}\(", (TESTS / file).read_text(), re.M)
+    ]
+    assert not missing
 
 
 def _files() -> list[Path]:

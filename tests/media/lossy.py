@@ -16,7 +16,8 @@ __all__ = ["BadNetwork"]
 
 
 class BadNetwork:
-    """What arrives at `peer` is lost with chance `loss`, and delayed by `delay_s` +- `jitter_s`.
+    """What arrives at `peer` is lost with chance `loss`, which may be changed, and delayed by
+    `delay_s` +- `jitter_s`.
 
     Call `aclose` at the end. RTCP and DTLS are delayed but not lost.
     """
@@ -28,7 +29,7 @@ class BadNetwork:
         self._stock: Callable[[], Awaitable[bytes]] = transport._recv
         self._arrived: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._chance = random.Random(seed)
-        self._loss, self._delay_s, self._jitter_s = loss, delay_s, jitter_s
+        self.loss, self._delay_s, self._jitter_s = loss, delay_s, jitter_s
         self.lost = 0
         self.passed = 0
         self._loop = asyncio.get_running_loop()
@@ -48,7 +49,7 @@ class BadNetwork:
         try:
             while True:
                 data = await self._stock()
-                if _is_rtp(data) and self._chance.random() < self._loss:
+                if _is_rtp(data) and self._chance.random() < self.loss:
                     self.lost += 1
                     continue
                 self.passed += 1
