@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from tests.serving import Served, light, serving, until
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from streamlift.config import AuthConfig, LimitsConfig, ServerConfig
 
@@ -162,6 +163,51 @@ async def test_bad_requests_do_not_fill_the_log(
             writer.write(b"\x00\x01\x02\r\n\r\n")
             await reader.read()
     assert len([r for r in caplog.records if r.name.startswith("uvicorn")]) <= 2
+
+
+@pytest.mark.parametrize("path", [b"POST /whip/x", b"PATCH /api/v1/streams/x"])
+async def test_who_goes_away_amid_a_body_leaves_nothing_in_the_log(
+    quick: Served, caplog: pytest.LogCaptureFixture, path: bytes
+) -> None:
+    kind = b"application/sdp" if b"whip" in path else b"application/json"
+    head = path + b" HTTP/1.1\r\n" + HOST + b"Content-Type: " + kind
+    bodies = (
+        b"\r\nContent-Length: 99\r\n\r\n{",
+        b"\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nabc",
+        b"\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\nabc",
+        b"\r\nTransfer-Encoding: chunked\r\n\r\n1;" + 100_000 * b"a",
+    )
+    for body in bodies:
+        async with connected(quick) as (_, writer):
+            writer.write(head + body)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+    await until(lambda: len(quick.listener.places) == 0, "all to be gone")
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
+
+
+async def test_a_body_of_the_smallest_chunks_is_taken_a_piece_at_a_time(
+    quick: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each chunk is an event of its own; between two pieces all others have their turn."""
+    pieces: list[int] = []
+    stock = H11Protocol.data_received
+
+    def noted(self: H11Protocol, data: bytes) -> None:
+        pieces.append(len(data))
+        stock(self, data)
+
+    monkeypatch.setattr(H11Protocol, "data_received", noted)
+    head = b"POST /whip/x HTTP/1.1\r\n" + HOST + b"Content-Type: application/sdp\r\n"
+    # The second is too long, or on a busy machine too late.
+    for count, wanted in ((3_000, {b"400"}), (40_000, {b"413", b"408"})):
+        async with connected(quick) as (reader, writer):
+            writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
+            writer.write(count * b"1\r\na\r\n" + b"0\r\n\r\n")
+            async with asyncio.timeout(20):
+                assert (await reader.readline()).split()[1] in wanted
+    assert len(pieces) > 4
+    assert max(pieces) <= 4096
 
 
 async def test_a_stranger_without_a_token_is_answered_before_its_body_comes() -> None:

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from streamlift import errors
 from streamlift.api.forwarded import path_within
@@ -123,6 +124,7 @@ def install_problems(app: FastAPI) -> None:
     app.add_exception_handler(errors.StreamliftError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_departure)
     app.add_exception_handler(Exception, _on_unforeseen)
 
 
@@ -182,6 +184,11 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
             headers=headers,
         )
     )
+
+
+async def _on_departure(request: Request, error: Exception) -> JSONResponse:
+    """The peer went away amid its body: nobody reads this, and it is no fault to be logged."""
+    return problem_response(Problem(400, "incomplete-body", "Incomplete body", "the body ended"))
 
 
 async def _on_unforeseen(request: Request, error: Exception) -> JSONResponse:

@@ -22,6 +22,8 @@ _BACKLOG = 128
 _CLOSING_S = 5
 _SAY_AGAIN_S = 10.0
 _UNREAD_S = 30.0
+_PIECE_BYTES = 4096
+_MOST_WAITING = 1024 * 1024
 """How long a peer may leave unread what it asked for."""
 
 
@@ -97,6 +99,7 @@ class BoundedConnection(H11Protocol):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.logger = _requests_log
+        self._waiting = b""
         self._headless: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
 
@@ -111,8 +114,28 @@ class BoundedConnection(H11Protocol):
                 timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        """In pieces, others having their turn between: a body may come in chunks of one byte, and
+        h11 makes an event of each. 200 kB of them held up all else for half a second."""
+        begun = bool(self._waiting)
+        self._waiting += data
+        if len(self._waiting) > _MOST_WAITING:
+            self.transport.abort()
+        elif not begun:
+            self._take_piece()
+
+    def _take_piece(self) -> None:
+        if self.transport.is_closing():
+            self._waiting = b""
+            return
+        piece, rest = self._waiting[:_PIECE_BYTES], self._waiting[_PIECE_BYTES:]
+        self._waiting = rest
+        super().data_received(piece)
         self._watch_head()
+        if rest:
+            self.transport.pause_reading()
+            self.loop.call_soon(self._take_piece)
+        elif not self.flow.read_paused:
+            self.transport.resume_reading()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

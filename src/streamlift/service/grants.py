@@ -19,6 +19,8 @@ from streamlift.errors import ConfigError, TokenExpired, TokenUnknown
 __all__ = ["LONGEST_LINK_S", "Grant", "Grants", "Link", "Scope"]
 
 LONGEST_LINK_S = 7 * 86_400
+_LATEST_S = 1e11
+"""Some three thousand years on; milliseconds in place of seconds are past it."""
 _ALGORITHM = "HS256"
 """The only one that is read: a token must not choose how it is checked (RFC 8725 section 3.1)."""
 _MOST_REVOKED = 10_000
@@ -153,7 +155,7 @@ class Grants:
             isinstance(stream, str)
             and re.fullmatch(NAME_PATTERN, stream)
             and right in (Scope.VIEW, Scope.PUBLISH)
-            and isinstance(expires, int | float)
+            and _is_a_time(expires)
             and isinstance(name, str)
         ):
             raise TokenUnknown("the bearer token is not one of this service's links")
@@ -167,6 +169,13 @@ class Grants:
     def _over(self, grant: Grant) -> bool:
         expired = grant.expires_s is not None and grant.expires_s <= self._unix_s()
         return expired or grant.link in self._revoked
+
+
+def _is_a_time(value: object) -> bool:
+    """Python reads more numbers than JSON has; with NaN a link would never end."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < _LATEST_S  # False for NaN
 
 
 def _both(some: frozenset[str] | None, more: frozenset[str] | None) -> frozenset[str] | None:
