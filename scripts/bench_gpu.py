@@ -16,6 +16,7 @@ import platform
 import shutil
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -116,6 +117,7 @@ def main() -> None:
         "--sustain", type=float, metavar="S", help="seconds of the fastest variant (CUDA: 60)"
     )
     parser.add_argument("--json", type=Path, help="write everything there too")
+    parser.add_argument("--swiftvr", action="store_true", help="a row of SwiftVR after the others")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     bench = plan(
@@ -133,6 +135,10 @@ def main() -> None:
     print(*(f"{key}: {value}" for key, value in (machine | ceilings).items()), sep="\n")
     rows = run(bench, ceilings["matmul_tflops"])
     print(table(rows))
+    if arguments.swiftvr:
+        script = Path(__file__).with_name("bench_swiftvr.py")  # in a process of its own: 9 GB more
+        fewer = ["--no-compile"] if arguments.no_compile else []
+        subprocess.run([sys.executable, script, "--device", arguments.device, *fewer], check=True)
     if arguments.json:
         found = {"machine": machine, "ceilings": ceilings, "rows": [asdict(row) for row in rows]}
         arguments.json.write_text(json.dumps(found, indent=1))

@@ -86,6 +86,18 @@ def test_a_replayed_step_equals_the_eager_one(settings: dict[str, Any]) -> None:
     near(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("settings", [{"start": "full"}, {}, {"overlap": 1}])
+def test_a_step_recorded_before_the_first_frame_serves_the_whole_stream(
+    settings: dict[str, Any],
+) -> None:
+    tiny, video, recorder = create_tiny_random("cpu", settings), _video(30), _Recorder()
+    expected = _frames(tiny, video, None)
+    found = _frames(tiny, video, recorder, prepared=True)
+    assert recorder.recorded == 1
+    assert recorder.replayed == 4  # three chunks, and the one that finishing fills with copies
+    near(found, expected, atol=1e-5)
+
+
 def test_a_stream_that_was_parked_records_anew() -> None:
     tiny, video, recorder = create_tiny_random("cpu", {}), _video(60), _Recorder()
     expected = _frames(tiny, video, None)
@@ -221,6 +233,7 @@ def _frames(
     video: list[Tensor],
     recorder: _Recorder | None,
     parked_at: tuple[int, ...] = (),
+    prepared: bool = False,
 ) -> Tensor:
     settings: Settings = tiny.settings
     session = tiny.open(Size(64, 48))
@@ -235,6 +248,8 @@ def _frames(
     chunks = Chunks(tiny.model, old.memory, old.canvas, options)
     if recorder is not None:
         recorder.chunks = chunks
+    if prepared:
+        chunks.prepare()
     session._chunks = chunks
     out: list[Tensor] = []
     for number, frame in enumerate(video):

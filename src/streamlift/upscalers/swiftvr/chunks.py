@@ -50,7 +50,7 @@ class Chunks:
         self._encoded = 0  # latents of it that are there
         self.kept = 0  # latents of the chunk before that are seen again
         self._given = 0  # frames the decoder has made, the surplus included
-        self._warm = False
+        self._warm = False  # whether all that a steady chunk uses has been set up
         self._grids: dict[int, Grid] = {}
         self._graphs = StepGraphs(options.record) if options.record else None
 
@@ -65,6 +65,17 @@ class Chunks:
         self.waiting += 1
         if not self._by_graph:
             self._encode_due()
+
+    @torch.inference_mode()
+    def prepare(self) -> None:
+        """Record the steady step before the first frame, so that no frame waits for it."""
+        assert self._graphs is not None
+        self.kept = self.options.overlap
+        self.step()  # a recording may set nothing up
+        self._graphs.add("step", self.step)
+        for tensor in self.memory.tensors():
+            tensor.zero_()
+        self.kept, self._warm = 0, True
 
     def run(self) -> Iterator[Tensor]:
         """The chunk that waits, of whole latents: groups (n, 3, H, W) in [0, 1], in order."""
@@ -114,7 +125,7 @@ class Chunks:
     @property
     def _by_graph(self) -> bool:
         """Whether whole chunks are replayed; a short one, a stream's last, never is."""
-        return self._graphs is not None and self._warm
+        return self._graphs is not None and self._warm and self.kept == self.options.overlap
 
     @torch.inference_mode()
     def _replay(self) -> Tensor:
