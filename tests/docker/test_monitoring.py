@@ -18,7 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.docker.manifests import DOCKER, ROOT, read_json, read_yaml
 from tests.serving import light
 
+from streamlift.api.health import _worker_metrics
 from streamlift.config import BackendConfig
+from streamlift.frames import Slots, WorkerInfo
 
 SOURCE = ROOT / "src" / "streamlift"
 DASHBOARDS = sorted((DOCKER / "grafana" / "dashboards").glob("*.json"))
@@ -77,6 +79,20 @@ def test_what_is_listed_as_indirect_is_in_its_file() -> None:
         assert all(label in text for label in labels)
 
 
+WORKER = WorkerInfo(
+    name="w",
+    address="10.0.0.6:8600",
+    state="ready",
+    reason="",
+    device="NVIDIA H100",
+    fps=41.0,
+    slots=Slots(1, 0),
+    rtt_s=0.001,
+    restarts={"signal": 1},
+    bytes={"in": 1, "out": 1},
+)
+
+
 @pytest.fixture
 async def rendered(call: Callable[..., Any]) -> dict[str, set[str]]:
     """Series -> labels, as /metrics renders them once everything has happened at least once."""
@@ -98,6 +114,9 @@ async def rendered(call: Callable[..., Any]) -> dict[str, set[str]]:
             found[sample.name] |= set(sample.labels)
     found["streamlift_sessions_active"] |= {"role", "state"}
     found["streamlift_outputs_state"] |= {"type", "state"}
+    for family in _worker_metrics([("ai", WORKER)]):
+        for sample in family.samples:
+            found[sample.name] |= set(sample.labels)
     found["up"] = set()
     return found
 
@@ -187,6 +206,8 @@ def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
         'streamlift_backend_state{instance="a", backend="b", state="ready"}': "1x60",
         'streamlift_slots{instance="a", backend="b"}': "2x60",
         'streamlift_slots_used{instance="a", backend="b"}': "1x60",
+        'streamlift_worker_state{instance="a", worker="w", state="unavailable"}': "0x60",
+        'streamlift_worker_restarts_total{instance="a", worker="w", reason="exit"}': "1x60",
         'streamlift_frames_total{instance="a", stage="submitted"}': "0+1500x60",
         'streamlift_frames_dropped_total{instance="a", stage="lane", reason="stale"}': "0+3x60",
         'streamlift_stream_latency_seconds_bucket{instance="a", le="0.04"}': "0+1500x60",
@@ -200,6 +221,12 @@ def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
         "StreamliftDown": {'up{job="streamlift", instance="a"}': "0x60"},
         "StreamliftBackendNotReady": {
             'streamlift_backend_state{instance="a", backend="b", state="ready"}': "0x60"
+        },
+        "StreamliftWorkerUnavailable": {
+            'streamlift_worker_state{instance="a", worker="w", state="unavailable"}': "1x60"
+        },
+        "StreamliftWorkerRestarts": {
+            'streamlift_worker_restarts_total{instance="a", worker="w", reason="exit"}': "0+1x60"
         },
         "StreamliftBackendFull": {'streamlift_slots_used{instance="a", backend="b"}': "2x60"},
         "StreamliftBackendFaults": {
