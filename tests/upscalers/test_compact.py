@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import cast
 
@@ -34,6 +37,16 @@ SIZE = Size(48, 32)
 @pytest.fixture(scope="module")
 def small() -> Compact:
     return Compact(Tier.XS, Precision.FP32)
+
+
+def test_the_runtime_reports_its_use_to_nobody(tmp_path: Path) -> None:
+    """What onnxruntime would send is first written below the user's cache."""
+    code = "from streamlift.upscalers.compact import *; Compact(Tier.XS, Precision.FP32)"
+    environ = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    environ |= {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environ.pop("XDG_CACHE_HOME", None)
+    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=120)
+    assert [path for path in tmp_path.rglob("*") if "onnxruntime" in path.name] == []
 
 
 @pytest.mark.parametrize(("tier", "precision"), EVERY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from enum import StrEnum
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -121,6 +122,9 @@ def _checked_bytes(folder: Traversable, name: str) -> bytes:
 
 
 def _session(blob: bytes, threads: int) -> Any:
+    # Read when it is loaded: otherwise 1.32 reports its use to Microsoft. Its own
+    # disable_telemetry_events() comes after the first report has been written down.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
