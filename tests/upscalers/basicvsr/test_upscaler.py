@@ -88,6 +88,18 @@ def test_windows_that_look_ahead_come_nearer_to_the_whole_clip(name: str) -> Non
     assert errors[0] < errors[1]
 
 
+def test_a_frame_that_its_owner_fills_again_stays_as_it_was_given() -> None:
+    model, frames = upscaler("realbasicvsr"), clip(5)
+    given, out = torch.empty(1, 3, SIZE.height, SIZE.width), list[Tensor]()
+    session = model.open(SIZE)
+    for frame in frames:
+        given.copy_(frame)
+        out += session.push(given)
+    out += session.finish()
+    plain = through(model.open(SIZE), frames)
+    assert all(torch.equal(a, b) for a, b in zip(plain, out, strict=True))
+
+
 def counting_session(window: Window, most: int) -> tuple[WindowSession, list[int]]:
     """A session on a fake net that enlarges nothing and has memory for `most` frames."""
     runs: list[int] = []

@@ -140,7 +140,8 @@ class BasicVSR:
 
     def _prepare(self, lr: Tensor) -> Tensor:
         with torch_faults(self.spec.name, self.device):
-            return lr.to(self.device, self.dtype)
+            # A copy: a window keeps it, and the caller may fill its own again.
+            return lr.to(self.device, self.dtype, copy=True)
 
     def enlarge(self, clip: Tensor, first: int = 0) -> Iterator[Tensor]:
         """A whole clip (t, 3, H, W) -> (1, 3, sH, sW) in [0, 1] from number `first` on, one by one.
