@@ -17,6 +17,7 @@ from streamlift.api.gate import Gate
 from streamlift.api.health import health
 from streamlift.api.links import links
 from streamlift.api.outputs import outputs
+from streamlift.api.peers import Peers, peer_sessions
 from streamlift.api.problems import install_problems
 from streamlift.api.pulls import pulls
 from streamlift.api.streams import streams
@@ -47,7 +48,18 @@ def create_api(
         root_path_in_servers=False,
     )
     install_problems(app)
-    for router in (whip_whep, whip_whep_open, streams, links, events, health, pulls, outputs):
+    app.state.peers = Peers(config.cluster.peers)
+    for router in (
+        peer_sessions,
+        whip_whep,
+        whip_whep_open,
+        streams,
+        links,
+        events,
+        health,
+        pulls,
+        outputs,
+    ):
         app.include_router(router)
     web = resources.files("streamlift") / "web"
     with resources.as_file(web) as folder:

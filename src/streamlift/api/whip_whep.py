@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from streamlift.api.door import TheService
 from streamlift.api.forwarded import outside
+from streamlift.api.peers import passed_on
 from streamlift.api.problems import Problem
 from streamlift.api.rights import GuardedRoute, Scope, TheCaller, allowed, needs, of_session
 from streamlift.api.shapes import StreamName
@@ -61,7 +62,12 @@ async def watch(
     caller: TheCaller,
     view: Annotated[View, Query(description="What to watch")] = View.UPSCALED,
 ) -> Response:
-    """Watch: body is an SDP offer, the answer comes back, `Location` names the session."""
+    """Watch: body is an SDP offer, the answer comes back, `Location` names the session.
+
+    A stream that is published at another service (`cluster.peers`) is watched there.
+    """
+    if (elsewhere := await passed_on(request, service, stream)) is not None:
+        return elsewhere
     answered = await service.watch(stream, await _read_body(request, _SDP), caller, view)
     return _created(request, answered)
 

@@ -134,6 +134,13 @@ class Service(Parts):
         self._live(f"viewer of stream {stream}", life)
         return Answered(session, answer, ice)
 
+    def publishes(self, stream: str) -> bool:
+        """Whether somebody publishes this stream here now."""
+        try:
+            return self.router.stream(stream).publisher is not None
+        except UnknownStream:
+            return False
+
     async def trickle(self, session: Session, fragment_sdp: str) -> None:
         """Add the ICE candidates of a fragment (RFC 8840).
 
