@@ -94,8 +94,9 @@ def test_uv_installs_the_wheel_into_an_empty_environment(built: Built, tmp_path:
 
 @pytest.mark.client
 def test_pip_installs_the_wheel_into_an_empty_environment(built: Built, tmp_path: Path) -> None:
-    run(sys.executable, "-m", "venv", tmp_path)
-    run(tmp_path / "bin/pip", "install", "-q", "--disable-pip-version-check", built.wheel)
+    run(UV, "venv", "-q", "-p", sys.executable, tmp_path)
+    pip = (sys.executable, "-m", "pip", "--python", tmp_path / "bin/python")
+    run(*pip, "install", "-q", "--disable-pip-version-check", built.wheel)
     assert run(tmp_path / "bin/streamlift", "--version").startswith("streamlift ")
 
 
