@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import socket
 
-from streamlift.config import Config, IceConfig, ServerConfig
+import pytest
+
+from streamlift.config import ClusterConfig, Config, IceConfig, ServerConfig
 from streamlift.doctor import Report, examine
 
 
@@ -22,6 +24,23 @@ def test_a_report_has_one_line_for_each_thing_and_can_be_json() -> None:
 def test_everything_is_well_on_a_machine_with_the_server_extra() -> None:
     report = examine(Config(server=ServerConfig(port=0)))
     assert report.ok, [check for check in report.checks if not check.ok]
+
+
+def test_what_the_nodes_of_ray_need_in_their_environment_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = Config(
+        server=ServerConfig(port=0), cluster=ClusterConfig(placement="ray://10.0.0.5:10001")
+    )
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.60.0")
+    for name in ("RAY_AUTH_MODE", "RAY_gcs_rpc_server_reconnect_timeout_s"):
+        monkeypatch.delenv(name, raising=False)
+    told = _detail(examine(config), "ray")
+    assert "RAY_AUTH_MODE=token" in told
+    assert "reconnect timeout 60 s" in told
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
+    assert _detail(examine(config), "ray") == "ray 2.60.0, token auth, reconnect timeout 3600 s"
 
 
 def test_a_port_in_use_is_found() -> None:

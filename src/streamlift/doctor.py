@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import platform
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +60,7 @@ def examine(config: Config) -> Report:
             *(_library(n) for n in ("av", "aiortc", "cv2", "onnxruntime", "fastapi")),
             _encoder(),
             *_links(config),
+            *_ray(config, os.environ),
             _port(config),
             _media(config),
             _turn(config),
@@ -132,6 +135,32 @@ def _links(config: Config) -> tuple[Check, ...]:
     from streamlift.cluster.looking import look_at_workers
 
     return tuple(Check(f"link {who}", ok, detail) for who, ok, detail in look_at_workers(config))
+
+
+def _ray(config: Config, environ: Mapping[str, str]) -> tuple[Check, ...]:
+    """What Ray's nodes must have in their environment; this machine's is looked at."""
+    if not config.cluster.placement.startswith("ray://"):
+        return ()
+    try:
+        version = importlib.metadata.version("ray")
+    except importlib.metadata.PackageNotFoundError:
+        return (Check("ray", False, "not installed: pip install 'streamlift[ray]'"),)
+    wrong = []
+    if environ.get("RAY_AUTH_MODE") != "token":
+        wrong.append("no token: who reaches it can run anything (RAY_AUTH_MODE=token)")
+    waits = environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", RAY_WAITS_S)
+    if not waits.isdecimal() or int(waits) < LEAST_RAY_WAITS_S:
+        wrong.append(
+            f"reconnect timeout {waits} s: streams lose their workers that long after the head is "
+            "gone (RAY_gcs_rpc_server_reconnect_timeout_s=3600 on every node)"
+        )
+    detail = "; ".join(wrong) or f"token auth, reconnect timeout {waits} s"
+    return (Check("ray", not wrong, f"ray {version}, {detail}"),)
+
+
+RAY_WAITS_S = "60"
+"""Ray's own."""
+LEAST_RAY_WAITS_S = 600
 
 
 def _port(config: Config) -> Check:

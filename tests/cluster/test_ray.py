@@ -253,9 +253,10 @@ async def test_a_head_that_is_gone_for_two_minutes_disturbs_nobody(
         while time.monotonic() < deadline_s:
             await asyncio.sleep(1)
             assert alive(served), f"the worker is gone {deadline_s - time.monotonic():.0f} s early"
-        # A machine that is too busy to be in time is not what is looked for.
+        # A machine that is too busy to be in time is not what is looked for: three nodes of Ray and
+        # a service share it. A worker that had ended would be told of in other words.
         faults = [e["reason"] for e in on.events[events:] if e["event"] == "fault"]
-        assert [reason for reason in faults if "too slow" not in reason] == []
+        assert [r for r in faults if "too slow" not in r and "no answer" not in r] == []
         assert worker() == served
         assert len(on.viewer.shown) - seen > HEADLESS_S, "pictures came all the time"
         await on.settled("ai", timeout_s=60)
