@@ -41,7 +41,7 @@ for dtype, tol in ((torch.float32, 1e-5), (torch.bfloat16, 0.05)):
         weight = (random(9, c1 + c2, outputs) * 0.1).to(dtype)
         bias = random(outputs).to(dtype)
         residuals = [last(random(2, outputs, 5, 9)).to(dtype) for _ in scales or [0]]
-        rest = (second, before, slope, residuals, scales)
+        rest = (second, before, slope, residuals[0], (residuals + [None])[1], scales)
         plain = buffer.clone(memory_format=torch.preserve_format)
         expected = torch.empty_like(target)
         convolution.conv3x3(x, weight, bias, expected, *rest)
@@ -63,7 +63,7 @@ def test_a_folded_enlargement_equals_the_three_layers_it_is_made_of() -> None:
     grow = torch.randn(6, 5, 1, 1, generator=generator, dtype=torch.float64)
     conv = torch.randn(4, 3, 3, 3, generator=generator, dtype=torch.float64)
     x = torch.randn(2, 5, 4, 7, generator=generator, dtype=torch.float64)
-    steps = F.conv2d(x, grow).unflatten(1, (2, 3)).flatten(0, 1)
+    steps = torch.unflatten(F.conv2d(x, grow), 1, (2, 3)).flatten(0, 1)
     expected = F.conv2d(F.interpolate(steps, scale_factor=2, mode="nearest"), conv, padding=1)
     found = torch.empty_like(expected)
     enlarging_conv(x, fold_enlargement(conv, grow, 2), None, found)
@@ -80,7 +80,7 @@ def test_the_twin_is_a_convolution_with_its_epilogue() -> None:
     residual, out = torch.randn(2, 6, 4, 5, generator=generator), torch.empty(2, 6, 4, 5)
     seen = torch.cat((x, torch.cat((before, second[:1]))), 1)
     expected = F.relu(F.conv2d(seen, kernel, bias, padding=1) + residual)
-    conv3x3(x, pack_taps(kernel), bias, out, second, before, 0.0, [residual])
+    conv3x3(x, pack_taps(kernel), bias, out, second, before, 0.0, residual)
     torch.testing.assert_close(out, expected)
 
 

@@ -30,27 +30,28 @@ def conv3x3(
     second: Tensor | None = None,
     before: Tensor | None = None,
     slope: float = 1.0,
-    residuals: list[Tensor] | None = None,
+    residual: Tensor | None = None,
+    outer: Tensor | None = None,
     scales: list[float] | None = None,
 ) -> None:
-    """out = act(...) of a 3x3 convolution with zero padding, see `epilogue` for the order.
+    """A 3x3 convolution with zero padding into `out`, and what follows it (epilogue).
 
     x (n, c1, h, w); weight (9, c1 + c2, outputs), see `pack_taps`; bias (outputs,) or None;
     out (n, outputs, h, w). `second` (n, c2, h, w): further input channels. Where `before`
     (1, c2, h, w) is given, second is shifted by one picture: picture t sees picture t - 1 of it,
     the first one `before`.
 
-    Epilogue: y = conv + bias. Without `scales` y = y + residuals[0] if there is one, and then
+    Epilogue: y = conv + bias. Without `scales` y = y + residual if there is one, and then
     negative values are multiplied by `slope` (0: ReLU, 1: none). With `scales` the slope comes
-    first, then y = y * scales[i] + residuals[i] for each in order.
+    first, then y = y * scales[0] + residual, and the same with scales[1] and `outer` if given.
     """
     if _kernels(x):
-        _triton().conv3x3(x, weight, bias, out, second, before, slope, residuals, scales)
+        _triton().conv3x3(x, weight, bias, out, second, before, slope, residual, outer, scales)
         return
     seen = x if second is None else torch.cat((x, _shifted(second, before)), 1)
-    kernel = weight.permute(2, 1, 0).unflatten(2, (3, 3))
+    kernel = torch.unflatten(weight.permute(2, 1, 0), 2, (3, 3))
     y = F.conv2d(seen, kernel, bias, padding=1)
-    out.copy_(_finish(y, slope, residuals or [], scales))
+    out.copy_(_finish(y, slope, [one for one in (residual, outer) if one is not None], scales))
 
 
 @custom_op("streamlift::enlarging_conv", mutates_args=("out",))
@@ -70,7 +71,7 @@ def enlarging_conv(
     for step in range(times):
         for row in range(2):
             for column in range(2):
-                kernel = weight[step, row, column].permute(2, 1, 0).unflatten(2, (2, 2))
+                kernel = torch.unflatten(weight[step, row, column].permute(2, 1, 0), 2, (2, 2))
                 edged = F.pad(x, (1 - column, column, 1 - row, row))
                 y = _finish(F.conv2d(edged, kernel, bias), slope, [], None)
                 out[step::times, :, row::2, column::2] = y
@@ -94,7 +95,7 @@ def fold_enlargement(weight: Tensor, before: Tensor | None = None, times: int = 
         taps = wide if step is None else torch.einsum("omyx,mc->ocyx", wide, step)
         rows = [_phase(_phase(taps, 2, row), 3, column) for row in (0, 1) for column in (0, 1)]
         phases = torch.stack([phase.flatten(2).permute(2, 1, 0) for phase in rows])
-        folded.append(phases.unflatten(0, (2, 2)))
+        folded.append(torch.unflatten(phases, 0, (2, 2)))
     return torch.stack(folded).to(weight.dtype).contiguous()
 
 
@@ -135,7 +136,8 @@ def _(
     second: Tensor | None = None,
     before: Tensor | None = None,
     slope: float = 1.0,
-    residuals: list[Tensor] | None = None,
+    residual: Tensor | None = None,
+    outer: Tensor | None = None,
     scales: list[float] | None = None,
 ) -> None:
     return None

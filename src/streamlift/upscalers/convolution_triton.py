@@ -27,11 +27,12 @@ def conv3x3(
     second: Tensor | None,
     before: Tensor | None,
     slope: float,
-    residuals: list[Tensor] | None,
+    residual: Tensor | None,
+    outer: Tensor | None,
     scales: list[float] | None,
 ) -> None:
     """See `convolution.conv3x3`; all pictures channels-last, or slices of channels of such."""
-    added = residuals or []
+    added = [one for one in (residual, outer) if one is not None]
     target = _channels_last(out)
     _launch(x, weight, bias, target, second, before, slope, added, scales, side=3, phases=1)
     if target is not out:

@@ -211,14 +211,24 @@ def test_the_ring_attends_as_many_units_as_the_reference_would(
 # TCDecoder -----------------------------------------------------------------------------------
 
 
-def test_decoder_in_calls_equals_the_reference(golden: Load) -> None:
+def test_decoder_in_calls_equals_the_reference(
+    golden: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = golden("tcdecoder")
     decoder = TcDecoder(DecoderConfig(channels=tuple(data.meta["config"]["channels"])))
     decoder.load_state_dict(data.weights())
     memory = decoder.new_memory(4, 6, "cpu", torch.float32)
     taps: dict[int, Tensor] = {}
-    for index, layer in enumerate(decoder.decoder):
-        layer.register_forward_hook(partial(_keep_first, taps, index))
+    remember = TcDecoder._remember
+
+    def watch(self: TcDecoder, x: Tensor, past: Tensor, index: int) -> Tensor:
+        # What a block is given is the layer before it, an enlargement and its convolution.
+        taps.setdefault(index - 1, x)
+        out = remember(self, x, past, index)
+        taps.setdefault(index, out)
+        return out
+
+    monkeypatch.setattr(TcDecoder, "_remember", watch)
     frames = data["input.cond_u8"].transpose(0, 1).float() / 255 * 2 - 1
     clips = torch.unflatten(torch.cat((frames[:1].expand(3, -1, -1, -1), frames)), 0, (-1, 4))
     condition = fold_condition(clips)
@@ -228,23 +238,20 @@ def test_decoder_in_calls_equals_the_reference(golden: Load) -> None:
         for call, part in enumerate((slice(0, 6), slice(6, 8), slice(8, 10))):
             made = (decoder(latents[part], condition[part], memory) + 1) / 2
             near(made[3 if call == 0 else 0 :], data[f"expect.frames.chunk{call}"], atol=3e-5)
-    names = [name for name in data.tensors if name.startswith("expect.tap")]
-    for name in names:
-        layer_name, call_name = name.split(".")[2:]
-        found = taps[int(layer_name.removeprefix("dec"))]
-        near(found[int(call_name.removeprefix("call"))], data[name], atol=3e-5)
-    assert len(names) == 19
+    compared = 0
+    for name in data.tensors:
+        if name.startswith("expect.tap"):
+            layer_name, call_name = name.split(".")[2:]
+            found = taps.get(int(layer_name.removeprefix("dec")))
+            if found is not None:  # the others are inside what is folded
+                near(found[int(call_name.removeprefix("call"))], data[name], atol=3e-5)
+                compared += 1
+    assert compared == 12
     near(memory[0][0], data["expect.memory_after.dec5"], atol=3e-5)
     near(memory[8][0], data["expect.memory_after.dec19"], atol=3e-5)
 
 
 # Helpers of these tests ------------------------------------------------------------------------
-
-
-def _keep_first(
-    taps: dict[int, Tensor], index: int, _module: Any, _inputs: Any, output: Tensor
-) -> None:
-    taps.setdefault(index, output)
 
 
 def _shapes(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:

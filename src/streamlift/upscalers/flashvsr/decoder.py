@@ -1,7 +1,9 @@
 """TCDecoder: latents to frames, conditioned on the low-quality video; causal, cheap, streaming.
 
 Its only memory is each block's own input at the previous time step, so all steps of a call run as
-one batch. The 1 x 1 time expansion runs before the nearest enlargement, with which it commutes.
+one batch. It runs on weights folded once: time expansion, enlargement and the convolution after
+them are four small convolutions on the small grid, and every convolution does in one pass all that
+surrounds it (`convolution`): nothing is concatenated, no activation is a pass of its own.
 """
 
 from __future__ import annotations
@@ -10,11 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from streamlift.upscalers.convolution import (
+    conv3x3,
+    enlarging_conv,
+    fold_enlargement,
+    pack_taps,
+)
 from streamlift.upscalers.flashvsr.config import CLIP_FRAMES, LATENT_STRIDE, DecoderConfig
 
 __all__ = ["TcDecoder", "fold_condition"]
 
 _SOFT_LIMIT = 3.0
+_Folded = tuple[Tensor, Tensor | None]
+"""Weights as `convolution` takes them, and a bias."""
 
 
 class TcDecoder(nn.Module):
@@ -23,10 +33,11 @@ class TcDecoder(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         n0, n1, n2, n3 = config.channels
+        self._folded: dict[int, _Folded] | None = None
         inputs = 3 * CLIP_FRAMES * LATENT_STRIDE**2 + config.latent_channels
         self.config = config
         self.decoder = nn.Sequential(
-            _SoftLimit(),
+            nn.Identity(),  # 0: a soft limit on both inputs
             _conv(inputs, n0, bias=True),
             nn.ReLU(),
             _conv(n0, n0),
@@ -55,8 +66,9 @@ class TcDecoder(nn.Module):
         """What a stream carries at a latent grid of (height, width): each block's last input."""
         n0, n1, n2, _ = self.config.channels
         stages = ((n0, 1), (n1, 2), (n2, 4))
-        # In the layout of the network's own tensors, or each block would convert all it sees.
-        layout = _layout(next(self.parameters()))
+        # In the layout that the convolutions read.
+        host = torch.device(device).type == "cpu"
+        layout = torch.contiguous_format if host else torch.channels_last
         return [
             torch.zeros((1, n, height * s, width * s), device=device, dtype=dtype).to(
                 memory_format=layout
@@ -71,14 +83,61 @@ class TcDecoder(nn.Module):
         Updates `memory` (zeros at first) in place. The first latent of a stream stands for one
         frame: the caller drops the first three frames of its four.
         """
-        x = torch.cat((condition, latents), 1)
+        layers, fold = self.decoder, self.folded()
+        x = _conv_into(_limit(condition), fold[1], latents.shape, slope=0.0, second=_limit(latents))
+        x = _conv_into(x, fold[3], x.shape, slope=0.0)
         past = iter(memory)
-        for layer in self.decoder:
-            x = layer(x, next(past)) if isinstance(layer, _MemoryBlock) else layer(x)
-        return x * 2 - 1
+        for first in (5, 11, 17):
+            for index in range(first, first + 3):
+                x = self._remember(x, next(past), index)
+            grow = layers[first + 4]
+            assert isinstance(grow, _Grow)
+            weight = fold[first + 5][0]
+            shape = (x.shape[0] * grow.times, weight.shape[-1], 2 * x.shape[2], 2 * x.shape[3])
+            out = _new(x, shape)
+            enlarging_conv(x, weight, None, out, 0.0 if first == 17 else 1.0)
+            x = out
+        x = _conv_into(x, fold[24], x.shape, slope=0.0)
+        return _conv_into(x, fold[26], x.shape)  # 2 y - 1 is in its weights
+
+    def folded(self) -> dict[int, _Folded]:
+        """The convolutions by the index of their layer, as they run; made once, when loaded."""
+        if self._folded is None:
+            self._folded = self._fold()
+        return self._folded
+
+    def _fold(self) -> dict[int, _Folded]:
+        folded: dict[int, _Folded] = {}
+        for index, layer in enumerate(self.decoder):
+            if isinstance(layer, nn.Conv2d) and index not in (10, 16, 22):
+                folded[index] = pack_taps(layer.weight.detach()), layer.bias
+            elif isinstance(layer, _MemoryBlock):
+                for number in (0, 2, 4):
+                    conv = layer.conv[number]
+                    assert isinstance(conv, nn.Conv2d)
+                    folded[100 * index + number] = pack_taps(conv.weight.detach()), conv.bias
+            elif isinstance(layer, _Grow):
+                conv, before = self.decoder[index + 1], layer.conv.weight.detach()
+                assert isinstance(conv, nn.Conv2d)
+                taps = fold_enlargement(conv.weight.detach(), before, layer.times)
+                folded[index + 1] = taps, None
+        weight, bias = folded[26]
+        assert bias is not None
+        folded[26] = weight * 2, bias.detach() * 2 - 1
+        return folded
+
+    def _remember(self, x: Tensor, past: Tensor, index: int) -> Tensor:
+        """A memory block: x (T, n, h, w), consecutive steps; past (1, n, h, w), the one before."""
+        fold = self.folded()
+        y = _conv_into(x, fold[100 * index], x.shape, slope=0.0, second=x, before=past)
+        past.copy_(x[-1:])
+        y = _conv_into(y, fold[100 * index + 2], x.shape, slope=0.0)
+        return _conv_into(y, fold[100 * index + 4], x.shape, slope=0.0, residual=x)
 
 
 class _MemoryBlock(nn.Module):
+    """relu(conv4(relu(conv2(relu(conv0([x, past]))))) + x): weights only, see `_remember`."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(
@@ -89,46 +148,46 @@ class _MemoryBlock(nn.Module):
             _conv(width, width, bias=True),
         )
 
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """x: consecutive time steps (T, n, h, w); memory: the step before them (1, n, h, w)."""
-        past = torch.cat((memory, x[:-1]))
-        memory.copy_(x[-1:])
-        return F.relu(self.conv(torch.cat((x, past), 1)) + x)
-
 
 class _Grow(nn.Module):
-    """Each time step becomes `times` steps, the earlier in the first half of the channels; x2."""
+    """Each time step becomes `times` steps, the earlier in the first half of the channels; weights
+    only, folded into the convolution after it."""
 
     def __init__(self, width: int, times: int) -> None:
         super().__init__()
         self.times = times
         self.conv = nn.Conv2d(width, width * times, 1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        if self.times > 1:
-            steps, channels, height, width = x.shape
-            shape = (steps * self.times, channels // self.times, height, width)
-            spread = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_layout(x))
-            for turn, part in enumerate(x.chunk(self.times, 1)):
-                spread[turn :: self.times] = part
-            x = spread
-        return F.interpolate(x, scale_factor=2, mode="nearest")
+
+def _limit(x: Tensor) -> Tensor:
+    return torch.tanh(x / _SOFT_LIMIT) * _SOFT_LIMIT
 
 
-class _SoftLimit(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(x / _SOFT_LIMIT) * _SOFT_LIMIT
+def _conv_into(
+    x: Tensor,
+    folded: _Folded,
+    shape: torch.Size,
+    *,
+    slope: float = 1.0,
+    second: Tensor | None = None,
+    before: Tensor | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """A convolution of this many pictures and this size of them into new memory."""
+    weight, bias = folded
+    out = _new(x, (shape[0], weight.shape[-1], *shape[2:]))
+    conv3x3(x, weight, bias, out, second, before, slope, residual)
+    return out
+
+
+def _new(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    last = torch.channels_last if x.device.type != "cpu" else torch.contiguous_format
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=last)
 
 
 def fold_condition(clips: Tensor) -> Tensor:
     """(k, 4, 3, H, W) -> (k, 768, H / 8, W / 8); channel = ((c * 4 + dt) * 8 + dy) * 8 + dx."""
     return F.pixel_unshuffle(clips.transpose(1, 2).flatten(1, 2), LATENT_STRIDE)
-
-
-def _layout(x: Tensor) -> torch.memory_format:
-    last = torch.channels_last
-    return last if x.is_contiguous(memory_format=last) else torch.contiguous_format
 
 
 def _conv(inputs: int, outputs: int, *, bias: bool = False) -> nn.Conv2d:
