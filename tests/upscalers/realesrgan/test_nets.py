@@ -17,6 +17,7 @@ from streamlift.upscalers.realesrgan import (  # noqa: E402
     load_net,
 )
 from streamlift.upscalers.realesrgan.rrdbnet import (  # noqa: E402
+    RRDBNetConfig,
     x2plus,
     x4plus,
     x4plus_anime_6b,
@@ -147,3 +148,15 @@ def test_channels_last_weights_stay_within_the_tolerance(rrdbnet: Reference) -> 
         found = net(torch.from_numpy(expected["input"]))
 
     assert np.abs(found.numpy() - expected["output"]).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_one_pass_a_convolution_gives_the_same_picture(scale: int) -> None:
+    torch.manual_seed(8)
+    net = RRDBNet(RRDBNetConfig(scale, blocks=2, features=8, growth=4)).eval()
+    x = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        torch.testing.assert_close(net.forward_fused(x), net(x), atol=2e-6, rtol=1e-5)
+        # Weights that are moved or rounded are packed anew.
+        net.double()
+        torch.testing.assert_close(net.forward_fused(x.double()), net(x.double()))

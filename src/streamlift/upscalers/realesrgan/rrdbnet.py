@@ -7,11 +7,20 @@ Parameter names are those of the published checkpoints.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from streamlift.upscalers.convolution import (
+    conv3x3,
+    enlarging_conv,
+    fold_enlargement,
+    pack_taps,
+)
 
 __all__ = ["RRDBNet", "RRDBNetConfig", "x2plus", "x4plus", "x4plus_anime_6b"]
 
@@ -67,8 +76,12 @@ class RRDBNet(nn.Module):
         self.conv_up2 = _conv(width, width)
         self.conv_hr = _conv(width, width)
         self.conv_last = _conv(width, config.channels)
+        self._packed: dict[str, Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
+        """In its defining form on a CPU, elsewhere as `forward_fused`."""
+        if x.device.type != "cpu":
+            return self.forward_fused(x)
         if self.config.unshuffle > 1:
             x = F.pixel_unshuffle(x, self.config.unshuffle)  # (n, 3*u*u, H/u, W/u)
         x = self.conv_first(x)
@@ -79,6 +92,73 @@ class RRDBNet(nn.Module):
         x = F.leaky_relu(self.conv_hr(x), _SLOPE, inplace=True)
         out: Tensor = self.conv_last(x)
         return out
+
+    def forward_fused(self, x: Tensor) -> Tensor:
+        """The same with one pass over memory a convolution.
+
+        A dense block lives in one channels-last buffer: each convolution reads the channels that
+        are there and writes its own behind them, slope and residuals included; enlargements are
+        folded into the convolution that follows.
+        """
+        if self.config.unshuffle > 1:
+            x = F.pixel_unshuffle(x, self.config.unshuffle)
+        width, growth = self.config.features, self.config.growth
+        # The first room's first channels stay as they are: they are added at the end.
+        kept, *rooms = [_room(x, width + 4 * growth, 1) for _ in range(4)]
+        first = self._conv("conv_first", x, kept[:, :width])
+        for number in range(len(self.body)):
+            begins = rooms[0] if number else kept
+            outer = begins[:, :width]
+            for part, room in enumerate((begins, *rooms[1:])):
+                name = f"body.{number}.rdb{part + 1}.conv"
+                for layer in range(4):
+                    seen = width + layer * growth
+                    target = room[:, seen : seen + growth]
+                    self._conv(f"{name}{layer + 1}", room[:, :seen], target, slope=_SLOPE)
+                entry = room[:, :width]
+                # Pixel by pixel the last block's result may take the place of what it is added to.
+                target = rooms[(part + 1) % 3][:, :width]
+                ends = part == 2
+                conv3x3(
+                    room,
+                    self._taps(f"{name}5"),
+                    self._bias(f"{name}5"),
+                    target,
+                    residual=entry,
+                    outer=outer if ends else None,
+                    scales=[_RESIDUAL] * (2 if ends else 1),
+                )
+        x = self._conv("conv_body", rooms[0][:, :width], _room(first, width, 1), residual=first)
+        for name in ("conv_up1", "conv_up2"):
+            large = _room(x, width, 2)
+            enlarging_conv(x, self._taps(name, fold_enlargement), self._bias(name), large, _SLOPE)
+            x = large
+        x = self._conv("conv_hr", x, _room(x, width, 1), slope=_SLOPE)
+        return self._conv("conv_last", x, _room(x, self.config.channels, 1))
+
+    def _conv(
+        self,
+        name: str,
+        x: Tensor,
+        out: Tensor,
+        *,
+        slope: float = 1.0,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        conv3x3(x, self._taps(name), self._bias(name), out, slope=slope, residual=residual)
+        return out
+
+    def _taps(self, name: str, pack: Callable[[Tensor], Tensor] = pack_taps) -> Tensor:
+        if name not in self._packed:
+            self._packed[name] = pack(self.get_parameter(f"{name}.weight").detach())
+        return self._packed[name]
+
+    def _bias(self, name: str) -> Tensor:
+        return self.get_parameter(f"{name}.bias")
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._packed = {}  # made of weights that are moved or rounded now
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
 
 class RRDB(nn.Module):
@@ -112,6 +192,13 @@ class ResidualDenseBlock(nn.Module):
             seen = torch.cat((seen, F.leaky_relu(conv(seen), _SLOPE, inplace=True)), dim=1)
         inner: Tensor = self.conv5(seen)
         return inner * _RESIDUAL + x
+
+
+def _room(x: Tensor, channels: int, scale: int) -> Tensor:
+    """New memory for pictures of so many channels, `scale` times the size of x."""
+    shape = (x.shape[0], channels, scale * x.shape[2], scale * x.shape[3])
+    last = torch.channels_last
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=last)
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
