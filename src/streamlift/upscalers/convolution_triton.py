@@ -207,7 +207,7 @@ def conv_kernel(  # type: ignore[no-untyped-def]
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     STEPS: tl.constexpr = (C1 + K1 - 1) // K1
     pixels = x_at + picture * x_n
-    for step in range(0, SIDE * SIDE * STEPS):
+    for step in range(SIDE * SIDE * STEPS):
         tap, c = step // STEPS, step % STEPS * K1 + ks
         at_y, at_x = top + tap // SIDE, left + tap % SIDE
         seen = inside & (at_y >= 0) & (at_y < height) & (at_x >= 0) & (at_x < width)
@@ -226,7 +226,7 @@ def conv_kernel(  # type: ignore[no-untyped-def]
                 others, row_step, pixel_step = before_at + picture * s_n, b_y, b_x
             else:
                 others -= s_n
-        for step in range(0, SIDE * SIDE * MORE):
+        for step in range(SIDE * SIDE * MORE):
             tap, c = step // MORE, step % MORE * K1 + ks
             at_y, at_x = top + tap // SIDE, left + tap % SIDE
             seen = inside & (at_y >= 0) & (at_y < height) & (at_x >= 0) & (at_x < width)

@@ -231,7 +231,7 @@ def persistent_attention(  # type: ignore[no-untyped-def]
         top = tl.full((BLOCK,), -float("inf"), tl.float32)
         total = tl.zeros((BLOCK,), tl.float32)
         mixed = tl.zeros((BLOCK, HEAD_DIM), tl.float32)
-        for step in range(0, count * (BLOCK // KEYS)):
+        for step in range(count * (BLOCK // KEYS)):
             block = tl.load(listed + step // (BLOCK // KEYS))
             first = block * BLOCK + step % (BLOCK // KEYS) * KEYS
             k = k_from.load([head * k_head + first, 0])
@@ -294,7 +294,7 @@ def block_list_attention(  # type: ignore[no-untyped-def]
     top = tl.full((QUERIES,), -float("inf"), tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
     mixed = tl.zeros((QUERIES, HEAD_DIM), tl.float32)
-    for step in range(0, count * (BLOCK // KEYS)):
+    for step in range(count * (BLOCK // KEYS)):
         block = tl.load(listed + step // (BLOCK // KEYS))
         first = block * BLOCK + step % (BLOCK // KEYS) * KEYS
         keys = first + tl.arange(0, KEYS)
