@@ -54,7 +54,7 @@ def test_a_picture_arrives_as_it_was_on_the_other_clock(size: Size) -> None:
     planes = Planes(wide[:, : size.width], chroma, chroma.copy())
     sent = Frame(900, size, planes, Colour("bt709", True), arrived_s=100.0, decode_s=0.002)
     data = convert.picture_message(sent, age_s=0.25).SerializeToString()
-    got = convert.picture_frame(pb.Picture.FromString(data), now_s=7.0, max_side=1280)
+    got = convert.picture_frame(pb.ToLane.FromString(data).picture, now_s=7.0, max_side=1280)
     assert (got.pts, got.size, got.colour, got.decode_s) == (900, size, sent.colour, 0.002)
     assert got.arrived_s == 6.75
     for ours, theirs in zip(sent.planes.each(), got.planes.each(), strict=True):
@@ -132,15 +132,18 @@ def test_both_speak_the_newest_version_they_share(
 
 
 def test_each_kind_of_message_has_its_own_limit() -> None:
-    convert.check_size(pb.ToLane(unit=pb.Unit(data=bytes(900_000))))
-    convert.check_size(pb.ToLane(picture=pb.Picture(data=bytes(1280 * 1280 * 3 // 2))))
+    for message in (
+        pb.ToLane(unit=pb.Unit(data=bytes(900_000))),
+        pb.ToLane(picture=pb.Picture(data=bytes(1280 * 1280 * 3 // 2))),
+    ):
+        convert.check_size(message, message.ByteSize())
     for message in (
         pb.ToLane(unit=pb.Unit(data=bytes(1024 * 1024))),
         pb.ToLane(open=pb.Open(stream="x" * 70_000)),
         pb.ToLane(picture=pb.Picture(data=bytes(2_700_000))),
     ):
         with pytest.raises(MediaError, match="bytes"):
-            convert.check_size(message)
+            convert.check_size(message, message.ByteSize())
 
 
 @given(st.binary(max_size=300))

@@ -219,8 +219,8 @@ class LinkLane:
         return await asyncio.to_thread(self._pack_picture, frame)
 
     def _pack_picture(self, frame: Frame) -> bytes:
-        picture = convert.picture_message(frame, self._clock.now_s() - frame.late_after_s)
-        return bytes(pb.ToLane(picture=picture).SerializeToString())
+        message = convert.picture_message(frame, self._clock.now_s() - frame.late_after_s)
+        return bytes(message.SerializeToString())
 
     # ---- down ----
 

@@ -151,7 +151,7 @@ class ServedLane:
         try:
             while (data := await context.read()) is not grpc.aio.EOF:
                 message = pb.ToLane.FromString(data)
-                convert.check_size(message)
+                convert.check_size(message, len(data))
                 self._take(message)
         except (MediaError, DecodeError) as error:
             self.end(WorkerLost(f"protocol: {error}"))

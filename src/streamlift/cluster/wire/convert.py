@@ -50,7 +50,6 @@ __all__ = [
     "ended_message",
     "error_of",
     "lane_options",
-    "message_size",
     "open_message",
     "picture_frame",
     "picture_message",
@@ -90,16 +89,11 @@ def common_version(
     return newest if newest >= max(oldest, own_oldest) else 0
 
 
-def message_size(message: pb.ToLane | pb.FromAnchor) -> int:
-    """Bytes of a message, for `check_size`."""
-    return int(message.ByteSize())
-
-
-def check_size(message: pb.ToLane) -> None:
-    """Raises MediaError for a message that is larger than its kind may be."""
+def check_size(message: pb.ToLane, size: int) -> None:
+    """Raises MediaError for a message of `size` bytes that is larger than its kind may be."""
     kind = message.WhichOneof("kind")
     most = {"unit": UNIT_BYTES, "picture": WORKER_RECEIVES}.get(kind or "", CONTROL_BYTES)
-    if (size := message_size(message)) > most:
+    if size > most:
         raise MediaError(f"{kind} of {size} bytes", found=size, expected=f"at most {most}")
 
 
@@ -177,18 +171,16 @@ def unit_video(message: pb.Unit) -> CodedVideo:
     return CodedVideo(_codec(message.codec), message.data, message.keyframe, message.number)
 
 
-def picture_message(frame: Frame, age_s: float) -> pb.Picture:
+def picture_message(frame: Frame, age_s: float) -> pb.ToLane:
     """Copies the picture: not for the event loop."""
-    return pb.Picture(
-        pts=frame.pts,
-        age_s=age_s,
-        width=frame.size.width,
-        height=frame.size.height,
-        matrix=frame.colour.matrix,
-        full_range=frame.colour.full_range,
-        data=b"".join(plane.tobytes() for plane in frame.planes.each()),
-        decode_s=frame.decode_s,
-    )
+    message = pb.ToLane()
+    # Filled in place: a message that is given to another is copied, pixels and all.
+    picture = message.picture
+    picture.pts, picture.age_s, picture.decode_s = frame.pts, age_s, frame.decode_s
+    picture.width, picture.height = frame.size.width, frame.size.height
+    picture.matrix, picture.full_range = frame.colour.matrix, frame.colour.full_range
+    picture.data = b"".join(plane.tobytes() for plane in frame.planes.each())
+    return message
 
 
 def picture_frame(message: pb.Picture, now_s: float, max_side: int) -> Frame:
