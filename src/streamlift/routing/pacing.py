@@ -35,6 +35,8 @@ SLOWEST, FASTEST = 1.25, 0.9
 """Bounds of frame spacing while the delay changes: 50 ms and 36 ms at 25 fps."""
 CATCH_UP = 0.5
 """Least spacing where frames go out at once, or too late: a backlog runs off at double speed."""
+LONGEST_CATCH_UP_S = 0.02
+"""As at 25 frames a second, also where timestamps say 10: they may be wrong, and 25 come."""
 LATE_STEPS = 0.5
 """More frame times than this behind the aim are too late."""
 
@@ -130,10 +132,11 @@ class Pace:
         last_pts, last_s = self._last
         step_s = (pts - last_pts) / VIDEO_CLOCK_HZ
         if aim is None:
-            return last_s + CATCH_UP * step_s
+            return last_s + min(CATCH_UP * step_s, LONGEST_CATCH_UP_S)
         wanted_s = pts / VIDEO_CLOCK_HZ + aim
         late = last_s + step_s - wanted_s > LATE_STEPS * step_s
-        least_s = last_s + (CATCH_UP if late else FASTEST) * step_s
+        hurried_s = min(CATCH_UP * step_s, LONGEST_CATCH_UP_S)
+        least_s = last_s + (hurried_s if late else FASTEST * step_s)
         return min(max(wanted_s, least_s), last_s + SLOWEST * step_s)
 
     def went_out(self, pts: int, now_s: float) -> None:
