@@ -23,6 +23,9 @@ WRONG = {
     POINTER: "a Git LFS pointer",
     b'{"error": "Repository not found"}': "a server's answer",
     b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>": "a server's answer",
+    b'{"metadata": {"total_size": 9}, "weight_map": {"a.weight": "m-1-of-2.safetensors"}}': (
+        "the index of a checkpoint in several parts"
+    ),
     b"GGUF\x03\0\0\0": "a GGUF file",
     gzip.compress(b"x", mtime=0): "a packed archive",
     b"7z\xbc\xaf\x27\x1c": "a packed archive",

@@ -26,20 +26,25 @@ class Malicious:
         return os.system, (self.command,)
 
 
-@pytest.mark.parametrize("zipped", [False, True])
-def test_code_in_a_pickle_is_never_run(tmp_path: Path, zipped: bool) -> None:
+@pytest.mark.parametrize("protocol", [None, *range(pickle.HIGHEST_PROTOCOL + 1)])
+def test_code_in_a_pickle_is_never_run(
+    tmp_path: Path, protocol: int | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """None is torch's own file, else a bare pickle of that protocol."""
     torch = pytest.importorskip("torch")
     proof, path = tmp_path / "executed", tmp_path / "evil.pth"
     payload = {"params": Malicious(f"touch {proof}")}
-    if zipped:
+    if protocol is None:
         torch.save(payload, path)
     else:
-        path.write_bytes(pickle.dumps(payload, protocol=2))
+        path.write_bytes(pickle.dumps(payload, protocol=protocol))
 
     with pytest.raises(WeightsError, match=r"evil\.pth cannot be loaded") as caught:
         load_checkpoint(path)
 
     assert not proof.exists()
+    assert caught.value.found == "code or objects besides tensors"
+    assert capfd.readouterr().err == ""
     assert "only tensors" in str(caught.value.expected)
 
 

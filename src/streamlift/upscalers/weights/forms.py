@@ -17,6 +17,7 @@ class Form(StrEnum):
     PAGE = "a web page (HTML), as a browser or a login page sends it"
     POINTER = "a Git LFS pointer: the file itself was not fetched (`git lfs pull` fetches it)"
     ANSWER = "a server's answer in JSON or XML"
+    INDEX = "the index of a checkpoint in several parts: give one file that holds it whole"
     SAFETENSORS = "a safetensors file"
     TORCH = "a torch file"
     ONNX = "an ONNX graph"
@@ -25,7 +26,15 @@ class Form(StrEnum):
     UNKNOWN = "bytes of no known form"
 
 
-NO_CHECKPOINT = (Form.EMPTY, Form.PAGE, Form.POINTER, Form.ANSWER, Form.GGUF, Form.ARCHIVE)
+NO_CHECKPOINT = (
+    Form.EMPTY,
+    Form.PAGE,
+    Form.POINTER,
+    Form.ANSWER,
+    Form.INDEX,
+    Form.GGUF,
+    Form.ARCHIVE,
+)
 
 
 def form_of(path: Path) -> Form:
@@ -40,6 +49,8 @@ def form_of(path: Path) -> Form:
         return Form.PAGE
     if head.startswith(b"version https://git-lfs"):
         return Form.POINTER
+    if text[:1] == b"{" and (b'"weight_map"' in text or b'"total_size"' in text):
+        return Form.INDEX
     if low.startswith((b"<?xml", b"<error")) or _is_json(text):
         return Form.PAGE if b"<html" in text.lower() else Form.ANSWER
     if _is_safetensors(head):

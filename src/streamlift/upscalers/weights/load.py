@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
+import pickletools
 import struct
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,16 +75,31 @@ def _load_pickle(path: Path) -> Any:
     import torch
 
     try:
-        with path.open("rb") as file:  # by its name torch would take it for another form
+        # By its name torch would take it for another form. Its warnings are for who wrote the file.
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
             return torch.load(file, map_location="cpu", weights_only=True)
     except _BAD_PICKLE as error:
         # torch's own words advise to turn its safe reader off: they are not passed on.
         refused = isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error)
+        refused = refused or _names_objects(path)
         found = "code or objects besides tensors" if refused else "damaged or cut-off data"
         raise _unreadable(
             path, found, "a torch file that holds only tensors and containers"
         ) from error
 
+
+def _names_objects(path: Path) -> bool:
+    """Whether it is a bare pickle whose first object is more than data. Read, never run."""
+    try:
+        with path.open("rb") as file:
+            steps = itertools.islice(pickletools.genops(file), _LOOK_AT)
+            return any(step.name in ("GLOBAL", "STACK_GLOBAL", "INST") for step, _, _ in steps)
+    except (OSError, ValueError, LookupError, struct.error):
+        return False
+
+
+_LOOK_AT = 1000
+"""Steps of a pickle that are looked at."""
 
 # What torch.load is known to let through from a truncated or forged file.
 _BAD_PICKLE = (
