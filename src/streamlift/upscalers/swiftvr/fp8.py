@@ -48,10 +48,10 @@ class Fp8Linear(nn.Module):
                 self.weight.t(),
                 scale_a=scale,
                 scale_b=self.scale,
-                bias=self.bias,
-                out_dtype=x.dtype,
+                bias=self.bias.bfloat16(),
+                out_dtype=torch.bfloat16,  # the only one that scales by rows allow
                 use_fast_accum=True,
-            )
+            ).to(x.dtype)
         else:
             exact = rows.float() @ self.weight.float().t()
             product = (exact * scale * self.scale).to(x.dtype) + self.bias
