@@ -58,6 +58,7 @@ class Cluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": TOKEN,
             "RAY_USAGE_STATS_ENABLED": "0",
+            "GRPC_ENABLE_FORK_SUPPORT": "0",  # https://github.com/ray-project/ray/issues/63202
             "RAY_gcs_rpc_server_reconnect_timeout_s": "3600",
             "RAY_health_check_initial_delay_ms": "5000",
             "RAY_health_check_period_ms": "1000",

@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 FIRST_WAIT_S, LONGEST_WAIT_S = 5.0, 60.0
 START_S = 180.0
 """To import and join; Ray takes half a minute on a busy machine."""
-SILENT_S = 20.0
+SILENT_S = 60.0
+"""On a busy machine Ray answers that late; it costs nothing to wait."""
 END_S = 5.0
 LONGEST_LINE = 256 * 1024
 PLACER = (sys.executable, "-m", "streamlift.cluster.placer")
