@@ -8,6 +8,7 @@ CPU only the smallest size runs, to keep this script alive; its numbers mean not
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -22,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,8 +62,10 @@ from streamlift.upscalers.flashvsr.windows import local_mask, windows_per_unit
 SEED = 7
 CONTEXT_ROWS = 64
 KV_UNITS = 3
+BOUNDS = {"dit": 3e-2}
 BOUND = 1e-2
-"""Largest relative error of a bfloat16 stage against float32 that is still rounding."""
+"""Largest relative error of a bfloat16 stage against float32 that is still rounding; of the DiT's
+thirty blocks, on given lists, 1.5e-2 was measured on a CPU at full depth and small width."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class Variant:
     dtype: torch.dtype
     attention: AttentionKind
     compiled: bool = False
+    graph: bool = False
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,10 @@ def main() -> None:
         "--sustain", type=float, metavar="S", help="seconds of the fastest variant (CUDA: 60)"
     )
     parser.add_argument("--json", type=Path, help="write everything there too")
+    parser.add_argument(
+        "--plan", choices=("minutes",), help="in place of the table: one of three timed runs"
+    )
+    parser.add_argument("--part", choices=("truth", "kernels", "proof"), default="truth")
     parser.add_argument("--swiftvr", action="store_true", help="a row of SwiftVR after the others")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -129,6 +139,11 @@ def main() -> None:
     )
     if device.type == "cpu":
         torch.set_num_threads(1)
+    if arguments.plan:
+        minutes: Any = importlib.import_module("bench_minutes")  # beside this file
+        target = arguments.json or Path(f"bench-{arguments.part}.json")
+        minutes.run_part(arguments.part, bench, target)
+        return
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     machine = describe(device)
     ceilings = measure_ceilings(device)
@@ -166,6 +181,9 @@ def plan(
             variants.append(Variant("compiled flex", low, AttentionKind.FLEX, compiled=True))
         if compiled and importlib.util.find_spec("triton") is not None:
             variants.append(Variant("compiled triton", low, AttentionKind.TRITON, compiled=True))
+        if importlib.util.find_spec("triton") is not None:
+            variants.append(Variant("triton", low, AttentionKind.TRITON))
+            variants.append(Variant("triton, graph", low, AttentionKind.TRITON, graph=True))
         config, size = flashvsr(), Size(512, 512)
     warmups, chunks = (10, 40) if device.type == "cuda" else (1, 2)
     if sustain_s is None:
@@ -238,14 +256,12 @@ def run(bench: Bench, ceiling_tflops: float) -> list[Row]:
         row.errors = {n: relative_error(a, answers[n]) for n, a in own.answers().items()}
         row.errors["lists differ"] = own.lists_differ(expected)
         row.psnr_db = psnr(stream(bench, model, variant.attention), frames)
-        worst = max(error for name, error in row.errors.items() if name != "lists differ")
-        verdict = "within" if worst <= BOUND else "NOT WITHIN"
-        print(f"{variant.name}: {verdict} {BOUND:g}: {rounded(row.errors)}", flush=True)
+        print(f"{variant.name}: {verdict(row.errors)}: {rounded(row.errors)}", flush=True)
         rows.append(row)
         stages.append(own)
     del reference, expected, answers, frames  # the float32 side is as large as all the others
     sessions = [
-        LiveChunks(bench, own.model, variant.attention)
+        LiveChunks(bench, own.model, variant)
         for own, variant in zip(stages, bench.variants, strict=True)
     ]
     time_all(bench, rows, stages, sessions)
@@ -256,6 +272,16 @@ def run(bench: Bench, ceiling_tflops: float) -> list[Row]:
     if bench.sustain_s:
         rows[best].sustained_fps = sustained_fps(sessions[best], bench.sustain_s, bench.device)
     return rows
+
+
+def verdict(errors: dict[str, float]) -> str:
+    """Whether every stage is within its bound."""
+    beyond = [
+        f"{name} {error:.2g} > {BOUNDS.get(name, BOUND):g}"
+        for name, error in errors.items()
+        if name != "lists differ" and error > BOUNDS.get(name, BOUND)
+    ]
+    return f"NOT WITHIN ({', '.join(beyond)})" if beyond else "within its bounds"
 
 
 def time_all(
@@ -284,10 +310,12 @@ def time_all(
 class LiveChunks:
     """A live session, eight frames at a time; four different random chunks in rotation."""
 
-    def __init__(self, bench: Bench, model: Model, kind: AttentionKind) -> None:
+    def __init__(self, bench: Bench, model: Model, variant: Variant) -> None:
         self._chunks = random_video(bench, 4 * STEP_FRAMES).chunk(4)
         self._next = 0
-        self.session = open_session(bench, model, kind)
+        self.session = open_session(
+            bench, model, variant.attention, graph=variant.graph, together=variant.together
+        )
         list(self.session.push(self._chunks[0][:1]))
 
     def chunk(self) -> None:
@@ -458,9 +486,21 @@ def stream(bench: Bench, model: Model, kind: AttentionKind) -> Tensor:
     return torch.cat(out)
 
 
-def open_session(bench: Bench, model: Model, kind: AttentionKind) -> FlashVsrSession:
+def open_session(
+    bench: Bench,
+    model: Model,
+    kind: AttentionKind,
+    *,
+    graph: bool = False,
+    together: bool = False,
+) -> FlashVsrSession:
     settings = Settings(
-        attention=kind, sparse_ratio=bench.sparse_ratio, start=Start.PRIMED, kv_units=KV_UNITS
+        attention=kind,
+        sparse_ratio=bench.sparse_ratio,
+        start=Start.PRIMED,
+        kv_units=KV_UNITS,
+        graph=graph,
+        decode_together=together,
     )
     return FlashVsr("bench", model, settings).open(bench.size, seed=SEED)
 

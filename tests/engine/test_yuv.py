@@ -167,25 +167,3 @@ def test_an_unknown_matrix_is_named_with_the_known_ones() -> None:
     with pytest.raises(MediaError, match="ycgco") as caught:
         planes_to_rgb(flat(1, 2, 3), Colour("ycgco"))
     assert "bt709" in str(caught.value.expected)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("colour", ALL_COLOURS)
-def test_a_cuda_device_gives_what_the_cpu_gives(colour: Colour) -> None:
-    rng = np.random.default_rng(6)
-    planes = Planes(
-        y=rng.integers(16, 236, (34, 50), np.uint8),
-        u=rng.integers(90, 160, (17, 25), np.uint8),
-        v=rng.integers(90, 160, (17, 25), np.uint8),
-    )
-    here = planes_to_rgb(planes, colour)
-
-    there = planes_to_rgb(planes, colour, "cuda")
-    download = begin_download(pack_i420(there, colour), planes.size)
-
-    assert torch.allclose(there.cpu(), here, atol=1e-5)
-    (expected,) = rgb_to_planes(here, colour)
-    (found,) = download.wait()
-    for name in ("y", "u", "v"):
-        assert np.abs(getattr(found, name).astype(int) - getattr(expected, name)).max() <= 1
