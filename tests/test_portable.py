@@ -6,6 +6,7 @@ import ast
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -207,3 +208,38 @@ def _leaves(statement: ast.stmt) -> bool:
             for h in statement.handlers
         )
     return False
+
+
+ARENAS = """
+import ctypes, sys, tempfile, threading
+from streamlift.portable import bound_arenas
+if not bound_arenas():
+    sys.exit("no")
+libc, done = ctypes.CDLL(None), threading.Barrier(17)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+def work():
+    libc.malloc(4096)
+    done.wait()
+threads = [threading.Thread(target=work) for _ in range(16)]
+[t.start() for t in threads]
+done.wait()
+[t.join() for t in threads]
+libc.fopen.restype, libc.fopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_char_p]
+libc.malloc_info.argtypes, libc.fclose.argtypes = [ctypes.c_int, ctypes.c_void_p], [ctypes.c_void_p]
+with tempfile.NamedTemporaryFile() as file:
+    out = libc.fopen(file.name.encode(), b"w")
+    libc.malloc_info(0, out)
+    libc.fclose(out)
+    print(file.read().count(b"<heap nr="))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_sixteen_threads_keep_memory_in_two_places() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", ARENAS], capture_output=True, text=True, check=False, timeout=60
+    )
+    if run.stderr.strip() == "no":
+        pytest.skip("this C library has no mallopt")
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) <= 2

@@ -21,7 +21,7 @@ from streamlift import __version__
 from streamlift.cli.arguments import load_given
 from streamlift.cli.exit_codes import FAILED, OK
 from streamlift.errors import ConfigError, MediaError, StreamliftError
-from streamlift.portable import on_signal
+from streamlift.portable import bound_arenas, on_signal
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -78,6 +78,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     demo = None
     if arguments.demo is not None:
         demo = Demo(f"{scheme}://{_local_name(server.host)}:{port}", arguments.demo or None)
+    bound_arenas()
     app = create_app(config, demo=demo)
     told_to_end = False
 
