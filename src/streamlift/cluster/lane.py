@@ -21,8 +21,8 @@ from streamlift.metrics import Metrics
 __all__ = ["LinkLane", "Traffic"]
 
 LATE_S = 0.5
-SLOW_S = 0.5
-"""How long the link may be late before the lane gives up: viewers see nothing new meanwhile."""
+SLOW_S = 1.0
+"""How long a link between machines may be late before the lane gives up."""
 _WAITING = 64
 _OUT_BOUND = 128
 _KNOWN = 512
@@ -43,8 +43,9 @@ class LinkLane:
     """Frames go up as access units where the plan allows it, as pictures otherwise.
 
     `offer` never waits: what waits here or is on its way and has not reached the worker within half
-    a second makes the link busy, and new frames are dropped (`link_busy`); half a second of that
-    ends the lane with WorkerLost, as does half a second in which what comes back is late.
+    a second makes the link busy, and new frames are dropped (`link_busy`); a second of that ends
+    the lane with WorkerLost, as does a second in which what comes back was on its way for half
+    one. Not on a link within a machine (`may_be_slow`): there it is the processor that is busy.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class LinkLane:
         clock: Clock,
         metrics: Metrics,
         traffic: Traffic,
+        may_be_slow: bool,
         on_close: Callable[[LinkLane, StreamliftError | None], None],
     ) -> None:
         self.worker = worker
@@ -67,6 +69,7 @@ class LinkLane:
         self._clock = clock
         self._metrics = metrics
         self._traffic = traffic
+        self._may_be_slow = may_be_slow
         self._on_close = on_close
         self._waiting: deque[pb.ToLane | tuple[Frame, bool]] = deque()
         self._wake = asyncio.Event()
@@ -129,7 +132,7 @@ class LinkLane:
             self.end(WorkerLost("no keyframe came from the publisher, though it was asked"))
             return False
         self._way.append((frame.pts, now_s))
-        self._frames[frame.pts] = (frame.arrived_s, frame.decode_s, frame.late_after_s)
+        self._frames[frame.pts] = (frame.arrived_s, frame.decode_s, now_s)
         if len(self._frames) > _KNOWN:
             del self._frames[next(iter(self._frames))]
         self._metrics.count("lane_input_total", kind="unit" if as_unit else "picture")
@@ -267,15 +270,13 @@ class LinkLane:
     def _deliver(self, message: pb.Encoded) -> None:
         self._traffic.received += len(message.data)
         now_s = self._clock.now_s()
-        arrived_s, decode_s, due_s = self._frames.get(message.pts, (now_s, 0.0, now_s))
+        arrived_s, decode_s, offered_s = self._frames.get(message.pts, (now_s, 0.0, now_s))
         encoded = convert.encoded_frame(message, arrived_s, decode_s)
-        stages = encoded.stages
-        worked_s = stages.decode_s + stages.queue_s + stages.upscale_s + stages.encode_s
-        self._note_late("down", now_s - due_s - worked_s > LATE_S, now_s)
+        self._note_late("down", now_s - offered_s - message.held_s > LATE_S, now_s)
         self._out.put(encoded)
 
     def _note_late(self, direction: str, late: bool, now_s: float) -> None:
-        if not late:
+        if not late or not self._may_be_slow:
             self._late_since_s.pop(direction, None)
             return
         if now_s - self._late_since_s.setdefault(direction, now_s) > SLOW_S:

@@ -165,6 +165,7 @@ class Link:
             clock=self._clock,
             metrics=self._metrics,
             traffic=self._traffic,
+            may_be_slow=not self.address.startswith("unix:"),
             on_close=self._lane_closed,
         )
         self._lanes.add(lane)

@@ -24,6 +24,7 @@ OUT_BYTES = 1024 * 1024
 OUT_AGE_S = 0.5
 OUT_MESSAGES = 512
 STALLED_S = 2.0
+_KNOWN = 512
 
 
 class Outbox:
@@ -43,7 +44,7 @@ class Outbox:
         self.full_since_s: float | None = None
         self._closed = False
 
-    def push(self, encoded: EncodedFrame) -> bool:
+    def push(self, encoded: EncodedFrame, held_s: float) -> bool:
         """Queue a coded frame; False: it was dropped, and its encoder should make a keyframe."""
         now_s = self._clock.now_s()
         coded_since = next((since for since, _, coded in self._items if coded), now_s)
@@ -62,7 +63,7 @@ class Outbox:
                 return True  # it was asked for already
             self._broken.discard(encoded.rendition)
             self.full_since_s = None
-        message = pb.FromLane(encoded=convert.encoded_message(encoded))
+        message = pb.FromLane(encoded=convert.encoded_message(encoded, held_s))
         self._put(bytes(message.SerializeToString()), coded=True)
         return True
 
@@ -102,6 +103,7 @@ class ServedLane:
         self._max_side = max_side
         self._out = Outbox(clock)
         self._received = -(2**62)  # pts of the last frame that came
+        self._came_s: dict[int, float] = {}  # by pts
         self._ended: asyncio.Future[StreamliftError | None] | None = None
 
     async def open(self, message: pb.Open) -> None:
@@ -162,10 +164,10 @@ class ServedLane:
         lane, intake = self._lane, self._intake
         match message.WhichOneof("kind"):
             case "unit":
-                self._received = max(self._received, message.unit.pts)
+                self._note(message.unit.pts)
                 intake.unit(message.unit)
             case "picture":
-                self._received = max(self._received, message.picture.pts)
+                self._note(message.picture.pts)
                 intake.picture(message.picture)
             case "renditions":
                 wanted = convert.renditions(message.renditions.list)
@@ -181,6 +183,17 @@ class ServedLane:
             case other:
                 raise MediaError(f"unexpected message {other}")
 
+    def _note(self, pts: int) -> None:
+        """A frame has come."""
+        self._received = max(self._received, pts)
+        self._came_s[pts] = self._clock.now_s()
+        if len(self._came_s) > _KNOWN:
+            del self._came_s[next(iter(self._came_s))]
+
+    def _held_s(self, pts: int) -> float:
+        now_s = self._clock.now_s()
+        return now_s - self._came_s.get(pts, now_s)
+
     def _need_source(self, reason: str) -> None:
         self._out.tell(pb.FromLane(need_source=pb.NeedSource(reason=reason[:200])))
 
@@ -191,7 +204,7 @@ class ServedLane:
             async for encoded in self._lane:
                 if isinstance(encoded, Unencoded):
                     self._out.tell(pb.FromLane(unencoded=pb.Unencoded(pts=encoded.pts)))
-                elif not self._out.push(encoded):
+                elif not self._out.push(encoded, self._held_s(encoded.pts)):
                     self._lane.request_keyframe()
         except StreamliftError as error:
             self.end(error)

@@ -213,7 +213,7 @@ def picture_frame(message: pb.Picture, now_s: float, max_side: int) -> Frame:
     )
 
 
-def encoded_message(encoded: EncodedFrame) -> pb.Encoded:
+def encoded_message(encoded: EncodedFrame, held_s: float = 0.0) -> pb.Encoded:
     return pb.Encoded(
         pts=encoded.pts,
         rendition=_rendition_message(encoded.rendition),
@@ -224,6 +224,7 @@ def encoded_message(encoded: EncodedFrame) -> pb.Encoded:
         upscale_s=encoded.stages.upscale_s,
         encode_s=encoded.stages.encode_s,
         data=encoded.data,
+        held_s=held_s,
     )
 
 

@@ -249,7 +249,7 @@ class Hung(_message.Message):
     def __init__(self) -> None: ...
 
 class Encoded(_message.Message):
-    __slots__ = ("pts", "rendition", "keyframe", "width", "height", "queue_s", "upscale_s", "encode_s", "data")
+    __slots__ = ("pts", "rendition", "keyframe", "width", "height", "queue_s", "upscale_s", "encode_s", "data", "held_s")
     PTS_FIELD_NUMBER: _ClassVar[int]
     RENDITION_FIELD_NUMBER: _ClassVar[int]
     KEYFRAME_FIELD_NUMBER: _ClassVar[int]
@@ -259,6 +259,7 @@ class Encoded(_message.Message):
     UPSCALE_S_FIELD_NUMBER: _ClassVar[int]
     ENCODE_S_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    HELD_S_FIELD_NUMBER: _ClassVar[int]
     pts: int
     rendition: Rendition
     keyframe: bool
@@ -268,7 +269,8 @@ class Encoded(_message.Message):
     upscale_s: float
     encode_s: float
     data: bytes
-    def __init__(self, pts: _Optional[int] = ..., rendition: _Optional[_Union[Rendition, _Mapping]] = ..., keyframe: _Optional[bool] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., queue_s: _Optional[float] = ..., upscale_s: _Optional[float] = ..., encode_s: _Optional[float] = ..., data: _Optional[bytes] = ...) -> None: ...
+    held_s: float
+    def __init__(self, pts: _Optional[int] = ..., rendition: _Optional[_Union[Rendition, _Mapping]] = ..., keyframe: _Optional[bool] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., queue_s: _Optional[float] = ..., upscale_s: _Optional[float] = ..., encode_s: _Optional[float] = ..., data: _Optional[bytes] = ..., held_s: _Optional[float] = ...) -> None: ...
 
 class Unencoded(_message.Message):
     __slots__ = ("pts",)
