@@ -13,6 +13,7 @@ from streamlift.errors import UpscaleError
 from streamlift.upscalers.flashvsr import attention as module
 from streamlift.upscalers.flashvsr.attention import FlexAttention, attend_exact
 from streamlift.upscalers.flashvsr.blocks import BlockLists
+from streamlift.upscalers.flashvsr.model import _allow_many_sizes
 
 _LIMIT = 8
 """Shapes that torch compiles of one piece of code."""
@@ -98,6 +99,19 @@ def test_shapes_are_forgotten_when_there_are_many(monkeypatch: pytest.MonkeyPatc
         attend(*_problem(size, size))
     assert len(compiler.shapes) == 4
     assert len(attend._by_shape) == 2
+
+
+def test_compiled_networks_may_have_as_many_shapes_as_a_backend_has_slots(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch._dynamo
+
+    settings: Any = torch._dynamo.config
+    monkeypatch.setattr(settings, "recompile_limit", 8)
+    monkeypatch.setattr(settings, "accumulated_recompile_limit", 256)
+    _allow_many_sizes()
+    assert settings.recompile_limit >= 64 * 3
+    assert settings.accumulated_recompile_limit >= 64 * 3
 
 
 def _problem(queries: int, keys: int) -> tuple[Tensor, Tensor, Tensor, BlockLists]:

@@ -93,6 +93,7 @@ class Chunks:
         self.graphs = graphs
         if options.record is not None and not graphs:
             self.graphs = StepGraphs(options.record)
+            self._try_first()
             self.record()
         self._ready = self._make_ready(0)
 
@@ -135,6 +136,15 @@ class Chunks:
         self.memory.move(device)
         if self.graphs is not None:
             self.graphs.forget()
+
+    @torch.inference_mode()
+    def _try_first(self) -> None:
+        """Run the first chunk's shapes once, so that nothing is compiled when it is due.
+
+        Before anything is remembered: what it writes into the ring is never read.
+        """
+        ready = self._make_ready(0)
+        self._predict(ready.noise, ready.rotation.cos, ready.rotation.sin)
 
     @torch.inference_mode()
     def record(self) -> None:

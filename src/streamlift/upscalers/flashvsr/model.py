@@ -46,10 +46,15 @@ class Model:
             network.to(device=device, dtype=dtype).eval().requires_grad_(False)
             if device.type == "cuda" and not isinstance(network, WanVae):
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Made of the weights once, here, and not in a stream's first frame.
+        self.dit.offsets()
+        if isinstance(self.decoder, TcDecoder):
+            self.decoder.folded()
         if compiled:
             _allow_many_sizes()
             self.projector.compile(dynamic=False)
-            self.decoder.compile(dynamic=False)
+            if isinstance(self.decoder, WanVae):  # the other is kernels of our own
+                self.decoder.compile(dynamic=False)
         return self
 
     def networks(self) -> dict[str, nn.Module]:
