@@ -157,7 +157,7 @@ def told(delays_ms: list[float], before: LookUp, now: LookUp) -> dict[str, Any]:
         "shown": len(delays_ms),
         "p50_ms": round(median(delays_ms), 1) if delays_ms else None,
         "p95_ms": round(delays_ms[int(0.95 * len(delays_ms))], 1) if delays_ms else None,
-        "dropped": {reason: n for reason, n in dropped.items() if n},
+        "dropped": {reason: n for reason, n in dropped.items() if n > 0},
         "cores": round((now.cpu_s - before.cpu_s) / (now.at_s - before.at_s), 2),
         "others_p95_ms": now.others,
         "stages_p95_ms": now.stages,
