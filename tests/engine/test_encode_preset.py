@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 
+import pytest
 from tests.clips import TICKS, picture
 from tests.engine.frames import H264, SMALL
 
-from streamlift.clock import MonotonicClock
+from streamlift.clock import ManualClock, MonotonicClock
 from streamlift.engine.encode import EncodeThread, Picture
 from streamlift.frames import Colour, EncodedFrame, StageTimes, Unencoded
 
@@ -46,3 +47,37 @@ def test_another_preset_begins_with_a_keyframe_and_loses_no_picture() -> None:
     frames = [frame for frame in out if isinstance(frame, EncodedFrame)]
     assert [frame.pts for frame in frames] == [number * TICKS for number in range(8)]
     assert [frame.keyframe for frame in frames] == [n in (0, 4) for n in range(8)]
+
+
+def test_a_picture_that_waited_too_long_brings_the_fastest_preset_before_any_is_skipped() -> None:
+    clock = ManualClock(100.0)
+    out: list[int] = []
+    turns: list[tuple[float, bool]] = []
+    skipped, done = threading.Semaphore(0), threading.Event()
+    thread = EncodeThread(
+        "test",
+        renditions=frozenset({H264}),
+        preset="superfast",
+        fps=25.0,
+        depth=16,
+        clock=clock,
+        deliver=lambda encoded: out.append(encoded.pts // TICKS),
+        skip=skipped.release,
+        done=lambda error: done.set(),
+        turn=lambda overdue_s, fastest: turns.append((overdue_s, fastest)),
+    )
+    for number, waited_s in enumerate((0.0, 0.7, 0.7, 0.1)):
+        since_s = 100.0 - waited_s
+        shown = picture(SMALL, number)
+        assert thread.offer(
+            Picture(shown, number * TICKS, Colour(), since_s, since_s, since_s, StageTimes())
+        )
+    thread.finish()
+    assert done.wait(20)
+    assert out == [0, 1, 3]
+    assert skipped.acquire(blocking=False)
+    assert not skipped.acquire(blocking=False)
+    assert turns == [
+        (pytest.approx(waited_s), fastest)
+        for waited_s, fastest in ((0.0, False), (0.7, False), (0.7, True), (0.1, True))
+    ]
