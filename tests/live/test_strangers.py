@@ -72,6 +72,7 @@ async def test_a_hundred_thousand_datagrams_end_no_publisher_viewer_pull_or_push
         await until(
             lambda: all(now > 10 + before[name] for name, now in decoded(service).items()),
             "all streams to go on",
+            timeout_s=30,
         )
         assert {s.name: s.state for s in service.parts.router.streams()} == {
             "live": "live",
@@ -83,7 +84,9 @@ async def test_a_hundred_thousand_datagrams_end_no_publisher_viewer_pull_or_push
         assert (output["state"], output["connections"]) == ("live", 1)
         assert (await service.read("/api/v1/streams/pulled/source"))["connections"] == 1
         assert len(agents) == 8, "nobody had to connect again"
-    assert len(caplog.text) < 10_000
+    # A busy machine's stalls are told with the place where the loop stands, whoever sends what.
+    said = [r.getMessage() for r in caplog.records if not r.name.endswith("loop_lag")]
+    assert len("\n".join(said)) < 10_000
 
 
 @asynccontextmanager
@@ -99,8 +102,8 @@ async def four_kinds(service: Served) -> AsyncIterator[None]:
             body = {"name": "pulled", "source": source}
             pulled = await http.post("/api/v1/streams", json=body)
             assert pulled.status_code == 201, pulled.text
-            await service.live("pushed")
-            await service.live("pulled")
+            await service.live("pushed", timeout_s=30)
+            await service.live("pulled", timeout_s=30)
             yield
             await viewer.wait_more(10)
 
