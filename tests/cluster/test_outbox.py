@@ -1,0 +1,60 @@
+"""What waits for a slow anchor is bounded: coded frames go, up to the next keyframe."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("grpc", reason="needs the extra cluster")
+
+from tests.engine.frames import H264, SMALL
+
+from streamlift.clock import ManualClock
+from streamlift.cluster.serving_lane import OUT_AGE_S, OUT_BYTES, Outbox
+from streamlift.cluster.wire import worker_pb2 as pb
+from streamlift.frames import EncodedFrame
+
+
+def coded(pts: int, *, key: bool = False, size: int = 1000) -> EncodedFrame:
+    return EncodedFrame(pts, SMALL, H264, key, bytes(size), 0.0)
+
+
+async def rest(out: Outbox) -> list[pb.FromLane]:
+    out.close(pb.FromLane(ended=pb.Ended()))
+    found = []
+    while (data := await out.get()) is not None:
+        found.append(pb.FromLane.FromString(data))
+    return found
+
+
+async def test_what_is_taken_in_time_passes_in_order() -> None:
+    out = Outbox(ManualClock())
+    assert all(out.push(coded(n, key=n == 0), 0.0) for n in range(3))
+    out.tell(pb.FromLane(need_source=pb.NeedSource(reason="x")))
+    kinds = [message.WhichOneof("kind") for message in await rest(out)]
+    assert kinds == ["encoded"] * 3 + ["need_source", "ended"]
+    assert out.dropped == 0
+
+
+async def test_above_a_megabyte_all_coded_frames_go_until_a_keyframe_comes() -> None:
+    out = Outbox(ManualClock())
+    out.tell(pb.FromLane(returned=pb.Returned(upscaled=1)))
+    large = OUT_BYTES // 4
+    pushed = [out.push(coded(n, key=n == 0, size=large), 0.0) for n in range(7)]
+    # The fifth finds it full and asks for a keyframe; what follows is dropped without asking again.
+    assert pushed == [True, True, True, True, False, True, True]
+    assert out.dropped == 7
+    assert out.full_since_s is not None
+    assert out.push(coded(7, key=True), 0.0)
+    assert out.full_since_s is None
+    assert out.push(coded(8), 0.0)
+    pts = [m.encoded.pts for m in await rest(out) if m.HasField("encoded")]
+    assert pts == [7, 8]
+
+
+async def test_what_has_waited_for_half_a_second_is_too_old() -> None:
+    clock = ManualClock()
+    out = Outbox(clock)
+    assert out.push(coded(0, key=True), 0.0)
+    clock.advance(OUT_AGE_S + 0.1)
+    assert not out.push(coded(1), 0.0)
+    assert [m.WhichOneof("kind") for m in await rest(out)] == ["ended"]
