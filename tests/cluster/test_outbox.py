@@ -18,6 +18,10 @@ def coded(pts: int, *, key: bool = False, size: int = 1000) -> EncodedFrame:
     return EncodedFrame(pts, SMALL, H264, key, bytes(size), 0.0)
 
 
+def is_full(out: Outbox) -> bool:
+    return out.full_since_s is not None
+
+
 async def rest(out: Outbox) -> list[pb.FromLane]:
     out.close(pb.FromLane(ended=pb.Ended()))
     found = []
@@ -43,9 +47,9 @@ async def test_above_a_megabyte_all_coded_frames_go_until_a_keyframe_comes() -> 
     # The fifth finds it full and asks for a keyframe; what follows is dropped without asking again.
     assert pushed == [True, True, True, True, False, True, True]
     assert out.dropped == 7
-    assert out.full_since_s is not None
+    assert is_full(out)
     assert out.push(coded(7, key=True), 0.0)
-    assert out.full_since_s is None
+    assert not is_full(out)
     assert out.push(coded(8), 0.0)
     pts = [m.encoded.pts for m in await rest(out) if m.HasField("encoded")]
     assert pts == [7, 8]
