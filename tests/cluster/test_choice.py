@@ -35,6 +35,10 @@ def test_three_failures_in_a_minute_put_it_out_for_another_minute() -> None:
     assert order(far_apart, b, now_s=70.1) == ["b", "a"]
 
 
+def test_the_only_one_is_asked_whatever_it_did() -> None:
+    assert order(Candidate("a", "a", 9, struck(0.0, 1.0, 2.0)), now_s=3.0) == ["a"]
+
+
 def test_lanes_that_fail_together_are_one_failure() -> None:
     strikes = struck(1.0, 1.0, 1.1, 1.2)
     assert strikes.recent(1.3) == 1

@@ -94,11 +94,9 @@ class WorkerBackend:
     def info(self) -> BackendInfo:
         workers = tuple(link.info() for link in self.links)
         now_s = self._clock.now_s()
-        ready = [
-            link.info()
-            for link in self.links
-            if link.state == "ready" and not link.strikes.out(now_s)
-        ]
+        attached = [link for link in self.links if link.state == "ready"]
+        unharmed = [link for link in attached if not link.strikes.out(now_s)]
+        ready = [link.info() for link in unharmed or attached]
         state, reason = (BackendState.READY, "") if ready else self._why_not(workers)
         rates = [worker.fps for worker in ready if worker.fps is not None]
         return BackendInfo(
@@ -170,8 +168,6 @@ class WorkerBackend:
             return BackendState.UNAVAILABLE, "no worker is known"
         best = min(workers, key=lambda w: _BETTER_FIRST.index(w.state))
         reason = f"worker {best.name}: {best.reason or best.state}"
-        if best.state == "ready":
-            return BackendState.UNAVAILABLE, f"worker {best.name} failed repeatedly"
         if best.state == "loading":
             return BackendState.LOADING, reason
         return BackendState.UNAVAILABLE, reason

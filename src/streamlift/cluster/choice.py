@@ -53,9 +53,10 @@ def in_order(
     """Those to be asked for a lane, best first: unharmed, most free slots, fewest failures,
     another machine than the last failure's. Full ones come too: what a worker says of its slots
     is a hint, and only its own answer is sure."""
-    usable = [c for c in candidates if not c.strikes.out(now_s)]
+    known = list(candidates)
+    usable = [c for c in known if not c.strikes.out(now_s)]
     return sorted(
-        usable,
+        usable or known,  # the only one there is: whether to try it is for the backend's budget
         key=lambda c: (
             c.strikes.recent(now_s) > 0,
             -c.free,

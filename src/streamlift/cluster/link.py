@@ -281,18 +281,20 @@ class Link:
     async def _echo(self, call: grpc.aio.StreamStreamCall) -> None:
         """Ask for an answer each second; returns, the call cancelled, when none came for long."""
         number = 0
-        while True:
-            if self._echoed is None:
-                number += 1
-                self._echoed = (number, self._clock.now_s())
-                with suppress(grpc.RpcError, asyncio.InvalidStateError):
-                    await call.write(pb.FromAnchor(echo=pb.Echo(number=number)).SerializeToString())
-            elif self._clock.now_s() - self._echoed[1] >= SILENT_S:
-                if self._on_silent is not None:
-                    self._on_silent()
-                call.cancel()
-                return
-            await asyncio.sleep(ECHO_S)
+        with suppress(grpc.RpcError, asyncio.InvalidStateError, TimeoutError):
+            while self._echoed is None or self._clock.now_s() - self._echoed[1] < SILENT_S:
+                if self._echoed is None:
+                    number += 1
+                    self._echoed = (number, self._clock.now_s())
+                    echo = pb.FromAnchor(echo=pb.Echo(number=number))
+                    # A worker that reads nothing blocks this as well.
+                    async with asyncio.timeout(SILENT_S):
+                        await call.write(echo.SerializeToString())
+                await asyncio.sleep(ECHO_S)
+        if self._echoed is not None and self._clock.now_s() - self._echoed[1] >= SILENT_S:
+            if self._on_silent is not None:
+                self._on_silent()
+            call.cancel()
 
     async def _detach(self) -> None:
         channel, self._channel = self._channel, None
