@@ -27,12 +27,8 @@ SIZE = Size(48, 32)
 _WITHOUT = """
 import sys
 
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {blocked}:
-            raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
-
-sys.meta_path.insert(0, Blocked())
+# As where they are not installed: an import fails, and a look for them finds nothing.
+sys.modules.update(dict.fromkeys({blocked}))
 import streamlift.engine, streamlift.codec
 from streamlift.engine import accelerators, measure_fps
 from streamlift.engine.chain import UpscaleChain

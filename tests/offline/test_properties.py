@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -352,8 +351,10 @@ def test_the_times_of_an_uneven_clip_fit_into_avi(tmp_path: Path) -> None:
     )
     result = upscale_file(source, tmp_path / "out.avi", Bicubic())
     assert result.warnings == ()
-    found = np.array(times_of(tmp_path / "out.avi"))
-    assert np.allclose(found - found[0], times_of(source), atol=0.002)
+    # The form has places and no times; what readers make of them for H.264 differs by a picture.
+    with av.open(str(tmp_path / "out.avi")) as container:
+        places = [p.dts for p in container.demux(video=0) if p.dts is not None]
+    assert places == pts
 
 
 def test_av1_says_nothing_of_its_own(
