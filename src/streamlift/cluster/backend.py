@@ -60,8 +60,10 @@ class WorkerBackend:
         """Hang up; its lanes end with WorkerLost."""
         task = self._links.pop(link, None)
         if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+            while not task.done():
+                # Again, if it took the first for the end of a call that it had cancelled itself.
+                task.cancel()
+                await asyncio.wait([task], timeout=1.0)
             await link.aclose()
 
     # ---- ports.Backend ----
