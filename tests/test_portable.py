@@ -39,6 +39,7 @@ ALLOWED = {
     "portable.py": "the place for it",
     "cluster/child.py": "workers in processes are refused on Windows (config/checks.py)",
     "cluster/placement.py": "starts Ray's side; Windows passes over start_new_session",
+    "cluster/link.py": "only asks whether a worker is of this machine",
     "cluster/process.py": "takes unix:PATH from whoever types it, and from child.py",
     "cluster/trust.py": "reads addresses that others gave",
     "cli/worker.py": "names unix:PATH in its help",

@@ -85,10 +85,15 @@ async def test_a_service_with_a_certificate_is_asked_by_tls(
 async def test_a_worker_is_well_while_it_listens(at: str, tmp_path: Path) -> None:
     path = tmp_path / "w"
     listens = at.startswith("unix:")
+
+    async def answer(_: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
+        out.close()
+        await out.wait_closed()
+
     if listens:
-        door = await asyncio.start_unix_server(lambda _, w: w.close(), path)
+        door = await asyncio.start_unix_server(answer, path)
     else:
-        door = await asyncio.start_server(lambda _, w: w.close(), "127.0.0.1", 0)
+        door = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = 0 if listens else door.sockets[0].getsockname()[1]
     command = ["streamlift", "worker", "--listen", at.format(port=port, path=path)]
     assert await asyncio.to_thread(healthy.check, command) is None

@@ -155,8 +155,8 @@ def test_files_are_the_same_however_many_work_on_them(stabilise: Stabilise, tmp_
     found = []
     for workers in (1, 4):
         target = tmp_path / f"{workers}.mp4"
-        # Without loss: of the same pictures x264 makes other bits now and then on a busy machine, on
-        # its own threads, and with loss they may mean other pictures.
+        # Without loss: of the same pictures x264 makes other bits now and then on a busy machine,
+        # and with loss they may mean other pictures.
         options = Options(workers=workers, stabilise=stabilise, crf=0)
         assert upscale_file(source, target, small(), options=options).pictures == 20
         found.append([f.to_ndarray() for f in pictures_of(target)])
