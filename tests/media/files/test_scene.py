@@ -10,6 +10,7 @@ import pytest
 
 from streamlift.frames import Planes, Size
 from streamlift.media.files.scene import SCENE_SIZE, scene_pictures, scene_round
+from streamlift.stamp import read_stamp
 
 SMALL = Size(96, 64)
 MOST_BYTES = 500_000
@@ -37,6 +38,11 @@ def test_pictures_have_the_size_asked_for_and_levels_of_video(size: Size) -> Non
     assert picture.y.min() >= 16
     assert picture.y.max() <= 235
     assert float(picture.y.std()) > 20
+
+
+def test_no_picture_passes_for_a_stamped_one() -> None:
+    pictures = islice(scene_pictures(), 0, 750, 5)
+    assert all(read_stamp(picture.y) is None for picture in pictures)
 
 
 def test_every_photograph_is_small_and_says_where_it_is_from_and_that_it_is_free() -> None:

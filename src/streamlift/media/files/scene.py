@@ -29,6 +29,7 @@ _MARGIN = 70
 """Wall around and between the prints, pixels."""
 _FRAME = 14
 _WALL = (196, 204, 208)
+_LABEL_WIDTH, _LABEL_HEIGHT = 136, 23
 _INK = (52, 48, 46)
 
 Image = npt.NDArray[np.uint8]
@@ -60,7 +61,9 @@ def scene_pictures(size: Size = SCENE_SIZE) -> Iterator[Planes]:
     path = _path(prints)
     number = 0
     while True:
-        yield _planes(_view(wall, path, number % _ROUND_FRAMES / _ROUND_FRAMES, size))
+        view = _view(wall, path, number % _ROUND_FRAMES / _ROUND_FRAMES, size)
+        _label(view)
+        yield _planes(view)
         number += 1
 
 
@@ -121,7 +124,7 @@ def _hang(wall: Image, photograph: Image, caption: str, left: int, top: int) -> 
     rule = at[0], at[1] + 10
     cv2.line(wall, rule, (rule[0] + width, rule[1]), _INK, 1, cv2.LINE_AA)
     small = at[0], rule[1] + 16
-    cv2.putText(wall, "streamlift demo", small, _FONT, 0.4, _INK, 1, cv2.LINE_AA)
+    cv2.putText(wall, "super-resolution, live", small, _FONT, 0.4, _INK, 1, cv2.LINE_AA)
 
 
 def _path(prints: tuple[_Print, ...]) -> npt.NDArray[np.float64]:
@@ -152,6 +155,16 @@ def _view(wall: Image, path: npt.NDArray[np.float64], share: float, size: Size) 
         wall, look, (size.width, size.height), flags=flags, borderMode=cv2.BORDER_REPLICATE
     )
     return cast(Image, view)
+
+
+def _label(view: Image) -> None:
+    """A name that stands still in the corner.
+
+    Its grey is neither black nor white where a stamp (`streamlift.stamp`) has its first cell: of
+    photographs alone, some pass for one.
+    """
+    cv2.rectangle(view, (0, 0), (_LABEL_WIDTH, _LABEL_HEIGHT), (128, 124, 120), cv2.FILLED)
+    cv2.putText(view, "streamlift demo", (18, 17), _FONT, 0.42, (250, 250, 250), 1, cv2.LINE_AA)
 
 
 def _planes(bgr: Image) -> Planes:
