@@ -35,6 +35,7 @@ from streamlift.service import (
     Service,
     Sessions,
     Snapshots,
+    rtsp_socket,
 )
 from streamlift.tasks import supervise
 
@@ -53,6 +54,7 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
     pulls = Pulls(config.sources, config.ice, max_side=config.ingest.max_size, clock=time)
     packetizer = Packetizer()
     outputs = Outputs(config.outputs, clock=time, packetizer=packetizer)
+    readers = None if config.rtsp is None else rtsp_socket(config.rtsp)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -105,8 +107,8 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
                 service.no_new_workers = lambda: placement.reason
                 attending.append(tasks.create_task(supervise("placement", placement.run())))
             rtsp = None
-            if config.rtsp is not None:
-                rtsp = RtspDoor(service, config.rtsp)
+            if readers is not None:
+                rtsp = RtspDoor(service, readers)
                 await rtsp.listen()
             app.state.rtsp = rtsp
             if demo is not None:

@@ -42,7 +42,8 @@ class Peers:
 
     def __init__(self, urls: tuple[str, ...]) -> None:
         self._urls = {_short(url): url.rstrip("/") for url in urls}
-        self._known: dict[str, tuple[float, str | None]] = {}
+        self._known: dict[tuple[str, str], tuple[float, str | None]] = {}
+        """By stream and by who asks: one whose token a peer refuses hides it from nobody else."""
         self._trust: ssl.SSLContext | None = None
 
     def __bool__(self) -> bool:
@@ -51,14 +52,16 @@ class Peers:
     async def owner(self, stream: str, authorization: str | None) -> str | None:
         """The short name of a peer at which somebody publishes this stream now."""
         now_s = time.monotonic()
-        asked_s, owner = self._known.get(stream, (float("-inf"), None))
+        key = (stream, hashlib.sha256((authorization or "").encode()).hexdigest())
+        asked_s, owner = self._known.get(key, (float("-inf"), None))
         if now_s - asked_s < KEPT_S:
             return owner
         headers = {"authorization": authorization} if authorization else {}
         async with await self._client(ASK_S, headers) as http:
             found = await asyncio.gather(*(_has(http, url, stream) for url in self._urls.values()))
         owner = next((name for name, has in zip(self._urls, found, strict=True) if has), None)
-        self._known[stream] = (now_s, owner)
+        self._known.pop(key, None)
+        self._known[key] = (now_s, owner)
         if len(self._known) > _REMEMBERED:
             del self._known[next(iter(self._known))]
         return owner

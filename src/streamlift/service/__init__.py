@@ -6,7 +6,7 @@ from streamlift.service.grants import LONGEST_LINK_S, Grant, Grants, Scope
 from streamlift.service.loop_lag import LoopWatch
 from streamlift.service.outputs import Output, Outputs, Recorder, WhipPush
 from streamlift.service.pulls import PullPublisher, Pulls, Source
-from streamlift.service.readers import RtspDoor
+from streamlift.service.readers import RtspDoor, rtsp_socket
 from streamlift.service.service import Answered, Service
 from streamlift.service.sessions import Role, Session, Sessions
 from streamlift.service.snapshots import Snapshots
@@ -35,4 +35,5 @@ __all__ = [
     "Source",
     "WhipPush",
     "address_of",
+    "rtsp_socket",
 ]

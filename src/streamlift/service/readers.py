@@ -7,6 +7,8 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from socket import AF_INET, AF_INET6, create_server
+from socket import socket as Socket
 
 from streamlift.config import RtspConfig
 from streamlift.errors import ConfigError, TokenError, TooMany
@@ -19,19 +21,35 @@ from streamlift.service.callers import Caller, address_of
 from streamlift.service.grants import Scope
 from streamlift.service.service import Service
 
-__all__ = ["RtspDoor"]
+__all__ = ["RtspDoor", "rtsp_socket"]
 
 logger = logging.getLogger(__name__)
 
 _SIGN_IN = {"WWW-Authenticate": 'Basic realm="streamlift", charset="UTF-8"'}
 
 
+def rtsp_socket(config: RtspConfig) -> Socket:
+    """A socket that is bound, so that a port in use is told before anything is started.
+
+    Raises ConfigError when the address cannot be had.
+    """
+    host, port = config.host, config.port
+    try:
+        return create_server((host, port), family=AF_INET6 if ":" in host else AF_INET)
+    except OSError as error:
+        raise ConfigError(
+            f"rtsp cannot listen on {host}:{port}: {error.strerror}; set rtsp.port to another",
+            found=f"{host}:{port}",
+        ) from error
+
+
 class RtspDoor:
     """Listens once `listen` has returned, until `aclose`."""
 
-    def __init__(self, service: Service, config: RtspConfig) -> None:
+    def __init__(self, service: Service, socket: Socket) -> None:
+        """`socket`: from `rtsp_socket`; it is closed with the door."""
         self._service = service
-        self._config = config
+        self._socket = socket
         self._server: asyncio.Server | None = None
         self._connections: Counter[str] = Counter()
 
@@ -42,16 +60,9 @@ class RtspDoor:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def listen(self) -> None:
-        """Raises ConfigError when the address cannot be had."""
-        host, port = self._config.host, self._config.port
-        try:
-            self._server = await asyncio.start_server(self._serve, host, port, limit=HEAD_BYTES)
-        except OSError as error:
-            raise ConfigError(
-                f"rtsp cannot listen on {host}:{port}: {error.strerror}; set rtsp.port to another",
-                found=f"{host}:{port}",
-            ) from error
-        logger.info("RTSP readers: rtsp://%s:%d/<stream>", host, self.port)
+        self._server = await asyncio.start_server(self._serve, sock=self._socket, limit=HEAD_BYTES)
+        host, port = self._socket.getsockname()[:2]
+        logger.info("RTSP readers: rtsp://%s:%d/<stream>", host, port)
 
     async def aclose(self) -> None:
         if self._server is not None:

@@ -197,6 +197,10 @@ async def run_publisher(
             takes_over = _has_publisher(parts, session.stream)
             if not await publisher.wait_live(shown=takes_over):
                 return
+            if not takes_over and _has_publisher(parts, session.stream):
+                takes_over = True  # somebody else was sooner
+                if not await publisher.wait_live(shown=True):
+                    return
             if takes_over and publisher.absence is not None:
                 await publisher.aclose(publisher.absence)
             else:

@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
+from tests.media.remote.gateway import gateway
 from tests.serving import serving
 from tests.stamped import TINY, sending
 
@@ -43,6 +44,20 @@ async def test_what_cannot_be_watched_is_said_and_refused(
         assert await asyncio.to_thread(source.list_sources) == []
     assert "cannot watch" in caplog.text
     assert "no streams from http://127.0.0.1:9" in caplog.text
+
+
+async def test_the_token_goes_to_the_service_it_is_for_and_to_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STREAMLIFT_VIEW_TOKEN", "v" * 20)
+    async with gateway() as (served, url):
+        for service in (url.removesuffix("/whep/live"), "http://127.0.0.1:9"):
+            monkeypatch.setenv("STREAMLIFT_URL", service)
+            source = StreamliftInput()
+            assert await asyncio.to_thread(source.connect, url)
+            await asyncio.to_thread(source.disconnect)
+    told = ["authorization" in asked.headers for asked in served.requests("POST")]
+    assert told == [True, False]
 
 
 def test_addresses_that_are_not_http_are_not_opened(

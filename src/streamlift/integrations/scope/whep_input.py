@@ -55,7 +55,10 @@ class StreamliftInput(InputSource):
     def list_sources(self, timeout_ms: int = 5000) -> list[Any]:
         """The streams of the service; none, with a line in the log, when it does not answer."""
         base = os.environ.get("STREAMLIFT_URL", SERVICE).rstrip("/")
-        request = urllib.request.Request(f"{base}/api/v1/streams", headers=_headers())  # noqa: S310
+        request = urllib.request.Request(f"{base}/api/v1/streams")  # noqa: S310  checked below
+        if token := _token_for(base):
+            # Not among the headers that are sent again where a redirect leads to.
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
         try:
             if urllib.parse.urlsplit(base).scheme not in ("http", "https"):
                 raise ValueError(f"STREAMLIFT_URL is {base!r}, expected http:// or https://")
@@ -115,9 +118,8 @@ class StreamliftInput(InputSource):
         from streamlift.media.remote.client import watch_whep
 
         self._loop, self._watching = asyncio.get_running_loop(), asyncio.current_task()
-        token = os.environ.get("STREAMLIFT_VIEW_TOKEN")
         try:
-            async with watch_whep(url, token, clock=MonotonicClock()) as (video, _):
+            async with watch_whep(url, _token_for(url), clock=MonotonicClock()) as (video, _):
                 ready.put(None)
                 async for frame in video:
                     self._put(frame)
@@ -138,6 +140,10 @@ class StreamliftInput(InputSource):
         self._newest.put_nowait(frame)
 
 
-def _headers() -> dict[str, str]:
-    token = os.environ.get("STREAMLIFT_VIEW_TOKEN")
-    return {"Authorization": f"Bearer {token}"} if token else {}
+def _token_for(url: str) -> str | None:
+    """The token is for the service of STREAMLIFT_URL; whoever else is watched must not see it."""
+    ours = urllib.parse.urlsplit(os.environ.get("STREAMLIFT_URL", SERVICE))
+    theirs = urllib.parse.urlsplit(url)
+    if (theirs.scheme, theirs.netloc) != (ours.scheme, ours.netloc):
+        return None
+    return os.environ.get("STREAMLIFT_VIEW_TOKEN")

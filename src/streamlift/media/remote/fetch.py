@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,6 +34,12 @@ class Reply:
     headers: Mapping[str, str] = field(repr=False)
 
 
+@cache
+def _trust() -> ssl.SSLContext:
+    """The machine's certificate authorities: some tens of milliseconds of reading, done once."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 class Fetcher:
     """An async context manager. Redirects keep method and body; every hop is checked anew.
 
@@ -44,10 +52,16 @@ class Fetcher:
         self._rules = rules
         self._resolve = resolve
         self._timeout_s = timeout_s
-        # trust_env off: a proxy would resolve the name again, past the check.
-        self._http = httpx.AsyncClient(timeout=timeout_s, follow_redirects=False, trust_env=False)
+        self._http: httpx.AsyncClient
 
     async def __aenter__(self) -> Self:
+        # trust_env off: a proxy would resolve the name again, past the check.
+        self._http = httpx.AsyncClient(
+            timeout=self._timeout_s,
+            follow_redirects=False,
+            trust_env=False,
+            verify=await asyncio.to_thread(_trust),
+        )
         return self
 
     async def __aexit__(

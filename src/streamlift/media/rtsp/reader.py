@@ -14,7 +14,7 @@ from typing import Protocol
 
 from streamlift.clock import Clock
 from streamlift.config import NAME_PATTERN
-from streamlift.errors import MediaError, StreamliftError
+from streamlift.errors import MediaError, StreamliftError, UnknownStream
 from streamlift.frames import Codec, EncodedFrame
 from streamlift.media.outgoing.media_out import Frames
 from streamlift.media.outgoing.packetizer import Packetizer
@@ -38,6 +38,8 @@ BUFFER_BYTES = 256 * 1024
 """What may wait in the connection; beyond that a reader misses pictures up to a keyframe."""
 _STUCK_S = 10.0
 _FIRST_PICTURE_S = 5.0
+_UNTIL_PLAY_S = 30.0
+"""From connecting to PLAY: until then a reader holds one of the handshakes that there may be."""
 _PUBLIC = "OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER, SET_PARAMETER"
 
 
@@ -137,14 +139,16 @@ class Reader:
         """Serve requests until the connection ends."""
         transport = self._out.transport
         transport.set_write_buffer_limits(high=BUFFER_BYTES)
+        until_s = self._clock.now_s() + _UNTIL_PLAY_S
         try:
             while self._ended is None:
-                limit_s = None if self._playing is not None else self._head_s
+                left_s = max(0.0, until_s - self._clock.now_s())
+                limit_s = None if self._playing is not None else min(self._head_s, left_s)
                 try:
                     async with asyncio.timeout(limit_s):
                         request = await read_request(self._in)
                 except TimeoutError:
-                    self._end(f"no request within {limit_s:g} s")
+                    self._end("it asks for nothing, or never plays")
                     break
                 except MediaError as error:
                     self._out.write(response(None, 400))
@@ -181,6 +185,8 @@ class Reader:
             answer = response(request, refused.status, refused.headers)
             if refused.closes:
                 self._end(f"refused with {refused.status}")
+        except UnknownStream:
+            answer = response(request, 404)
         except StreamliftError as error:
             logger.info("an RTSP reader of %r is refused: %s", request.path[:80], error)
             answer = response(request, 503, {"Retry-After": "2"})
@@ -231,8 +237,10 @@ class Reader:
             async with asyncio.timeout(_FIRST_PICTURE_S):
                 self._first = await anext(opened.frames)
         except (TimeoutError, StopAsyncIteration):
-            self._held.close()
             raise Refused(503, {"Retry-After": "2"}) from None
+        finally:
+            if self._first is None:
+                self._held.close()
         self._stream, self._opened = stream, opened
         self._description = describe(stream, self._first, sound=opened.sound is not None)
 
@@ -274,7 +282,7 @@ class Reader:
         return response(request, 200, headers)
 
     async def _send(self, opened: Opened, first: EncodedFrame) -> None:
-        lag = VideoLag()
+        lag, reason = VideoLag(), "an error in this service; its log has the details"
         try:
             async with asyncio.TaskGroup() as tasks:
                 sound = tasks.create_task(self._send_sound(opened.sound, lag))
@@ -282,8 +290,12 @@ class Reader:
                 sound.cancel()
         except* (ConnectionError, TimeoutError):
             reason = "the reader takes nothing"
-        self._end(reason)
-        self._out.close()
+        except* Exception:
+            # Broad on purpose: whatever it is, this connection ends, and no other.
+            logger.exception("stream %s: an RTSP reader failed", self._stream)
+        finally:
+            self._end(reason)
+            self._out.close()
 
     async def _send_pictures(self, frames: Frames, first: EncodedFrame, lag: VideoLag) -> str:
         track = self._tracks.get(0)
