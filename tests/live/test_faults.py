@@ -214,7 +214,7 @@ async def test_one_stream_too_many_is_refused_and_the_first_keeps_its_rate() -> 
 
 
 async def test_a_paused_stream_is_back_soon_after_a_viewer_asks(serve: Any) -> None:
-    """Issue item 8: without viewers a stream may pause; 300 ms on an idle machine."""
+    """Without viewers a stream may pause; 300 ms on an idle machine."""
 
     async def run() -> list[str]:
         service: Served = await serve(light())

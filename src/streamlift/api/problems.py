@@ -83,7 +83,7 @@ class Problem(Exception):
 
 
 def problem_response(problem: Problem) -> JSONResponse:
-    """The JSON of contracts: type, title, status, detail, and what was found and expected."""
+    """Problem details (RFC 9457): type, title, status, detail, and what was found and expected."""
     body: dict[str, Any] = {
         "type": f"urn:streamlift:problem:{problem.slug}",
         "title": problem.title,
