@@ -17,14 +17,17 @@ from streamlift.frames import Frame
 __all__ = ["Intake", "must_fit"]
 
 MOST_WAITING = 128
+MOST_BEHIND = 8
+"""Pictures behind units that are not decoded: a decoder may hold one back for those that follow,
+and where pictures follow none does."""
 
 
 class Intake:
     """Decodes units on a thread of their own; what comes after a unit waits for it.
 
     `offer` gets the frames and `need_source(reason)` is called where the decoder needs a keyframe;
-    both on the event loop. Above 128 entries (five seconds) what waits longest goes without its
-    picture.
+    both on the event loop. Above 128 units (five seconds) what waits longest goes without its
+    picture, as do the units in front once more than 8 pictures wait behind them.
     """
 
     def __init__(
@@ -75,6 +78,10 @@ class Intake:
         """Call it when all that came before has become frames."""
         self._waiting.append(what)
         self._advance()
+        while sum(not isinstance(entry, int) for entry in self._waiting) > MOST_BEHIND:
+            while isinstance(self._waiting[0], int):
+                self._waiting.popleft()
+            self._advance()
 
     def finish(self, then: Callable[[], object]) -> None:
         """No more units come; `then` is called after the last frame."""
