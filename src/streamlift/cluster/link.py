@@ -136,7 +136,8 @@ class Link:
 
     async def open_lane(self, size: Size, options: LaneOptions) -> LinkLane:
         """Raises NoCapacity, NotReady, MediaError, or WorkerLost."""
-        if self._channel is None or self._welcome is None:
+        welcome = self._welcome
+        if self._channel is None or welcome is None:
             raise NotReady(f"worker {self.name} is not connected: {self._status.reason}")
         call = self._channel.stream_stream(
             _SERVICE + "Lane", response_deserializer=pb.FromLane.FromString
@@ -149,6 +150,9 @@ class Link:
         except (grpc.RpcError, asyncio.InvalidStateError, TimeoutError) as error:
             call.cancel()
             raise WorkerLost(f"worker {self.name} opens no lane: {_words(error)}") from error
+        except asyncio.CancelledError:
+            call.cancel()
+            raise self._broke_off() from None
         except BaseException:
             call.cancel()
             raise
@@ -156,7 +160,10 @@ class Link:
             call.cancel()
             denied = pb.Denied() if answer is grpc.aio.EOF else answer.denied
             raise convert.refusal_of(denied)
-        codecs = [Codec(c) for c in self._welcome.codecs if c in [*Codec]] if self._units else []
+        if self._welcome is not welcome:  # the link broke since the answer came
+            call.cancel()
+            raise WorkerLost(f"worker {self.name} is gone")
+        codecs = [Codec(c) for c in welcome.codecs if c in [*Codec]] if self._units else []
         lane = LinkLane(
             call,
             options,
@@ -182,8 +189,18 @@ class Link:
             ended = await probe(b"", timeout=60.0, metadata=self._trust.metadata)
         except grpc.RpcError as error:
             raise WorkerLost(_words(error)) from error
+        except asyncio.CancelledError:
+            raise self._broke_off() from None
         if (fault := convert.error_of(ended)) is not None:
             raise fault
+
+    def _broke_off(self) -> BaseException:
+        """What a CancelledError in a call means: to close the channel cancels its calls, which
+        looks like a cancellation of whoever waits for them."""
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            return asyncio.CancelledError()
+        return WorkerLost(f"worker {self.name} is gone")
 
     # ---- its life ----
 
@@ -202,6 +219,10 @@ class Link:
                 error = WorkerLost(_words(failure))
             except StreamliftError as failure:
                 error = failure
+            except Exception as failure:
+                # Broad on purpose: whatever it is, lanes must end, and it must be dialled again.
+                logger.exception("link to worker %s failed", self.name)
+                error = WorkerLost(f"the link failed: {failure}")
             finally:
                 was_attached = self._welcome is not None
                 await self._detach()

@@ -103,7 +103,7 @@ _OPTIONS = (
 
 async def open_channel(address: str, trust: Trust, receives: int) -> grpc.aio.Channel:
     """A channel of its own to one worker. Raises WorkerLost when its certificate is not the
-    pinned one, or cannot be read."""
+    pinned one, or a certificate or key cannot be read."""
     options: list[tuple[str, Any]] = [*_OPTIONS, ("grpc.max_receive_message_length", receives)]
     if trust.fingerprint is None and trust.tls_ca is None:
         # The token must not go over a network in the clear.
@@ -115,13 +115,19 @@ async def open_channel(address: str, trust: Trust, receives: int) -> grpc.aio.Ch
         options.append(("grpc.ssl_target_name_override", name))
     else:
         assert trust.tls_ca is not None
-        roots = await asyncio.to_thread(Path(trust.tls_ca).read_bytes)
+        roots = await _contents(trust.tls_ca)
     chain = key = None
     if trust.tls_cert and trust.tls_key:
-        chain = await asyncio.to_thread(Path(trust.tls_cert).read_bytes)
-        key = await asyncio.to_thread(Path(trust.tls_key).read_bytes)
+        chain, key = await _contents(trust.tls_cert), await _contents(trust.tls_key)
     credentials = grpc.ssl_channel_credentials(roots, key, chain)
     return grpc.aio.secure_channel(address, credentials, options=options)
+
+
+async def _contents(file: str) -> bytes:
+    try:
+        return await asyncio.to_thread(Path(file).read_bytes)
+    except OSError as error:
+        raise WorkerLost(f"{file} cannot be read: {error.strerror}", found=file) from error
 
 
 async def _pinned(address: str, fingerprint: str) -> tuple[bytes, str]:
