@@ -140,6 +140,19 @@ async def test_a_placer_that_hangs_or_says_nonsense_is_replaced(told: Path) -> N
         assert len(roster.workers) == 1
 
 
+async def test_a_placer_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None:
+    roster: Any = FakeRoster()
+    absent = str(tmp_path / "absent")
+    placement = Placement({}, roster, clock=MonotonicClock(), command=(absent,), first_wait_s=0.01)
+    running = asyncio.create_task(placement.run())
+    await until(lambda: placement.starts >= 3 or running.done(), "a third try")
+    assert not running.done()
+    assert "it cannot be started: " in placement.reason
+    assert absent in placement.reason
+    running.cancel()
+    await asyncio.wait([running])
+
+
 def config(placement: str = "ray://10.0.0.5:10001", **cluster: Any) -> Config:
     backends = (
         BackendConfig("flashvsr", "flashvsr", device="H100", link="remote", workers=2),

@@ -76,10 +76,15 @@ class Child:
         wait_s = FIRST_WAIT_S
         while True:
             started_s = time.monotonic()
-            await self._live()
+            failed = ""
+            try:
+                await self._live()
+            except (OSError, RuntimeError) as error:
+                # No memory, process, file or thread is left; that may pass.
+                failed = f"cannot be started: {error}"
             if self._ending:
                 return
-            self._reason = self._last_words()
+            self._reason = failed or self._last_words()
             self.restarts[_kind(self._returncode)] += 1
             logger.error("worker %s has ended: %s", self.name, self._reason)
             now_s = time.monotonic()
@@ -137,8 +142,9 @@ class Child:
     # ---- one life of the process ----
 
     async def _live(self) -> None:
-        self._socket.unlink(missing_ok=True)
+        self._process = None
         self._lines.clear()
+        self._socket.unlink(missing_ok=True)
         if not self._directory.exists():
             return
         environment = {**os.environ, "PYTHONFAULTHANDLER": "1", **self._environment}
@@ -177,7 +183,13 @@ class Child:
 
     async def _read_state(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
-        async for line in process.stdout:
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:
+                continue  # longer than the reader's limit, so none of ours
+            if not line:
+                return
             if line.startswith(b"listening "):
                 self._listens.set()
 

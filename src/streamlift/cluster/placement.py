@@ -110,7 +110,12 @@ class Placement:
         """Until cancelled, which ends the placer too."""
         wait_s = self._first_wait_s
         while True:
-            heard = await self._live()
+            try:
+                heard = await self._live()
+            except (OSError, RuntimeError) as error:
+                # No memory, process, file or thread is left; that may pass.
+                self._fails(f"it cannot be started: {error}")
+                heard = False
             if heard:
                 wait_s = self._first_wait_s
             logger.warning("the placer has ended: %s; another in %g s", self._trouble, wait_s)
