@@ -16,6 +16,7 @@ pytest.importorskip("grpc", reason="needs the extra cluster")
 
 from google.protobuf.message import DecodeError
 
+from streamlift.cluster.units import MOST_UNIT_BYTES
 from streamlift.cluster.wire import convert
 from streamlift.cluster.wire import worker_pb2 as pb
 from streamlift.errors import (
@@ -31,6 +32,7 @@ from streamlift.errors import (
 )
 from streamlift.frames import (
     Codec,
+    CodedVideo,
     Colour,
     EncodedFrame,
     Frame,
@@ -144,6 +146,14 @@ def test_each_kind_of_message_has_its_own_limit() -> None:
     ):
         with pytest.raises(MediaError, match="bytes"):
             convert.check_size(message, message.ByteSize())
+
+
+def test_the_largest_unit_that_is_sent_is_taken() -> None:
+    y, c = np.zeros((64, 64), np.uint8), np.zeros((32, 32), np.uint8)
+    coded = CodedVideo(Codec.H264, bytes(MOST_UNIT_BYTES), True, 2**63)
+    frame = Frame(2**62, Size(64, 64), Planes(y, c, c), Colour(), 0.0, coded)
+    message = pb.ToLane(unit=convert.unit_message(frame, coded, 0.123))
+    convert.check_size(message, len(message.SerializeToString()))
 
 
 @given(st.binary(max_size=300))

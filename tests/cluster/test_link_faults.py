@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.clips import TICKS
 from tests.waiting import until
 
 pytest.importorskip("grpc", reason="needs the extra cluster")
 
-from tests.cluster.served import CLOCK, Reader, wanted
+from tests.cluster.served import CLOCK, Reader, coded_frames, wanted
 from tests.engine.frames import SMALL
 
+from streamlift.clock import ManualClock
 from streamlift.cluster import link as link_module
 from streamlift.cluster.link import Link
 from streamlift.cluster.trust import Trust
-from streamlift.errors import WorkerLost
+from streamlift.errors import MediaError, StreamliftError, WorkerLost
 from streamlift.metrics import Metrics
 
 Worker = Callable[..., Any]
@@ -113,3 +116,40 @@ async def test_a_certificate_that_cannot_be_read_is_tried_again(
     assert link.info().reason == f"{absent} cannot be read: No such file or directory"
     running.cancel()
     await asyncio.wait([running])
+
+
+@pytest.mark.parametrize(
+    ("error", "strikes"), [(MediaError("of odd size"), 0), (WorkerLost("gone"), 1)]
+)
+async def test_what_a_publisher_sends_is_not_charged_to_the_worker(
+    worker: Worker, error: StreamliftError, strikes: int
+) -> None:
+    served = await worker("bicubic")
+    link = served.link()
+    backend = await served.linked(link)
+    lane = await backend.open_lane(SMALL, wanted())
+    lane.end(error)
+    assert not link.lanes
+    assert link.strikes.recent(CLOCK.now_s()) == strikes
+    await backend.aclose()
+
+
+async def test_a_publisher_that_makes_no_keyframe_keeps_its_lane(worker: Worker) -> None:
+    served = await worker("bicubic")
+    backend = await served.linked()
+    clock = ManualClock()
+    asked: list[float] = []
+    lane = await backend.open_lane(SMALL, wanted(ask_source=lambda: asked.append(clock.now_s())))
+    lane._clock = clock
+    delta = coded_frames(2)[1]
+    assert delta.coded is not None
+    for number in range(1, 301):
+        clock.advance(0.04)
+        coded = dataclasses.replace(delta.coded, number=number)
+        lane.offer(dataclasses.replace(delta, pts=number * TICKS, coded=coded))
+        lane._way.clear()  # it has arrived
+        lane._waiting.clear()
+    assert not lane.over
+    assert served.metrics.value("lane_input_total", kind="picture") == 300
+    assert 10 <= len(asked) <= 14
+    await backend.aclose()

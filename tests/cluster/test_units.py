@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamlift.cluster.units import ASK_EVERY_S, STARVED_S, UnitPlan
+from streamlift.cluster.units import ASK_EVERY_S, MOST_UNIT_BYTES, STARVED_S, UnitPlan
 from streamlift.frames import Codec, CodedVideo, Colour, Frame, Planes, Size
 
 
-def frame(number: int | None, *, key: bool = False, codec: Codec = Codec.H264) -> Frame:
+def frame(
+    number: int | None, *, key: bool = False, codec: Codec = Codec.H264, data: bytes = b"unit"
+) -> Frame:
     y, c = np.zeros((64, 64), np.uint8), np.zeros((32, 32), np.uint8)
-    coded = None if number is None else CodedVideo(codec, b"unit", key, number)
+    coded = None if number is None else CodedVideo(codec, data, key, number)
     return Frame((number or 0) * 3600, Size(64, 64), Planes(y, c, c), Colour(), 0.0, coded)
 
 
@@ -53,14 +55,36 @@ def test_the_source_is_asked_once_in_half_a_second() -> None:
     assert asked[1] - asked[0] >= ASK_EVERY_S
 
 
-def test_a_publisher_that_never_sends_a_keyframe_starves_the_lane_after_five_seconds() -> None:
+def test_a_publisher_that_makes_no_keyframe_goes_on_as_pictures_and_is_asked_less_often() -> None:
     plan = UnitPlan([Codec.H264])
-    for number in range(1, 126):
-        plan.sends_unit(frame(number), number * 0.04)
-        assert not plan.starved(number * 0.04)
-    assert plan.starved(0.04 + STARVED_S + 0.01)
-    plan.sends_unit(frame(126, key=True), 5.1)
-    assert not plan.starved(6.0)
+    asked = []
+    for number in range(1, 1001):
+        now_s = number * 0.04
+        assert not plan.sends_unit(frame(number), now_s)
+        if plan.ask:
+            asked.append(now_s)
+    early = [at for at in asked if at <= STARVED_S]
+    late = [at for at in asked if at > STARVED_S + 0.1]
+    assert len(early) == pytest.approx(STARVED_S / ASK_EVERY_S, abs=1)
+    assert len(late) == pytest.approx((40.0 - STARVED_S) / STARVED_S, abs=1)
+    assert plan.sends_unit(frame(1001, key=True), 41.0)
+    # What is missing after that is asked for as soon as ever.
+    plan.broken()
+    plan.sends_unit(frame(1002), 41.04)
+    assert plan.ask
+
+
+def test_a_unit_that_no_worker_takes_goes_as_a_picture_and_breaks_the_chain() -> None:
+    plan = UnitPlan([Codec.H264])
+    large = frame(1, data=bytes(MOST_UNIT_BYTES + 1))
+    assert ways(plan, frame(0, key=True), large, frame(2), frame(3, key=True)) == "UP?PU"
+    # Of a publisher whose keyframes are all too large none is asked for each half a second.
+    asked = 0
+    for number in range(4, 1004):
+        big = frame(number, key=True, data=bytes(MOST_UNIT_BYTES + 1))
+        assert not plan.sends_unit(big, number * 0.04)
+        asked += plan.ask
+    assert asked < 25
 
 
 def test_reordered_pictures_are_sent_as_pictures_and_no_keyframe_is_asked_for() -> None:
@@ -70,7 +94,6 @@ def test_reordered_pictures_are_sent_as_pictures_and_no_keyframe_is_asked_for() 
         "UP?PPPP"
     )
     assert ways(plan, frame(6, key=True), frame(8), frame(7)) == "PPP"
-    assert not plan.starved(1000.0)
 
 
 def test_what_the_worker_does_not_decode_and_what_has_no_unit_goes_as_pictures() -> None:
@@ -78,4 +101,3 @@ def test_what_the_worker_does_not_decode_and_what_has_no_unit_goes_as_pictures()
     assert ways(UnitPlan(), frame(0, key=True), frame(1)) == "PP"
     plan = UnitPlan([Codec.H264])
     assert ways(plan, frame(0, key=True), frame(None), frame(1)) == "UPP?"
-    assert not UnitPlan().starved(100.0)

@@ -128,9 +128,6 @@ class LinkLane:
         as_unit = self._plan.sends_unit(frame, now_s)
         if self._plan.ask:
             self._options.ask_source()
-        if self._plan.starved(now_s):
-            self.end(WorkerLost("no keyframe came from the publisher, though it was asked"))
-            return False
         self._way.append((frame.pts, now_s))
         self._frames[frame.pts] = (frame.arrived_s, frame.decode_s, now_s)
         if len(self._frames) > _KNOWN:

@@ -21,7 +21,7 @@ from streamlift.cluster.trust import Trust, host_of, open_channel
 from streamlift.cluster.units import UnitPlan
 from streamlift.cluster.wire import convert
 from streamlift.cluster.wire import worker_pb2 as pb
-from streamlift.errors import NotReady, StreamliftError, WorkerDraining, WorkerLost
+from streamlift.errors import MediaError, NotReady, StreamliftError, WorkerDraining, WorkerLost
 from streamlift.frames import Codec, LaneOptions, Size, Slots, WorkerInfo
 from streamlift.metrics import Metrics
 
@@ -353,7 +353,8 @@ class Link:
 
     def _lane_closed(self, lane: LinkLane, error: StreamliftError | None) -> None:
         self._lanes.discard(lane)
-        if error is not None and not isinstance(error, WorkerDraining):
+        # What a publisher sends is not the worker's failure.
+        if error is not None and not isinstance(error, WorkerDraining | MediaError):
             self.strikes.strike(self._clock.now_s())
 
     async def aclose(self) -> None:

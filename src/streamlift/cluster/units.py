@@ -10,15 +10,20 @@ __all__ = ["UnitPlan"]
 
 ASK_EVERY_S = 0.5
 STARVED_S = 5.0
-"""How long pictures are sent for want of a keyframe: at 512x512 and 25 fps they are 79 Mbit/s."""
+"""How long a publisher is asked that often; one that makes no keyframe is asked each 5 s."""
+MOST_UNIT_BYTES = 1024 * 1024 - 1024
+"""A worker ends a lane for a unit of more than a MiB, its other fields included; a publisher may
+send larger ones."""
 
 
 class UnitPlan:
     """An access unit can be sent if it follows the last one that was, or is a keyframe.
 
     Until then pictures are sent, and the publisher is to be asked for a keyframe (`ask`), once in
-    half a second. A publisher whose pictures are shown in another order than they are coded gets
-    no further questions: of his stream only pictures can be sent, whatever keyframes he makes.
+    half a second; once in five when five have brought none, and pictures go on. A unit that is too
+    large for the wire goes as a picture, too. A publisher whose pictures are shown in another order
+    than they are coded gets no further questions: of his stream only pictures can be sent, whatever
+    keyframes he makes.
     `codecs`: what the worker decodes; none on a link that carries pictures only.
     """
 
@@ -42,7 +47,8 @@ class UnitPlan:
             self._reordered = True
         self._highest = coded.number
         follows = self._last is not None and coded.number == self._last + 1
-        if not self._reordered and (follows or coded.keyframe):
+        fits = len(coded.data) <= MOST_UNIT_BYTES
+        if not self._reordered and fits and (follows or coded.keyframe):
             self._last, self._starving_since_s = coded.number, None
             return True
         self._last = None
@@ -51,15 +57,11 @@ class UnitPlan:
             return False
         if self._starving_since_s is None:
             self._starving_since_s = now_s
-        if now_s - self._asked_s >= ASK_EVERY_S:
+        starved = now_s - self._starving_since_s > STARVED_S
+        if now_s - self._asked_s >= (STARVED_S if starved else ASK_EVERY_S):
             self._asked_s, self.ask = now_s, True
         return False
 
     def broken(self) -> None:
         """A frame was left out, or the worker could not decode one."""
         self._last = None
-
-    def starved(self, now_s: float) -> bool:
-        """Whether pictures have been sent for too long, because no keyframe comes."""
-        since_s = self._starving_since_s
-        return since_s is not None and now_s - since_s > STARVED_S
