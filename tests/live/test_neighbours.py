@@ -51,7 +51,9 @@ async def test_too_many_streams_cost_frames_not_delay_on_the_fallback_too() -> N
             sending(service.whip("two")),
         ):
             streams = [await _after(service, name, 250) for name in ("one", "two")]
-            assert all(stream["frames"]["dropped"]["stale"] > 20 for stream in streams)
+            dropped = [stream["frames"]["dropped"] for stream in streams]
+            left_out = [d.get("overdue", 0) + d.get("stale", 0) for d in dropped]
+            assert min(left_out) > 20
             queued_ms = [stream["latency_ms"]["queue"]["p95"] for stream in streams]
             return [f"{ms} ms in the queue" for ms in queued_ms if ms > 600]
 
