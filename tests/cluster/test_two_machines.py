@@ -161,13 +161,15 @@ async def fault_and_return(
     for viewer in on.viewers:
         viewer.assert_unbroken()
     faults = [e for e in on.on.events if e["event"] == "fault"]
-    assert all(e["reason"].startswith(kind) for e in faults), faults
+    assert any(e["reason"].startswith(kind) for e in faults), faults
     assert not [e for e in on.on.events if "quarantined" in str(e)]
     at, after = seen(on.viewers, at_s, 1.0), seen(on.viewers, at_s + 1.0, back_s - at_s)
     found = judged(worst_ms(at), longest_ms, before_ms, "at the fault")
     found += judged(worst_ms(after), 250.0, before_ms, "on the way back")
     if (missing := max(lost(window) for window in at)) > 1:
         found.append(f"{missing} lost at the fault")
+    # A machine that starts a worker and three lanes at once may hang for a moment elsewhere too.
+    found += [e["reason"] for e in faults if not e["reason"].startswith(kind)]
     if back_s - at_s > 10.0:
         found.append(f"back after {back_s - at_s:.1f} s")
     return found
