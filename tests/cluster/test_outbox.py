@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("grpc", reason="needs the extra cluster")
 
-from tests.engine.frames import H264, SMALL
+from tests.engine.frames import H264, SMALL, VP8
 
 from streamlift.clock import ManualClock
 from streamlift.cluster.serving_lane import OUT_AGE_S, OUT_BYTES, Outbox
 from streamlift.cluster.wire import worker_pb2 as pb
-from streamlift.frames import EncodedFrame
+from streamlift.frames import EncodedFrame, Rendition
 
 
-def coded(pts: int, *, key: bool = False, size: int = 1000) -> EncodedFrame:
-    return EncodedFrame(pts, SMALL, H264, key, bytes(size), 0.0)
+def coded(pts: int, *, key: bool = False, size: int = 1000, of: Rendition = H264) -> EncodedFrame:
+    return EncodedFrame(pts, SMALL, of, key, bytes(size), 0.0)
 
 
 def is_full(out: Outbox) -> bool:
@@ -62,3 +64,63 @@ async def test_what_has_waited_for_half_a_second_is_too_old() -> None:
     clock.advance(OUT_AGE_S + 0.1)
     assert not out.push(coded(1), 0.0)
     assert [m.WhichOneof("kind") for m in await rest(out)] == ["ended"]
+
+
+def overflowing(of: Rendition) -> tuple[ManualClock, Outbox]:
+    """Two renditions wait for half a second; a frame of one of them finds it full."""
+    clock = ManualClock()
+    out = Outbox(clock)
+    assert out.push(coded(0, key=True), 0.0)
+    assert out.push(coded(0, key=True, of=VP8), 0.0)
+    clock.advance(OUT_AGE_S + 0.1)
+    assert not out.push(coded(1, of=of), 0.0)
+    assert is_full(out)
+    return clock, out
+
+
+@pytest.mark.parametrize("of", [H264, VP8])
+async def test_no_rendition_goes_on_without_the_frames_that_were_dropped(of: Rendition) -> None:
+    _, out = overflowing(of)
+    for rendition in (H264, VP8):
+        assert out.push(coded(2, of=rendition), 0.0)
+    for rendition in (H264, VP8):
+        assert out.push(coded(3, key=True, of=rendition), 0.0)
+        assert out.push(coded(4, of=rendition), 0.0)
+    told = [m.encoded for m in await rest(out) if m.HasField("encoded")]
+    assert [(one.pts, one.rendition.codec) for one in told] == [
+        (pts, of.codec) for of in (H264, VP8) for pts in (3, 4)
+    ]
+    assert out.dropped == 5
+
+
+async def test_a_rendition_that_nobody_wants_any_more_does_not_keep_it_full() -> None:
+    _, out = overflowing(H264)
+    out.want(frozenset({H264, VP8}))
+    assert is_full(out), "its keyframe is still to come"
+    assert out.push(coded(2, key=True, of=VP8), 0.0)
+    assert not is_full(out), "the link takes what there is"
+    _, out = overflowing(H264)
+    out.want(frozenset())
+    assert not is_full(out)
+    assert out.push(coded(3), 0.0)
+    assert [m.WhichOneof("kind") for m in await rest(out)] == ["ended"], "never without a keyframe"
+
+
+async def test_what_was_on_its_way_when_its_last_viewer_left_does_not_make_it_full() -> None:
+    clock = ManualClock()
+    out = Outbox(clock)
+    assert out.push(coded(0, key=True), 0.0)
+    clock.advance(OUT_AGE_S + 0.1)
+    out.want(frozenset())
+    assert not out.push(coded(1), 0.0)
+    assert not is_full(out)
+
+
+async def test_another_bit_rate_goes_on_from_a_keyframe_only() -> None:
+    _, out = overflowing(H264)
+    slower = replace(H264, bitrate_bps=500_000)
+    assert out.push(coded(2, of=slower), 0.0)
+    assert is_full(out)
+    assert out.push(coded(3, key=True, of=slower), 0.0)
+    assert not is_full(out)
+    assert [m.encoded.pts for m in await rest(out) if m.HasField("encoded")] == [3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -19,6 +20,8 @@ from streamlift.mailbox import Mailbox
 from streamlift.metrics import Metrics
 
 __all__ = ["LinkLane", "Traffic"]
+
+logger = logging.getLogger(__name__)
 
 LATE_S = 0.5
 SLOW_S = 1.0
@@ -85,6 +88,8 @@ class LinkLane:
         self._error: StreamliftError | None = None
         loop = asyncio.get_running_loop()
         self._tasks = (loop.create_task(self._read()), loop.create_task(self._write()))
+        for task in self._tasks:
+            task.add_done_callback(self._part_ended)
 
     # ---- ports.Lane ----
 
@@ -187,6 +192,11 @@ class LinkLane:
                 task.cancel()
         self._waiting.clear()
         self._on_close(self, error)
+
+    def _part_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a lane on worker %s failed", self.worker, exc_info=error)
+            self.end(WorkerLost(f"the link failed: {error}"))
 
     # ---- up ----
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -14,10 +16,12 @@ from streamlift.cluster.intake import Intake, must_fit
 from streamlift.cluster.wire import convert
 from streamlift.cluster.wire import worker_pb2 as pb
 from streamlift.engine import EngineBackend
-from streamlift.errors import MediaError, StreamliftError, WorkerLost
+from streamlift.errors import MediaError, StreamliftError, UpscaleError, WorkerLost
 from streamlift.frames import EncodedFrame, Rendition, Size, Unencoded
 
 __all__ = ["ServedLane"]
+
+logger = logging.getLogger(__name__)
 
 RETURNED_S = 0.1
 OUT_BYTES = 1024 * 1024
@@ -31,14 +35,17 @@ class Outbox:
     """What goes to the anchor; bounded by 1 MiB and half a second.
 
     Above that all coded frames that wait are dropped (`dropped`), and of each rendition those that
-    follow up to its next keyframe, which `push` asks for by returning False.
+    follow up to its next keyframe, which `push` asks for by returning False. `full_since_s`: since
+    when no coded frame that is wanted could be taken.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._items: deque[tuple[float, bytes, bool]] = deque()  # since when, message, coded
+        # Since when, message, and the rendition of coded frames.
+        self._items: deque[tuple[float, bytes, Rendition | None]] = deque()
         self._bytes = 0
-        self._broken: set[Rendition] = set()
+        self._broken: set[Rendition] = set()  # see `_format`
+        self._wanted: set[Rendition] | None = None  # the same; None: not yet told
         self._wake = asyncio.Event()
         self.dropped = 0
         self.full_since_s: float | None = None
@@ -47,34 +54,45 @@ class Outbox:
     def push(self, encoded: EncodedFrame, held_s: float) -> bool:
         """Queue a coded frame; False: it was dropped, and its encoder should make a keyframe."""
         now_s = self._clock.now_s()
-        coded_since = next((since for since, _, coded in self._items if coded), now_s)
+        coded_since = next((since for since, _, of in self._items if of is not None), now_s)
         if self._bytes > OUT_BYTES or now_s - coded_since > OUT_AGE_S:
-            kept = [item for item in self._items if not item[2]]
+            kept = [item for item in self._items if item[2] is None]
+            self._broken |= {_format(of) for _, _, of in self._items if of is not None}
             self.dropped += len(self._items) - len(kept) + 1
             self._items = deque(kept)
             self._bytes = sum(len(item[1]) for item in kept)
-            self._broken.add(encoded.rendition)
-            if self.full_since_s is None:
+            self._broken.add(_format(encoded.rendition))
+            if self.full_since_s is None and self._lacks_any():
                 self.full_since_s = now_s
             return False
-        if encoded.rendition in self._broken:
+        if _format(encoded.rendition) in self._broken:
             if not encoded.keyframe:
                 self.dropped += 1
                 return True  # it was asked for already
-            self._broken.discard(encoded.rendition)
-            self.full_since_s = None
+            self._broken.discard(_format(encoded.rendition))
+        self.full_since_s = None
         message = pb.FromLane(encoded=convert.encoded_message(encoded, held_s))
-        self._put(bytes(message.SerializeToString()), coded=True)
+        self._put(bytes(message.SerializeToString()), encoded.rendition)
         return True
+
+    def want(self, renditions: frozenset[Rendition]) -> None:
+        """Only these are coded from now on: no keyframe comes of another."""
+        self._wanted = {_format(rendition) for rendition in renditions}
+        if not self._lacks_any():
+            self.full_since_s = None
+
+    def _lacks_any(self) -> bool:
+        """Whether a rendition that is wanted waits for its keyframe."""
+        return bool(self._broken if self._wanted is None else self._broken & self._wanted)
 
     def tell(self, message: pb.FromLane) -> None:
         """Queue a message that is not coded video; they are small, and dropped above 512."""
         if len(self._items) < OUT_MESSAGES:
-            self._put(bytes(message.SerializeToString()), coded=False)
+            self._put(bytes(message.SerializeToString()))
 
     def close(self, last: pb.FromLane) -> None:
         """Nothing follows but this."""
-        self._put(bytes(last.SerializeToString()), coded=False)
+        self._put(bytes(last.SerializeToString()))
         self._closed = True
 
     async def get(self) -> bytes | None:
@@ -88,10 +106,15 @@ class Outbox:
         self._bytes -= len(data)
         return data
 
-    def _put(self, data: bytes, *, coded: bool) -> None:
-        self._items.append((self._clock.now_s(), data, coded))
+    def _put(self, data: bytes, of: Rendition | None = None) -> None:
+        self._items.append((self._clock.now_s(), data, of))
         self._bytes += len(data)
         self._wake.set()
+
+
+def _format(rendition: Rendition) -> Rendition:
+    """The same for all bit rates: an encoder that is given another goes on without a keyframe."""
+    return replace(rendition, bitrate_bps=0)
 
 
 class ServedLane:
@@ -130,6 +153,8 @@ class ServedLane:
         self._out.tell(pb.FromLane(opened=pb.Opened()))
         work = [self._read(context), self._pump(), self._report()]
         working = [asyncio.create_task(part) for part in work]
+        for task in working:
+            task.add_done_callback(self._part_ended)
         writing = asyncio.create_task(self._write(context))
         try:
             await asyncio.wait((writing, self._ended), return_when=asyncio.FIRST_COMPLETED)
@@ -146,6 +171,11 @@ class ServedLane:
             self._intake.close()
             await self._lane.aclose()
             await asyncio.gather(*working, writing, return_exceptions=True)
+
+    def _part_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a lane's part failed", exc_info=error)
+            self.end(UpscaleError(f"the worker failed: {error}"))
 
     # ---- in ----
 
@@ -171,6 +201,7 @@ class ServedLane:
                 intake.picture(message.picture)
             case "renditions":
                 wanted = convert.renditions(message.renditions.list)
+                self._out.want(wanted)
                 intake.do(lambda: lane.set_renditions(wanted))
             case "keyframe":
                 lane.request_keyframe()
