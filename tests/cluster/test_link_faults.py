@@ -21,7 +21,9 @@ from streamlift.clock import ManualClock
 from streamlift.cluster import link as link_module
 from streamlift.cluster.link import Link
 from streamlift.cluster.trust import Trust
-from streamlift.errors import MediaError, StreamliftError, WorkerLost
+from streamlift.cluster.wire import worker_pb2 as pb
+from streamlift.errors import MediaError, NotReady, StreamliftError, WorkerLost
+from streamlift.frames import BackendState
 from streamlift.metrics import Metrics
 
 Worker = Callable[..., Any]
@@ -152,4 +154,20 @@ async def test_a_publisher_that_makes_no_keyframe_keeps_its_lane(worker: Worker)
     assert not lane.over
     assert served.metrics.value("lane_input_total", kind="picture") == 300
     assert 10 <= len(asked) <= 14
+    await backend.aclose()
+
+
+@pytest.mark.parametrize("state", ["", "resting"])
+async def test_a_state_that_is_not_known_is_none_to_use(worker: Worker, state: str) -> None:
+    served = await worker("bicubic")
+    link = served.link()
+    backend = await served.linked(link)
+    await until(lambda: link.state == "ready", "it to be attached", show=link.info)
+    link._hear(pb.FromWorker(status=pb.Status(state=state, slots_total=4)))
+    info = backend.info()
+    assert info.state is BackendState.UNAVAILABLE
+    assert info.workers[0].state == "unavailable"
+    assert f"its state is not known here: {state!r}" in info.reason
+    with pytest.raises(NotReady):
+        await backend.open_lane(SMALL, wanted())
     await backend.aclose()

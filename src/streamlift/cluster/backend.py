@@ -10,7 +10,7 @@ from streamlift.clock import Clock
 from streamlift.cluster.child import Child
 from streamlift.cluster.choice import Candidate, in_order
 from streamlift.cluster.lane import LinkLane
-from streamlift.cluster.link import Link
+from streamlift.cluster.link import STATES, Link
 from streamlift.errors import NoCapacity, NotReady, StreamliftError, WorkerLost
 from streamlift.frames import BackendInfo, BackendState, LaneOptions, Size, Slots, WorkerInfo
 from streamlift.tasks import supervise
@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 START_S = 3.0
 """How long `start` waits for a first worker; it may come later, too."""
-_BETTER_FIRST = ("ready", "draining", "loading", "unavailable")
 
 
 class WorkerBackend:
@@ -168,7 +167,7 @@ class WorkerBackend:
         """State and reason of the best worker, for a backend of which none is ready."""
         if not workers:
             return BackendState.UNAVAILABLE, "no worker is known"
-        best = min(workers, key=lambda w: _BETTER_FIRST.index(w.state))
+        best = min(workers, key=lambda w: STATES.index(w.state))
         reason = f"worker {best.name}: {best.reason or best.state}"
         if best.state == "loading":
             return BackendState.LOADING, reason

@@ -25,7 +25,7 @@ from streamlift.errors import MediaError, NotReady, StreamliftError, WorkerDrain
 from streamlift.frames import Codec, LaneOptions, Size, Slots, WorkerInfo
 from streamlift.metrics import Metrics
 
-__all__ = ["Link"]
+__all__ = ["STATES", "Link"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ LEAVE_S = 0.2
 """Between two lanes that leave a draining worker."""
 STAY_S = 3.0
 """How long a lane may take to be followed by one on another worker."""
+STATES = ("ready", "draining", "loading", "unavailable")
+"""Of a worker, better ones first."""
 _SERVICE = "/streamlift.worker.v1.Worker/"
 _REFUSALS = (
     grpc.StatusCode.FAILED_PRECONDITION,
@@ -283,6 +285,9 @@ class Link:
         match message.WhichOneof("kind"):
             case "status":
                 self._status = message.status
+                if self._status.state not in STATES:  # of a later version, or nonsense
+                    found, self._status.state = self._status.state, "unavailable"
+                    self._status.reason = f"its state is not known here: {found!r:.80}"
                 self.attached.set()
             case "drain":
                 self._status.state = "draining"
