@@ -126,7 +126,7 @@ async def test_a_model_that_cannot_load_says_so_and_streams_go_on() -> None:
 @pytest.mark.timeout(420)
 async def test_fifty_kills_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Descriptors, threads, tasks and processes are as many as before."""
-    # One that dies again and again is started after 0.5, 1, 2 .. 30 s, which would take half an hour.
+    # One that dies again and again is started after 0.5, 1, 2 .. 30 s: that takes half an hour.
     monkeypatch.setattr("streamlift.cluster.child.LONGEST_WAIT_S", 0.5)
     async with on_a_process() as on:
         await asyncio.sleep(2.0)
