@@ -86,9 +86,12 @@ async def test_a_worker_is_well_while_it_listens(at: str, tmp_path: Path) -> Non
     path = tmp_path / "w"
     listens = at.startswith("unix:")
 
+    answered = asyncio.Event()
+
     async def answer(_: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
         out.close()
         await out.wait_closed()
+        answered.set()
 
     if listens:
         door = await asyncio.start_unix_server(answer, path)
@@ -97,6 +100,9 @@ async def test_a_worker_is_well_while_it_listens(at: str, tmp_path: Path) -> Non
     port = 0 if listens else door.sockets[0].getsockname()[1]
     command = ["streamlift", "worker", "--listen", at.format(port=port, path=path)]
     assert await asyncio.to_thread(healthy.check, command) is None
+    # In Python 3.11 a closed server does not wait for those that it is talking to.
+    async with asyncio.timeout(10):
+        await answered.wait()
     door.close()
     await door.wait_closed()
     path.unlink(missing_ok=True)
