@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib.util
+import os
 import sys
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -25,6 +26,8 @@ from streamlift.media.outgoing.packetizer import Packetizer
 from streamlift.metrics import Metrics
 from streamlift.routing import Backend, BackendTable, EventLog, Policy, Router, StreamSettings
 from streamlift.service import (
+    Downloads,
+    FileJobs,
     Followers,
     Grants,
     Guesses,
@@ -38,6 +41,7 @@ from streamlift.service import (
     rtsp_socket,
 )
 from streamlift.tasks import supervise
+from streamlift.upscalers.weights import WeightStore
 
 if TYPE_CHECKING:
     from streamlift.cluster.placement import Placement
@@ -48,8 +52,19 @@ FALLBACK = "bicubic"
 FALLBACK_AGE_S = 1.5
 
 
-def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None = None) -> FastAPI:
-    """The service as an ASGI application. Nothing runs before its lifespan starts."""
+def create_app(
+    config: Config,
+    *,
+    demo: Demo | None = None,
+    clock: Clock | None = None,
+    weights: WeightStore | None = None,
+) -> FastAPI:
+    """The service as an ASGI application. Nothing runs before its lifespan starts.
+
+    `weights`: where those that are fetched while it runs go; by default the store that the
+    environment names, where models look for theirs.
+    """
+    store = weights or WeightStore.from_environment(os.environ)
     time = clock or MonotonicClock()
     pulls = Pulls(config.sources, config.ice, max_side=config.ingest.max_size, clock=time)
     packetizer = Packetizer()
@@ -63,8 +78,9 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
         backends = _build_backends(config, time, present, metrics)
         default, policy = default_of(config, backends)
         async with asyncio.TaskGroup() as tasks:
+            table = BackendTable(backends.values(), clock=time, fallback=FALLBACK)
             router = Router(
-                BackendTable(backends.values(), clock=time, fallback=FALLBACK),
+                table,
                 default,
                 clock=time,
                 metrics=metrics,
@@ -74,6 +90,16 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
                 events=events,
                 slate=slate,
             )
+            downloads = Downloads(
+                store,
+                table,
+                allowed=config.weights.download,
+                metrics=metrics,
+                events=events,
+                tasks=tasks,
+                elsewhere=_elsewhere(config),
+            )
+            files = FileJobs(config.files, clock=time, metrics=metrics)
             service = Service(
                 config=config,
                 clock=time,
@@ -87,6 +113,8 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
                 guesses=Guesses(time),
                 followers=Followers(config.limits.events_per_token),
                 snapshots=Snapshots(router, tasks),
+                downloads=downloads,
+                files=files,
                 packetizer=packetizer,
                 tasks=tasks,
             )
@@ -101,11 +129,15 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
             attending = [
                 tasks.create_task(supervise("outputs", service.attend_outputs())),
                 tasks.create_task(supervise("grants", service.attend_grants())),
+                tasks.create_task(supervise("weights", downloads.attend())),
                 tasks.create_task(supervise("event loop watch", LoopWatch(metrics).run())),
             ]
             if placement := _placement(config, backends, time, metrics):
                 service.no_new_workers = lambda: placement.reason
                 attending.append(tasks.create_task(supervise("placement", placement.run())))
+            working = None
+            if config.files is not None:
+                working = tasks.create_task(supervise("files", files.run()))
             rtsp = None
             if readers is not None:
                 rtsp = RtspDoor(service, readers)
@@ -114,12 +146,18 @@ def create_app(config: Config, *, demo: Demo | None = None, clock: Clock | None 
             if demo is not None:
                 token = _publish_token(config.auth, STREAM)
                 attending.append(tasks.create_task(supervise("demo", run_demo(demo, token))))
+            await asyncio.sleep(0)  # what is cancelled before it began would never be awaited
             yield
             service.drain()
+            downloads.end()
             if rtsp is not None:
                 await rtsp.aclose()
             for task in (*attending, *loading):
                 task.cancel()
+            if working is not None:
+                working.cancel()
+                await asyncio.wait([working])
+                await files.aclose()
             await service.router.aclose()
             outputs.end_pushes()
             for session in service.sessions:
@@ -165,6 +203,12 @@ def link_of(backend: BackendConfig) -> Literal["inproc", "process", "remote"]:
         return backend.link
     apart = backend.device != "cpu" and backend.name != FALLBACK and sys.platform != "win32"
     return "process" if apart and importlib.util.find_spec("grpc") is not None else "inproc"
+
+
+def _elsewhere(config: Config) -> frozenset[str]:
+    """Backends whose models other machines load."""
+    remote = (b for b in config.named_backends if link_of(b) == "remote")
+    return frozenset(b.name for b in remote if config.cluster.placement != "local")
 
 
 def _build_backends(

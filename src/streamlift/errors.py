@@ -28,11 +28,18 @@ StreamliftError                what was found, what was expected, what to do
 │   └── WorkerLost             the worker cannot be reached any more
 │       └── WorkerExited       its process has ended
 ├── WeightsError               a checkpoint is missing, damaged, or not what it claims
+│   └── NoWeights              nothing is missing that could be fetched
 ├── TokenError                 a token does not open what it was shown at
 │   ├── TokenUnknown           not one of this service
 │   └── TokenExpired           a link that has ended
 ├── ShuttingDown               it takes nothing new; another one, or this one later, does
 ├── TooMany                    this caller has as much as one may have; others go on
+├── TurnedOff                  the operator has not allowed this
+├── Busy                       what may be done once at a time is being done
+├── NothingUnderWay            there is nothing to cancel
+├── NoRoom                     the disk has no room for it
+├── TooLarge                   a file is larger than is taken
+├── UnknownFile                no such file is here
 └── Overloaded                 the service is full; retry later
 """
 
@@ -40,6 +47,7 @@ from __future__ import annotations
 
 __all__ = [
     "BackendError",
+    "Busy",
     "ConfigError",
     "IceRestart",
     "InvalidOutput",
@@ -48,9 +56,12 @@ __all__ = [
     "NoCapacity",
     "NoParameters",
     "NoPicture",
+    "NoRoom",
     "NoSource",
+    "NoWeights",
     "NotReady",
     "NothingPublished",
+    "NothingUnderWay",
     "OutOfMemory",
     "Overloaded",
     "ShuttingDown",
@@ -60,8 +71,11 @@ __all__ = [
     "TokenError",
     "TokenExpired",
     "TokenUnknown",
+    "TooLarge",
     "TooMany",
+    "TurnedOff",
     "UnknownBackend",
+    "UnknownFile",
     "UnknownOutput",
     "UnknownSession",
     "UnknownStream",
@@ -196,6 +210,10 @@ class WeightsError(StreamliftError):
     """A checkpoint is missing, damaged, or not what it claims to be."""
 
 
+class NoWeights(WeightsError):
+    """Nothing is missing that could be fetched."""
+
+
 class TokenError(StreamliftError):
     """A token does not open what it was shown at."""
 
@@ -214,6 +232,30 @@ class ShuttingDown(StreamliftError):
 
 class TooMany(StreamliftError):
     """This caller has as much as one may have; others go on."""
+
+
+class TurnedOff(StreamliftError):
+    """The operator has not allowed this."""
+
+
+class Busy(StreamliftError):
+    """What may be done once at a time is being done."""
+
+
+class NothingUnderWay(StreamliftError):
+    """There is nothing to cancel."""
+
+
+class NoRoom(StreamliftError):
+    """The disk has no room for it."""
+
+
+class TooLarge(StreamliftError):
+    """A file is larger than is taken."""
+
+
+class UnknownFile(StreamliftError):
+    """No such file is here."""
 
 
 class Overloaded(StreamliftError):

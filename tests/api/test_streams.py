@@ -36,6 +36,7 @@ async def test_an_unknown_stream_is_404_and_names_what_there_is(http: httpx.Asyn
 async def test_the_fallback_backend_is_always_listed_and_ready(http: httpx.AsyncClient) -> None:
     (bicubic,) = (await http.get("/api/v1/backends")).json()["backends"]
     keys = {"name", "upscaler", "device", "state", "reason", "fps", "slots", "workers", "plan"}
+    keys |= {"settings", "weights", "download"}
     assert set(bicubic) == keys
     assert bicubic["workers"] == []
     assert bicubic["plan"] is None
@@ -56,6 +57,9 @@ def test_a_backend_that_was_not_measured_has_no_fps() -> None:
         "slots": {"total": 0, "used": 0},
         "workers": [],
         "plan": None,
+        "settings": {},
+        "weights": None,
+        "download": None,
     }
 
 

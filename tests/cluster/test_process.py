@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from tests.machine import in_time
+from tests.serving import light, serving
 from tests.staged import Stage, late, stage, too_long
 from tests.waiting import until
 
@@ -169,3 +170,24 @@ def _held() -> dict[str, int]:
         "tasks": len(asyncio.all_tasks()),
         "children": len((me / f"task/{os.getpid()}/children").read_text().split()),
     }
+
+
+async def test_what_lacked_is_found_by_a_new_process_and_is_no_failure(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="the model is one of torch")
+    from streamlift.upscalers.realesrgan.srvgg import SRVGGConfig, SRVGGNetCompact
+
+    file = tmp_path / "tiny.pth"
+    lacking = BackendConfig("ai", "realesrgan-x2", link="process", settings={"path": str(file)})
+    async with serving(light(backends=(PLAIN, lacking))) as service:
+        backend: Any = service.parts.router.table["ai"]
+        (child,) = backend._children
+        await until(lambda: backend.info().state == "unavailable", "its state", timeout_s=30)
+        assert "tiny.pth" in backend.info().reason
+        pid = child.pid
+        net = SRVGGNetCompact(SRVGGConfig(scale=2, convs=1, features=8))
+        torch.save(net.state_dict(), file)
+        await backend.start()
+        await until(lambda: backend.info().state == "ready", "it to be ready", timeout_s=30)
+        assert child.pid not in (None, pid)
+        assert not _runs(pid)
+        assert child.restarts == {}

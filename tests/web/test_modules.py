@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from playwright.sync_api import Page
 
@@ -215,3 +217,29 @@ def test_still_blocks_forgive_noise_and_not_motion(evaluate: Any) -> None:
         """,
     )
     assert found == [0, 128, 136]
+
+
+@pytest.mark.parametrize("length", [1, 14, 15, 26, 60, 61, 110, 150, 200, 260, 320, 450, 560, 666])
+def test_a_qr_code_of_any_length_is_read_again(evaluate: Any, length: int) -> None:
+    text = ("https://lift.example/?stream=live#publish=" + "aB3-_x" * 120)[:length]
+    modules = evaluate("qr", f"return m.qrModules({text!r});")
+    dark = np.kron(np.array(modules, np.uint8), np.ones((6, 6), np.uint8))
+    picture = np.pad(255 * (1 - dark), 30, constant_values=255).astype(np.uint8)
+    found, _, _ = cv2.QRCodeDetector().detectAndDecode(picture)
+    assert found == text
+
+
+def test_a_text_that_is_too_long_for_a_qr_code_is_refused(evaluate: Any) -> None:
+    told = evaluate(
+        "qr", "try { m.qrModules('x'.repeat(667)); } catch (error) { return error.message; }"
+    )
+    assert told == "667 bytes are too many for a QR code here"
+
+
+def test_offered_sizes_have_the_shape_of_the_source_and_even_sides(evaluate: Any) -> None:
+    offered = evaluate("settings", "return [[640, 360], [512, 512], [1000, 999]].map(m.sizesFor);")
+    assert [[value for value, _ in sizes][5:] for sizes in offered] == [
+        ["1280 × 720", "1920 × 1080"],
+        ["720 × 720", "1080 × 1080"],
+        ["1082 × 1080"],
+    ]

@@ -11,7 +11,9 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 from streamlift import __version__
+from streamlift.api.about import about
 from streamlift.api.events import events
+from streamlift.api.files import files
 from streamlift.api.forwarded import Forwarded
 from streamlift.api.gate import Gate
 from streamlift.api.health import health
@@ -21,6 +23,7 @@ from streamlift.api.peers import Peers, peer_sessions
 from streamlift.api.problems import install_problems
 from streamlift.api.pulls import pulls
 from streamlift.api.streams import streams
+from streamlift.api.weights import weights
 from streamlift.api.whip_whep import whip_whep, whip_whep_open
 from streamlift.config import Config
 
@@ -59,6 +62,9 @@ def create_api(
         health,
         pulls,
         outputs,
+        weights,
+        files,
+        about,
     ):
         app.include_router(router)
     web = resources.files("streamlift") / "web"

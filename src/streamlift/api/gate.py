@@ -31,6 +31,7 @@ PAGE_POLICY = (
     "frame-ancestors 'none'"
 )
 _POSTED_SDP = ("/whip/", "/whep/")
+_UPLOADED = "/api/v1/files"
 
 
 class Gate:
@@ -63,7 +64,14 @@ class Gate:
                 answer.headers["Accept-Post"] = "application/sdp"  # RFC 9725 section 4.2
             await answer(scope, receive, send_with_headers)
             return
-        await self._app(scope, patient(receive, self._config.limits.body_s), send_with_headers)
+        await self._app(scope, self._patient(scope, receive), send_with_headers)
+
+    def _patient(self, scope: Scope, receive: Receive) -> Receive:
+        body_s, files = self._config.limits.body_s, self._config.files
+        uploads = scope["method"] == "POST" and path_within(scope) == _UPLOADED
+        if files is None or not uploads:
+            return patient(receive, body_s)
+        return patient(receive, body_s, most_bytes=files.largest_mb * 1_000_000, each=True)
 
     def _refusal(self, origin: str | None, host: str, scheme: str) -> Problem | None:
         if not host_allowed(host, self._config):

@@ -42,6 +42,13 @@ _STATUS: tuple[tuple[type[errors.StreamliftError], int, str, str | None], ...] =
     (errors.NoCapacity, 503, "No capacity", "5"),
     (errors.Overloaded, 503, "Overloaded", "5"),
     (errors.TooMany, 429, "Too many", "2"),
+    (errors.NoWeights, 422, "No weights to fetch", None),
+    (errors.TurnedOff, 403, "Turned off", None),
+    (errors.Busy, 409, "Busy", "5"),
+    (errors.NothingUnderWay, 404, "Nothing under way", None),
+    (errors.TooLarge, 413, "File too large", None),
+    (errors.UnknownFile, 404, "No such file", None),
+    (errors.NoRoom, 507, "No room", None),
     (errors.ConfigError, 422, "Not allowed", None),
     (errors.StreamliftError, 500, "Failed", None),
 )

@@ -29,6 +29,7 @@ __all__ = [
     "TheCaller",
     "allowed",
     "must_allow",
+    "must_allow_all",
     "needs",
     "of_session",
 ]
@@ -88,6 +89,17 @@ def must_allow(caller: Caller, scopes: tuple[Scope, ...], stream: str | None) ->
     if grant.allows(scopes):
         what += " this stream"
     raise Problem(403, "token-scope", "Token not valid here", f"this token does not allow {what}")
+
+
+def must_allow_all(caller: Caller, scope: Scope) -> None:
+    """For what concerns all streams: raises Problem 403 where the token is for some of them."""
+    if caller.grant.rights.get(scope, frozenset()) is not None:
+        raise Problem(
+            403,
+            "token-scope",
+            "Token not valid here",
+            f"this needs a token to {scope} that is for all streams",
+        )
 
 
 class GuardedRoute(APIRoute):

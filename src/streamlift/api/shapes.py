@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import Path
@@ -12,7 +14,7 @@ from streamlift.codec import encoded_bitrate_bps
 from streamlift.config import NAME_PATTERN
 from streamlift.frames import BackendInfo, PlanInfo, Size, Stabilise, WorkerInfo
 from streamlift.routing import Idle, StreamSnapshot, SwitchMode
-from streamlift.service import Output, PullPublisher, WhipPush
+from streamlift.service import Downloads, Output, PullPublisher, WhipPush
 
 __all__ = [
     "DaydreamBody",
@@ -111,8 +113,14 @@ def stream_json(stream: StreamSnapshot) -> dict[str, Any]:
     }
 
 
-def backend_json(backend: BackendInfo) -> dict[str, Any]:
-    """The Backend object of the API."""
+def backend_json(
+    backend: BackendInfo,
+    downloads: Downloads | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """The Backend object of the API; `settings` as they are configured."""
+    weights = None if downloads is None else _weights_json(backend.name, downloads)
+    progress = None if downloads is None else downloads.progress(backend.name)
     return {
         "name": backend.name,
         "upscaler": backend.upscaler,
@@ -123,6 +131,22 @@ def backend_json(backend: BackendInfo) -> dict[str, Any]:
         "slots": {"total": backend.slots.total, "used": backend.slots.used},
         "workers": [_worker_json(worker) for worker in backend.workers],
         "plan": None if backend.plan is None else _plan_json(backend.plan),
+        "settings": dict(settings),
+        "weights": weights,
+        "download": progress and {"bytes": progress[0], "total": progress[1]},
+    }
+
+
+def _weights_json(backend: str, downloads: Downloads) -> dict[str, Any] | None:
+    lacking, error = downloads.lacking(backend), downloads.failed(backend)
+    if lacking is None:
+        return None
+    return {
+        "missing": list(lacking.files),
+        "bytes": lacking.bytes_left,
+        "command": lacking.command,
+        "may_download": downloads.allowed,
+        "error": error,
     }
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Response
 from streamlift.api.door import TheService
 from streamlift.api.rights import GuardedRoute, Scope, TheCaller, needs
 from streamlift.api.shapes import StreamChange, StreamName, Switch, backend_json, stream_json
+from streamlift.config import BackendConfig
 from streamlift.routing import Policy, View
 
 __all__ = ["streams"]
@@ -77,4 +78,17 @@ async def snapshot(
 @streams.get("/backends", dependencies=_READ)
 async def list_backends(service: TheService) -> dict[str, Any]:
     """The configured backends, with what they can do now and why not."""
-    return {"backends": [backend_json(b) for b in service.router.backends()]}
+    configured = {b.name: b for b in service.config.named_backends}
+    return {
+        "backends": [
+            backend_json(b, service.downloads, _settings_of(configured.get(b.name)))
+            for b in service.router.backends()
+        ]
+    }
+
+
+def _settings_of(backend: BackendConfig | None) -> dict[str, Any]:
+    """What is configured of a backend, for people: its own settings and the stabiliser."""
+    if backend is None:
+        return {}
+    return {"stabilise": backend.stabilise, **{k: str(v) for k, v in backend.settings.items()}}

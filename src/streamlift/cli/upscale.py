@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["add_upscale"]
 
 _SHOW_EVERY_S = 0.2
+_NICE = 15
 _ALSO_X4 = ("bicubic", "basicvsrpp", "realbasicvsr")
 
 
@@ -63,6 +67,7 @@ def add_upscale(commands: Any, common: argparse.ArgumentParser) -> None:
     upscale.add_argument(
         "--lenient", action="store_true", help="exit with 0 though the source was cut off"
     )
+    upscale.add_argument("--report", type=int, metavar="BYTES", help=argparse.SUPPRESS)
     upscale.set_defaults(run=_upscale)
 
 
@@ -71,6 +76,8 @@ def _upscale(arguments: argparse.Namespace) -> int:
 
     if arguments.size is not None and arguments.scale is not None:
         raise ConfigError("give --size or --scale, not both")
+    if arguments.report is not None:
+        _work_aside(arguments.report)
     upscaler, device = _model(arguments)
     options = Options(
         stabilise=Stabilise(arguments.stabilise),
@@ -81,6 +88,7 @@ def _upscale(arguments: argparse.Namespace) -> int:
         hardware=arguments.hardware,
         fps=arguments.fps or Fraction(25),
         clobber=not arguments.no_clobber,
+        workers=None if arguments.report is None else 1,
     )
     shows = sys.stderr.isatty() or arguments.verbose
     result = upscale_file(
@@ -89,10 +97,12 @@ def _upscale(arguments: argparse.Namespace) -> int:
         upscaler,
         device=device,
         options=options,
-        progress=_bar() if shows else None,
+        progress=_bar() if shows else None if arguments.report is None else _reports(),
     )
     if shows:
         print(file=sys.stderr)
+    if arguments.report is not None:
+        print(json.dumps({"pictures": result.pictures, "warnings": result.warnings}), flush=True)
     for line in result.warnings:
         print(f"streamlift: warning: {line}", file=sys.stderr)
     print(f"{arguments.target}: {result.pictures} pictures")
@@ -161,6 +171,39 @@ def _at_scale(
         except ConfigError:
             pass  # the net has one scale of its own
     return create_upscaler(name, device=device, settings=settings)
+
+
+def _work_aside(most_bytes: int) -> None:
+    """For a service that has a file upscaled: after all else, and no longer than it lives."""
+
+    def watch() -> None:
+        with suppress(OSError, ValueError):
+            while os.read(sys.stdin.fileno(), 4096):
+                pass
+        os._exit(FAILED)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+    if hasattr(os, "nice"):
+        os.nice(_NICE)
+    if importlib.util.find_spec("resource") is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+
+
+def _reports() -> Callable[[Progress], None]:
+    """Progress as lines of JSON, a few times a second."""
+    shown_s = 0.0
+
+    def show(progress: Progress) -> None:
+        nonlocal shown_s
+        now_s = time.monotonic()
+        if now_s - shown_s >= _SHOW_EVERY_S:
+            shown_s = now_s
+            told = {"pictures": progress.done, "total": progress.total, "fps": progress.fps}
+            print(json.dumps(told), flush=True)
+
+    return show
 
 
 def _bar() -> Callable[[Progress], None]:

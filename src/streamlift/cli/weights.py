@@ -21,6 +21,7 @@ def add_weights(commands: Any, common: argparse.ArgumentParser) -> None:
         ("pull", "download and verify"),
         ("verify", "hash what is here"),
         ("path", "where files lie"),
+        ("suggest", "the command that makes a graphics card useful, if no model for one is here"),
     ):
         command = actions.add_parser(action, parents=[common], help=text)
         command.add_argument("names", nargs="*", metavar="NAME", help="upscaler, folder or file")
@@ -29,9 +30,14 @@ def add_weights(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _weights(arguments: argparse.Namespace) -> int:
+    from streamlift.upscalers.presence import gpu_command
     from streamlift.upscalers.weights import FileState, WeightStore, find_checkpoints
 
     store = WeightStore.from_environment(os.environ)
+    if arguments.action == "suggest":
+        if command := gpu_command(store):
+            print(command)
+        return OK
     chosen = find_checkpoints(arguments.names) if arguments.names else None
     action = arguments.action
     if action == "path" and chosen is None:

@@ -68,7 +68,14 @@ class WorkerBackend:
     # ---- ports.Backend ----
 
     async def start(self) -> None:
-        """Start processes and dial; returns when one worker has said how it is, or after 3 s."""
+        """Start processes and dial; returns when one worker has said how it is, or after 3 s.
+
+        Again: processes that cannot serve are followed by new ones, which look at the disk anew.
+        """
+        if self._started:
+            failed = [c for c in self._children if c.link.state == "unavailable"]
+            await asyncio.gather(*(child.renew() for child in failed))
+            return
         self._started = True
         for link in self._waiting:
             self.add(link)

@@ -63,6 +63,7 @@ class Child:
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._exits_s: deque[float] = deque(maxlen=MOST_EXITS)
         self._ending = False
+        self._renewing = False
         self.link = make_link(self, f"unix:{self._socket}")
         self.link.restarts = self.restarts
 
@@ -84,6 +85,10 @@ class Child:
                 failed = f"cannot be started: {error}"
             if self._ending:
                 return
+            if self._renewing:
+                self._renewing, self._reason = False, "started anew"
+                self._exited.set()
+                continue
             self._reason = failed or self._last_words()
             self.restarts[_kind(self._returncode)] += 1
             logger.error("worker %s has ended: %s", self.name, self._reason)
@@ -101,19 +106,15 @@ class Child:
     async def aclose(self) -> None:
         """End the process: close its stdin, then kill it after 5 s."""
         self._ending = True
-        process = self._process
-        if process is not None and process.returncode is None:
-            if process.stdin is not None:
-                process.stdin.close()
-            try:
-                async with asyncio.timeout(END_S):
-                    await process.wait()
-            except TimeoutError:
-                self.kill()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(END_S):
-                        await process.wait()
+        await self._end_process()
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+
+    async def renew(self) -> None:
+        """End the process in order and start another one at once. Its lanes end with WorkerExited;
+        it is no failure, and no restart is counted."""
+        if self.pid is not None:
+            self._renewing = True
+            await self._end_process()
 
     def kill(self) -> None:
         """SIGKILL; for one that does not answer."""
@@ -140,6 +141,22 @@ class Child:
         return WorkerExited(self._reason) if self._exited.is_set() else None
 
     # ---- one life of the process ----
+
+    async def _end_process(self) -> None:
+        """Close its stdin, then kill it after 5 s."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            async with asyncio.timeout(END_S):
+                await process.wait()
+        except TimeoutError:
+            self.kill()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(END_S):
+                    await process.wait()
 
     async def _live(self) -> None:
         self._process = None

@@ -10,6 +10,7 @@ from streamlift.config.tree import (
     ClusterConfig,
     Config,
     EncodeConfig,
+    FilesConfig,
     IceConfig,
     IceServer,
     IngestConfig,
@@ -20,6 +21,7 @@ from streamlift.config.tree import (
     ServerConfig,
     SourcesConfig,
     TokenConfig,
+    WeightsConfig,
     WorkerConfig,
 )
 
@@ -34,6 +36,7 @@ __all__ = [
     "ClusterConfig",
     "Config",
     "EncodeConfig",
+    "FilesConfig",
     "IceConfig",
     "IceServer",
     "IngestConfig",
@@ -44,6 +47,7 @@ __all__ = [
     "ServerConfig",
     "SourcesConfig",
     "TokenConfig",
+    "WeightsConfig",
     "WorkerConfig",
     "check_name",
     "load_config",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from streamlift.config.tree import (
     BackendConfig,
     ClusterConfig,
     Config,
+    FilesConfig,
     IceConfig,
     LimitsConfig,
     TokenConfig,
@@ -84,6 +86,8 @@ def check(config: Config) -> None:
     _check_limits(config.limits)
     if config.rtsp is not None and not 0 <= config.rtsp.port <= 65535:
         raise wrong("rtsp.port", config.rtsp.port, "0 to 65535")
+    if config.files is not None:
+        _check_files(config.files)
     for push in config.outputs.push:
         check_name("outputs.push stream", push.stream)
     names = [check_name("backend", b.name) for b in config.named_backends]
@@ -169,6 +173,19 @@ def _check_link(backend: BackendConfig, cluster: ClusterConfig) -> None:
             found=listed,
             expected=backend.name,
         )
+
+
+def _check_files(files: FilesConfig) -> None:
+    for name, value, low, high in (
+        ("largest_mb", files.largest_mb, 1, 1_000_000),
+        ("jobs", files.jobs, 1, 1000),
+        ("longest_s", files.longest_s, 1, 604_800),
+        ("kept_s", files.kept_s, 1, 604_800),
+    ):
+        if not low <= value <= high:
+            raise wrong(f"files.{name}", value, f"{low} to {high}")
+    if files.directory is not None and not os.path.isdir(files.directory):
+        raise wrong("files.directory", files.directory, "a directory that is there")
 
 
 def _check_limits(limits: LimitsConfig) -> None:

@@ -14,6 +14,7 @@ __all__ = [
     "ClusterConfig",
     "Config",
     "EncodeConfig",
+    "FilesConfig",
     "IceConfig",
     "IceServer",
     "IngestConfig",
@@ -24,6 +25,7 @@ __all__ = [
     "ServerConfig",
     "SourcesConfig",
     "TokenConfig",
+    "WeightsConfig",
     "WorkerConfig",
 ]
 
@@ -168,6 +170,30 @@ class RtspConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class WeightsConfig:
+    """`download`: whether those with the control token may have the service fetch the pinned
+    weights that a backend lacks."""
+
+    download: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FilesConfig:
+    """Files that those with the control token may upload to be upscaled; none, unless the section
+    is there.
+
+    `jobs`: as many are held at most, results among them, for `kept_s` after they are done.
+    `longest_s`: the work on one. `directory`: where they lie meanwhile, by default the system's.
+    """
+
+    largest_mb: int = 1000
+    jobs: int = 8
+    longest_s: float = 3600.0
+    kept_s: float = 3600.0
+    directory: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LimitsConfig:
     """What strangers, and holders of one token, may take of the service.
 
@@ -269,6 +295,8 @@ class Config:
     sources: SourcesConfig = SourcesConfig()
     outputs: OutputsConfig = OutputsConfig()
     rtsp: RtspConfig | None = None
+    weights: WeightsConfig = WeightsConfig()
+    files: FilesConfig | None = None
     limits: LimitsConfig = LimitsConfig()
     cluster: ClusterConfig = ClusterConfig()
     default_backend: str | None = None

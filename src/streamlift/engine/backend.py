@@ -99,7 +99,13 @@ class EngineBackend:
         self._capacity = Capacity(0.0 if slots is None else slots * SLOT_PPS)
 
     async def start(self) -> None:
-        """Load and measure. A failure is a state with a reason, never an exception."""
+        """Load and measure. A failure is a state with a reason, never an exception.
+
+        Again where that failed: what lacked may have come.
+        """
+        if self._state is BackendState.READY:
+            return
+        self._state, self._reason = BackendState.LOADING, "loading"
         self._engine.start()
         try:
             self._device = resolve_device(self._wanted_device, self._present)

@@ -65,7 +65,9 @@ class Engine:
         self._thread = self._new_thread()
 
     def start(self) -> None:
-        self._thread.start()
+        """Does nothing where it has started before."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def stop(self, timeout_s: float = 2.0) -> bool:
         """Ask the thread to end; False if it is stuck in a model and did not."""

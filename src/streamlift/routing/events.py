@@ -28,14 +28,16 @@ class EventKind(StrEnum):
     FAULT = "fault"
     PUBLISHER_GONE = "publisher.gone"
     PUBLISHER_BACK = "publisher.back"
+    WEIGHTS = "weights"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event. `before` and `after` are `from` and `to` on the wire; `time` is Unix seconds.
 
-    They name states for `stream.state` and `backend.state`, backends otherwise. `stream` is empty
-    for events of a backend.
+    They name states for `stream.state` and `backend.state`, a backend and how its download is for
+    `weights`, backends otherwise. `stream` is
+    empty for events of a backend.
     """
 
     seq: int

@@ -125,7 +125,10 @@ class Backend(Protocol):
     """A named upscaler on a place it can run: what users switch between."""
 
     async def start(self) -> None:
-        """Load, or find the workers. A failure is a state with a reason, never an exception."""
+        """Load, or find the workers. A failure is a state with a reason, never an exception.
+
+        Called again for one that is unavailable when what it lacked has come.
+        """
         ...
 
     async def aclose(self) -> None:

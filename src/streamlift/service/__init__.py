@@ -1,6 +1,9 @@
 """What the service does, without HTTP: joins routing and media."""
 
 from streamlift.service.callers import Caller, Guesses, address_of
+from streamlift.service.downloads import Downloads
+from streamlift.service.files import UPSCALERS as UPSCALERS_OF_FILES
+from streamlift.service.files import FileJob, FileJobs, JobState, Wanted
 from streamlift.service.followers import Followers
 from streamlift.service.grants import LONGEST_LINK_S, Grant, Grants, Scope
 from streamlift.service.loop_lag import LoopWatch
@@ -13,12 +16,17 @@ from streamlift.service.snapshots import Snapshots
 
 __all__ = [
     "LONGEST_LINK_S",
+    "UPSCALERS_OF_FILES",
     "Answered",
     "Caller",
+    "Downloads",
+    "FileJob",
+    "FileJobs",
     "Followers",
     "Grant",
     "Grants",
     "Guesses",
+    "JobState",
     "LoopWatch",
     "Output",
     "Outputs",
@@ -33,6 +41,7 @@ __all__ = [
     "Sessions",
     "Snapshots",
     "Source",
+    "Wanted",
     "WhipPush",
     "address_of",
     "rtsp_socket",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -29,6 +29,8 @@ from streamlift.media.remote.pull import PullPublisher, PullState, Source
 from streamlift.media.rtc.sdp import Role, read_fragment, read_offer
 from streamlift.routing import Cursor, EventKind, StreamState, View
 from streamlift.service.callers import Caller, Guesses
+from streamlift.service.downloads import Downloads
+from streamlift.service.files import FileJob, FileJobs, Wanted
 from streamlift.service.followers import Followers
 from streamlift.service.grants import Grants
 from streamlift.service.outputs import Output, Outputs, Recorder, WhipPush, run_output
@@ -68,6 +70,8 @@ class Service(Parts):
     grants: Grants
     guesses: Guesses
     followers: Followers
+    downloads: Downloads
+    files: FileJobs
     draining: bool = False
     no_new_workers: Callable[[], str] = str
     """What is in the way of new workers; empty when nothing is, or nobody looks for any."""
@@ -194,6 +198,18 @@ class Service(Parts):
         self._must_take_more()
         self.router.stream(stream)
         return self._start(self.outputs.record(stream))
+
+    async def fetch_weights(self, backend: str) -> None:
+        """Begin to fetch what a backend lacks. Raises ShuttingDown, or as `Downloads.start`."""
+        self._must_take_more()
+        await self.downloads.start(backend)
+
+    async def take_file(
+        self, name: str, wanted: Wanted, chunks: AsyncIterator[bytes], length: int | None
+    ) -> FileJob:
+        """Take an uploaded file. Raises ShuttingDown, or as `FileJobs.take`."""
+        self._must_take_more()
+        return await self.files.take(name, wanted, chunks, length)
 
     async def attend_outputs(self) -> None:
         """Start the configured pushes and recordings of every stream that comes; never ends."""

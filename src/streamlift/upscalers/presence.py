@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from streamlift.upscalers.registry import RTX_TERMS
 from streamlift.upscalers.weights import CHECKPOINTS, FileState, WeightStore
 
-__all__ = ["OPTIONAL", "Needs", "Presence", "presence_of"]
+__all__ = ["OPTIONAL", "Needs", "Presence", "gpu_command", "presence_of"]
 
 _ASK_S = 10.0
+_FIRST_ON_A_CARD = "realesrgan-x2"
 _NGX = ("libnvidia-ngx.so.1", "libnvidia-ngx.so")
 _THERE = (FileState.VERIFIED, FileState.UNVERIFIED)
 
@@ -71,6 +72,18 @@ def presence_of(
     if commands:
         return Presence(False, f"not here: {' && '.join(commands)}{needs.terms}")
     return Presence(True, _rtx() if name == "rtx-vsr" else "installed")
+
+
+def gpu_command(store: WeightStore) -> str | None:
+    """The command that makes a graphics card useful: of a small model that runs on any card.
+
+    None where a model that wants a card is here already, whole.
+    """
+    for name in OPTIONAL:
+        files = [file for file in store.checkpoints if name in file.upscalers]
+        if files and all(store.status(file).state in _THERE for file in files):
+            return None
+    return f"streamlift weights pull {_FIRST_ON_A_CARD}"
 
 
 def _rtx() -> str:

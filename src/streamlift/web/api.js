@@ -15,11 +15,14 @@ import { parseEvents } from "./sse.js";
  * @property {string | null} backend
  * @property {string | null} policy
  * @property {{codec: string, size: [number, number], fps: number | null} | null} publisher
- * @property {{size: [number, number] | null, fps: number | null, bitrate_bps: number | null} | null} output
+ * @property {{size: [number, number] | null, fps: number | null, bitrate_bps: number | null,
+ *             renditions?: {codec: string, bitrate_bps: number, profile: string}[]} | null} output
  * @property {Partial<Record<Stage, Percentiles>>} [latency_ms]
  * @property {{received: number, decoded: number, upscaled: number, encoded: number,
  *             dropped: Record<string, number>}} [frames]
  * @property {number} viewers
+ * @property {{bitrate_bps: number, stabilise: string | null, idle: string}} [settings]
+ * @property {{scale?: number, size?: [number, number]} | null} [target]
  * @typedef {object} Backend
  * @property {string} name
  * @property {string} upscaler
@@ -30,10 +33,17 @@ import { parseEvents } from "./sse.js";
  * @property {{total: number, used: number}} slots
  * @property {Worker[]} [workers] in other processes or on other machines
  * @property {{words: string} | null} [plan] what a model that chooses by itself begins with here
+ * @property {Record<string, string>} [settings] as they are configured
+ * @property {{missing: string[], bytes: number, command: string, may_download: boolean,
+ *             error: string} | null} [weights] what lacks, if that is why it cannot be used
+ * @property {{bytes: number, total: number | null} | null} [download]
  *
  * @typedef {{name: string, address: string, state: string, reason: string, device: string,
  *            fps: number | null, slots: {total: number, used: number}, rtt_ms: number | null,
  *            restarts: number}} Worker
+ * @typedef {{version: string, tokens: boolean, links: boolean, rtsp_port: number | null,
+ *            weights_download: boolean, files: {largest_bytes: number, upscalers: string[]} | null}} About
+ *            what this service has, and what of it is turned on
  * @typedef {{id: string, role: string, stream: string, state: string, codec: string | null,
  *            rtp_origin: number | null}} Session
  * @typedef {{event: string, seq: number, time: number | string, stream: string | null,
@@ -65,6 +75,11 @@ export class Api {
     return (await this.#json("api/v1/backends", "view", { signal })).backends ?? [];
   }
 
+  /** @param {AbortSignal} [signal] @returns {Promise<About>} */
+  async about(signal) {
+    return this.#json("api/v1/about", "view", { signal });
+  }
+
   /** @param {string} id @param {AbortSignal} [signal] @returns {Promise<Session>} */
   async session(id, signal) {
     return this.#json(`api/v1/sessions/${encodeURIComponent(id)}`, "view", { signal });
@@ -89,6 +104,37 @@ export class Api {
   async snapshot(stream, view) {
     const path = `api/v1/streams/${encodeURIComponent(stream)}/snapshot.jpg?view=${view}`;
     return (await this.#fetch(path, "view", { asked: true })).blob();
+  }
+
+  /**
+   * Any call that changes something, or reads what only the control token may read.
+   * @param {"GET" | "POST" | "PUT" | "PATCH" | "DELETE"} method
+   * @param {string} path relative to the page
+   * @param {object | null} body
+   * @param {{signal?: AbortSignal, asked?: boolean, right?: import("./tokens.js").Right}} options
+   *     `asked`: by the user, just now
+   * @returns {Promise<any>} null where there is no content
+   * @throws {Problem} for any status outside 2xx
+   */
+  async call(method, path, body = null, { signal, asked = true, right = "control" } = {}) {
+    const response = await this.#fetch(path, right, {
+      method,
+      signal,
+      asked,
+      ...(body !== null && {
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify(body),
+      }),
+    });
+    return response.status === 204 ? null : response.json();
+  }
+
+  /**
+   * A file of any size, however long it takes.
+   * @param {string} path @returns {Promise<Blob>}
+   */
+  async file(path) {
+    return (await this.#fetch(path, "control", { asked: true, endless: true })).blob();
   }
 
   /**

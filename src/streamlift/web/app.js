@@ -6,11 +6,16 @@ import { BackendPanel } from "./backends.js";
 import { Capture } from "./capture.js";
 import { button, byId, pause, setText } from "./dom.js";
 import { EventLog } from "./events.js";
+import { FilesPanel } from "./files.js";
 import { size } from "./format.js";
 import { Numbers, ReceivedRates } from "./numbers.js";
 import { Origins } from "./origins.js";
+import { OutputsPanel } from "./outputs.js";
 import { Player } from "./player.js";
 import { PublishPanel } from "./publish.js";
+import { PullPanel } from "./pulls.js";
+import { SettingsPanel } from "./settings.js";
+import { prefillPublishing, ConnectPanel } from "./connect.js";
 import { Stage } from "./stage.js";
 import { preferredStream, StreamList } from "./streams.js";
 import { attachThemeButton } from "./themes.js";
@@ -33,6 +38,10 @@ const rates = new ReceivedRates();
 const backends = new BackendPanel(api);
 const events = new EventLog(api);
 const publisher = new PublishPanel(api);
+const files = new FilesPanel(api);
+const pulls = new PullPanel(api);
+/** Panels about the stream that is watched. */
+const panels = [backends, new SettingsPanel(api), pulls, new OutputsPanel(api), new ConnectPanel(api)];
 
 /** @type {string | null} */
 let chosen = new URL(location.href).searchParams.get("stream");
@@ -63,7 +72,7 @@ async function poll(signal) {
   stream = list.find(({ name }) => name === chosen) ?? null;
   streams.show(list, chosen);
   numbers.show(stream, received);
-  backends.showStream(stream);
+  panels.forEach((panel) => panel.showStream(stream));
   setText(byId("caption-source", HTMLElement), size(stream?.publisher?.size));
   setText(byId("caption-upscaled", HTMLElement), size(stream?.output?.size));
 }
@@ -139,6 +148,11 @@ function start() {
   streams.addEventListener("choose", (event) => {
     choose(/** @type {CustomEvent<string>} */ (event).detail);
   });
+  pulls.addEventListener("added", (event) => {
+    choose(/** @type {CustomEvent<string>} */ (event).detail);
+  });
+  prefillPublishing();
+  void api.about().then((about) => files.showAbout(about), () => files.showAbout(null));
   publisher.addEventListener("live", () => choose(publisher.name));
   events.addEventListener("event", (event) => {
     backends.showEvent(/** @type {CustomEvent} */ (event).detail);

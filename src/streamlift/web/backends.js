@@ -3,10 +3,15 @@
 
 import { isMissing } from "./api.js";
 import { byId, make, setText } from "./dom.js";
+import { WeightsRow } from "./weights.js";
+
+const REFRESH_MS = 5000;
+const WATCH_MS = 700;
 
 export class BackendPanel {
   /** @type {string | null} */ #stream = null;
   /** @type {Map<string, HTMLButtonElement>} */ #buttons = new Map();
+  /** @type {Map<string, WeightsRow>} */ #weights = new Map();
   #panel = byId("backends", HTMLElement);
   #list = byId("backend-list", HTMLElement);
   #policies = byId("policies", HTMLElement);
@@ -25,12 +30,25 @@ export class BackendPanel {
   /** Ask which backends there are. @param {AbortSignal} signal */
   async refresh(signal) {
     try {
-      this.#showAll(await this.api.backends(signal));
+      const backends = await this.api.backends(signal);
+      this.#showAll(backends);
+      if (backends.some(({ download }) => download)) this.#refreshSoon();
       this.#panel.hidden = false;
     } catch (error) {
       if (!isMissing(error)) throw error;
       this.#panel.hidden = true;
     }
+  }
+
+  #refreshing = 0;
+
+  /** While something is fetched the list is read more often. */
+  #refreshSoon(afterMs = WATCH_MS) {
+    clearTimeout(this.#refreshing);
+    this.#refreshing = setTimeout(() => {
+      // What goes wrong here is told by the next of the regular rounds.
+      void this.refresh(AbortSignal.timeout(REFRESH_MS)).catch(() => undefined);
+    }, afterMs);
   }
 
   /** @param {import("./api.js").Stream | null} stream */
@@ -60,6 +78,8 @@ export class BackendPanel {
       if (names.has(name)) continue;
       button.remove();
       this.#buttons.delete(name);
+      this.#weights.get(name)?.element.remove();
+      this.#weights.delete(name);
     }
     backends.forEach((backend) => this.#showOne(backend));
     const planned = backends.find(({ plan }) => plan);
@@ -75,11 +95,25 @@ export class BackendPanel {
     button.disabled = !ready || !this.#stream;
     button.title = [backend.state, backend.reason].filter(Boolean).join(": ");
     const workers = (backend.workers ?? []).map(describeWorker);
-    const [, note] = button.children;
+    const [, note, configured] = button.children;
     const { slots, fps, device } = backend;
     const speed = fps === null ? device : `${device} · ${fps.toFixed(0)} fps`;
     setText(note, ready ? `${speed} · ${slots.used}/${slots.total} used` : button.title);
     button.title = [button.title, ...workers].join("\n");
+    const settings = Object.entries(backend.settings ?? {}).map(([key, value]) => `${key} ${value}`);
+    setText(configured, settings.join(" · "));
+    if (backend.weights) setText(note, `${device}: weights missing`);
+    if (backend.download) setText(note, `${device}: fetching weights`);
+    this.#showWeights(backend, button);
+  }
+
+  /** @param {import("./api.js").Backend} backend @param {HTMLButtonElement} button */
+  #showWeights(backend, button) {
+    const row = this.#weights.get(backend.name);
+    if (!row) return;
+    row.show(backend);
+    if (!backend.weights && !backend.download) row.element.remove();
+    else if (!row.element.isConnected) button.after(row.element);
   }
 
   /** @param {string} name */
@@ -87,10 +121,13 @@ export class BackendPanel {
     const button = make("button", { type: "button", className: "choice" }, [
       make("strong", { textContent: name }),
       make("small"),
+      make("small"),
     ]);
     button.setAttribute("aria-pressed", "false");
     button.addEventListener("click", () => void this.#switch({ backend: name }, name));
     this.#buttons.set(name, button);
+    const weights = new WeightsRow(this.api, name, () => this.#refreshSoon(0));
+    this.#weights.set(name, weights);
     this.#list.append(button);
     return button;
   }

@@ -127,26 +127,52 @@ export function explain(error, stream, failures) {
     const told = error.retryAfterS === null ? waitS : Math.max(1, error.retryAfterS);
     switch (error.status) {
       case 409:
-        return { phase: "waiting", text: `Nobody publishes “${stream}” yet. Waiting.`, waitS: told };
+        return { phase: "waiting", text: notPublished(stream), waitS: told };
       case 401:
-        return { phase: "locked", text: "A token is needed to watch.", waitS: 3600 };
+        return { phase: "locked", text: "A token is needed to watch. Enter it above.", waitS: 3600 };
       case 403:
-        return { phase: "locked", text: "This token is not for this stream.", waitS: 3600 };
+        return {
+          phase: "locked",
+          text: "This token is not for this stream. Enter another one above, or choose another stream.",
+          waitS: 3600,
+        };
       case 422: // such as no codec in common; it helps only if the publisher changes
-        return { phase: "retrying", text: `Cannot be played here: ${error.message}.`, waitS: 30 };
+        return {
+          phase: "retrying",
+          text: `Cannot be played here: ${error.message}. Another browser may have the codec.`,
+          waitS: 30,
+        };
       case 503:
-        return { phase: "retrying", text: `The service is full: ${error.message}`, waitS: told };
+        return {
+          phase: "retrying",
+          text: `The service is full: ${error.message}. Tried again in ${Math.ceil(told)} s.`,
+          waitS: told,
+        };
       default:
         return { phase: "retrying", text: error.message, waitS: told };
     }
   }
   if (error instanceof MediaPathError) {
-    return { phase: "retrying", text: `No picture: ${error.message}`, waitS };
+    return {
+      phase: "retrying",
+      text: `No picture: ${error.message} Allow UDP to ${location.hostname}, or set up a TURN server.`,
+      waitS,
+    };
   }
   if (error instanceof TypeError) {
-    return { phase: "retrying", text: "The service does not answer.", waitS };
+    return {
+      phase: "retrying",
+      text: "The service does not answer. Is it running? Tried again by itself.",
+      waitS,
+    };
   }
   return { phase: "retrying", text: String(error), waitS };
+}
+
+/** @param {string} stream */
+function notPublished(stream) {
+  const whip = new URL(`whip/${encodeURIComponent(stream)}`, document.baseURI);
+  return `Nobody publishes “${stream}” yet. Waiting. Publish it below, or send WHIP to ${whip}`;
 }
 
 /** @param {AbortSignal} signal @returns {Promise<string>} */

@@ -9,8 +9,10 @@ from tests.upscalers.weights.shelf import BODY, Shelf, checkpoint_on, store_of
 
 from streamlift.errors import WeightsError
 from streamlift.upscalers.weights import (
+    CHECKPOINTS,
     FileState,
     WeightStore,
+    checkpoints_asked_for,
 )
 
 
@@ -109,3 +111,37 @@ def test_a_file_without_a_pinned_size_is_bounded_all_the_same(
 
     fine = WeightStore(tmp_path, checkpoints=(checkpoint,), largest_bytes=len(BODY))
     assert fine.pull(checkpoint, allow_unpinned=True).read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    ("reason", "upscaler", "expected"),
+    [
+        # Loaders name an upscaler or a file; what the backend loads by default comes as a whole.
+        ("a; `streamlift weights pull flashvsr` fetches it", "flashvsr-full", "flashvsr-full"),
+        (
+            "`streamlift weights pull realesrgan/realesr-general-x4v3.pth` fetches",
+            "realesrgan-general",
+            "realesrgan-general",
+        ),
+        ("worker a: `streamlift weights pull swiftvr` fetches", "swiftvr", "swiftvr"),
+    ],
+)
+def test_a_reason_asks_for_all_that_the_backend_loads(
+    reason: str, upscaler: str, expected: str
+) -> None:
+    found = checkpoints_asked_for(reason, upscaler, CHECKPOINTS)
+    assert set(found) == {c for c in CHECKPOINTS if expected in c.upscalers}
+    assert found
+
+
+def test_a_reason_asks_for_a_file_that_only_a_setting_names() -> None:
+    reason = "`streamlift weights pull realesrgan/RealESRGAN_x4plus.pth` fetches it"
+    (found,) = checkpoints_asked_for(reason, "realesrgan-x2", CHECKPOINTS)
+    assert found.file == "RealESRGAN_x4plus.pth"
+
+
+@pytest.mark.parametrize(
+    "reason", ["no such device: H100", "`streamlift weights pull nothing`", ""]
+)
+def test_other_reasons_ask_for_nothing(reason: str) -> None:
+    assert checkpoints_asked_for(reason, "flashvsr", CHECKPOINTS) == ()

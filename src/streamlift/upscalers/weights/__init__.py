@@ -1,6 +1,6 @@
 """Checkpoints: which exist, where they lie, fetching them, loading them safely."""
 
-from streamlift.upscalers.weights.download import Progress
+from streamlift.upscalers.weights.download import Progress, checkpoints_asked_for
 from streamlift.upscalers.weights.fit import check_fit, wrong_net
 from streamlift.upscalers.weights.load import load_checkpoint, load_state_dict
 from streamlift.upscalers.weights.spelling import rrdb_names
@@ -22,6 +22,7 @@ __all__ = [
     "WeightStore",
     "check_digest",
     "check_fit",
+    "checkpoints_asked_for",
     "digest_of",
     "find_checkpoints",
     "load_checkpoint",

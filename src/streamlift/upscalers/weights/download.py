@@ -9,15 +9,15 @@ import shutil
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 from streamlift import __version__
 from streamlift.errors import WeightsError
-from streamlift.upscalers.weights.table import Checkpoint
+from streamlift.upscalers.weights.table import Checkpoint, find_checkpoints
 
-__all__ = ["BLOCK", "Progress", "download", "mend"]
+__all__ = ["BLOCK", "Progress", "checkpoints_asked_for", "download", "mend"]
 
 BLOCK = 1 << 20
 """Bytes that are read at once."""
@@ -82,6 +82,26 @@ def download(
 def mend(checkpoint: Checkpoint) -> str:
     """The command that fetches a checkpoint."""
     return f"`streamlift weights pull {checkpoint.name}`"
+
+
+def checkpoints_asked_for(
+    reason: str, upscaler: str, table: Iterable[Checkpoint]
+) -> tuple[Checkpoint, ...]:
+    """The checkpoints that an error asks for by its command, as `mend` and the loaders write it.
+
+    If one of them is what `upscaler` loads with its default settings: all that it loads then.
+    Empty when the reason names no command, or nothing of the table.
+    """
+    table = tuple(table)
+    found = re.search(r"`streamlift weights pull ([^\s`]+)", reason)
+    if found is None:
+        return ()
+    try:
+        named = find_checkpoints([found[1]], table)
+    except WeightsError:
+        return ()
+    usual = tuple(checkpoint for checkpoint in table if upscaler in checkpoint.upscalers)
+    return usual if set(named) & set(usual) else named
 
 
 def _start_of(response: http.client.HTTPResponse, have: int) -> int | None:
