@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -20,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.clips import SMALL, TICKS, coded_clip, picture
 
-from streamlift.clock import MonotonicClock
+from streamlift.clock import ManualClock, MonotonicClock
 from streamlift.codec import is_keyframe, nal_types
 from streamlift.codec.decoder import CodedPicture, DecodeThread
 from streamlift.frames import Codec, CodedVideo, Frame, Planes, Size
@@ -134,6 +135,51 @@ def test_units_that_give_no_picture_are_forgotten() -> None:
     thread.stop()
     assert done.wait(20)
     assert len(thread._awaited) <= 64
+
+
+def test_nothing_stands_before_a_decoder_that_is_too_slow() -> None:
+    """A second behind, it gives up what waits and begins again at a keyframe."""
+    units = list(coded_clip(frames=8, gop=4).units)
+    clock, result, done = ManualClock(100.0), Decoded(), threading.Event()
+    at_work, go_on = threading.Event(), threading.Event()
+
+    def deliver(frame: Frame) -> None:
+        result.frames.append(frame)
+        at_work.set()
+        assert go_on.wait(20)
+
+    thread = DecodeThread(
+        "test",
+        max_side=1280,
+        clock=clock,
+        deliver=deliver,
+        refuse=lambda reason, _: result.refused.append(reason),
+        done=done.set,
+        most_behind_s=1.0,
+    )
+
+    def offer(number: int) -> bool:
+        keyframe = is_keyframe(Codec.H264, units[number])
+        coded = CodedVideo(Codec.H264, units[number], keyframe)
+        return thread.offer(CodedPicture(number * TICKS, coded, clock.now_s()))
+
+    assert offer(0)
+    assert at_work.wait(20)
+    assert offer(1)
+    clock.advance(0.9)
+    assert offer(2)
+    clock.advance(0.2)
+    assert not offer(3)
+    assert result.refused == ["decode_busy"] * 2
+    go_on.set()
+    until_s = time.monotonic() + 20
+    while thread._works_on_s is not None and time.monotonic() < until_s:
+        time.sleep(0.001)
+    for number in range(4, 8):
+        assert offer(number)
+    thread.stop()
+    assert done.wait(20)
+    assert [frame.pts // TICKS for frame in result.frames] == [0, 4, 5, 6, 7]
 
 
 def test_decoding_and_lanes_need_no_webrtc() -> None:

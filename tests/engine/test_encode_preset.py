@@ -63,7 +63,7 @@ def test_a_picture_that_waited_too_long_brings_the_fastest_preset_before_any_is_
         deliver=lambda encoded: out.append(encoded.pts // TICKS),
         skip=skipped.release,
         done=lambda error: done.set(),
-        turn=lambda overdue_s, fastest: turns.append((overdue_s, fastest)),
+        turn=lambda overdue_s, fastest: not turns.append((overdue_s, fastest)),
     )
     for number, waited_s in enumerate((0.0, 0.7, 0.7, 0.1)):
         since_s = 100.0 - waited_s

@@ -7,8 +7,10 @@ the engine's and the encoder's threads do.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -26,6 +28,7 @@ SIZE = Size(128, 128)
 PLANES = picture(SIZE, 0)
 FPS = 25.0
 P95_S = 0.15
+Seconds = float | Callable[[float], float]
 
 
 @dataclass
@@ -34,12 +37,13 @@ class Lane:
 
     inbox: Inbox
     model_s: Callable[[float], float]
-    encode_s: float
+    encode_s: Callable[[float], float]
     line: Timeline = field(default_factory=Timeline)
-    coding: list[Frame] = field(default_factory=list)
-    encoder_free_s: float = 0.0
+    coding: deque[tuple[Frame, float]] = field(default_factory=deque)
+    encodes: bool = False
     had_s: float = 0.0
     shown: list[tuple[float, float, int]] = field(default_factory=list)
+    longest_queue: int = 0
     sent: int = 0
 
     def arrive(self, pts: int, now_s: float) -> None:
@@ -63,13 +67,10 @@ class Machine:
         self._number = 0
         self._busy = False
 
-    def lane(
-        self, model_s: float | Callable[[float], float], encode_s: float = 0.0, *, chunk: int = 1
-    ) -> Lane:
-        took = model_s if callable(model_s) else lambda _: float(model_s)
+    def lane(self, model_s: Seconds, encode_s: Seconds = 0.0, *, chunk: int = 1) -> Lane:
         share = Capacity(1e12).take(need_pps(SIZE, FPS))
         inbox = Inbox(self.clock, share=share, fps=FPS, max_age_s=0.5, chunk=chunk)
-        self.lanes.append(Lane(inbox, took, encode_s))
+        self.lanes.append(Lane(inbox, _at(model_s), _at(encode_s)))
         return self.lanes[-1]
 
     def at(self, when_s: float, what: Callable[[], None]) -> None:
@@ -106,21 +107,30 @@ class Machine:
     def _modelled(self, lane: Lane, frame: Frame) -> None:
         self._busy = False
         lane.inbox.done()
-        ready_s = self.clock.now_s()
-        begin_s = max(ready_s, lane.encoder_free_s)
-        lane.encoder_free_s = begin_s + lane.encode_s
-        model_s = lane.model_s(ready_s)
-
-        def turn() -> None:
-            lane.inbox.encoder_overdue(self.clock.now_s() - frame.late_after_s - model_s)
-
-        def encoded() -> None:
-            lane.inbox.encoders.note(ready_s, self.clock.now_s())
-            lane.shown.append((frame.arrived_s, self.clock.now_s(), frame.pts))
-
-        self.at(begin_s, turn)
-        self.at(begin_s + lane.encode_s, encoded)
+        lane.coding.append((frame, self.clock.now_s()))
+        lane.longest_queue = max(lane.longest_queue, len(lane.coding))
+        self._encode_next(lane)
         self._next()
+
+    def _encode_next(self, lane: Lane) -> None:
+        while lane.coding and not lane.encodes:
+            frame, ready_s = lane.coding.popleft()
+            now_s = self.clock.now_s()
+            if lane.inbox.encoder_overdue(now_s - frame.late_after_s - lane.model_s(ready_s)):
+                lane.encodes = True
+                encoded = partial(self._encoded, lane, frame, ready_s)
+                self.at(now_s + lane.encode_s(now_s), encoded)
+
+    def _encoded(self, lane: Lane, frame: Frame, ready_s: float) -> None:
+        lane.encodes = False
+        lane.inbox.encoders.note(ready_s, self.clock.now_s())
+        lane.shown.append((frame.arrived_s, self.clock.now_s(), frame.pts))
+        self._encode_next(lane)
+
+
+def _at(seconds: Seconds) -> Callable[[float], float]:
+    """What a frame takes at a moment."""
+    return seconds if callable(seconds) else lambda _: seconds
 
 
 def even(seconds: float, fps: float = FPS) -> list[tuple[float, int]]:
@@ -170,6 +180,23 @@ def test_an_encoder_that_is_too_slow_costs_frames_and_not_delay(
 
 
 @settings(max_examples=20)
+@given(st.floats(0.042, 0.06), st.floats(0.2, 0.45))
+def test_what_stands_before_a_stalled_encoder_is_not_worked_off_one_by_one(
+    encode_s: float, stall_s: float
+) -> None:
+    """Too slow and, every three seconds, starved for a while by others."""
+    machine = Machine()
+    lane = machine.lane(0.01, lambda now_s: stall_s if now_s % 3.0 < 0.05 else encode_s)
+    machine.publish(lane, even(30))
+    machine.run()
+    delays_s = [(done, done - arrived) for arrived, done, _ in lane.shown if arrived > 3.0]
+    calm = [delay_s for done, delay_s in delays_s if done % 3.0 > stall_s + 0.05 + 3 * encode_s]
+    assert max(calm) < P95_S
+    assert lane.sent == len(lane.shown) + lane.inbox.dropped.total()
+    assert len(lane.shown) > 0.6 * 30 * (3.0 - stall_s) / 3.0 / encode_s
+
+
+@settings(max_examples=20)
 @given(st.floats(0.041, 0.1))
 def test_nearly_all_that_the_machine_can_do_is_shown_and_evenly(model_s: float) -> None:
     machine = Machine()
@@ -209,6 +236,15 @@ def test_an_overload_that_ends_costs_nothing_more() -> None:
 def test_a_stall_that_the_lane_catches_up_with_costs_nothing() -> None:
     machine = Machine()
     lane = machine.lane(lambda now_s: 0.28 if 5 <= now_s < 5.1 else 0.015)
+    machine.publish(lane, even(10))
+    machine.run()
+    assert lane.inbox.dropped == {}
+
+
+def test_first_frames_that_take_long_say_nothing_of_the_rest() -> None:
+    """A model that runs for the first time, and an encoder that opens."""
+    machine = Machine()
+    lane = machine.lane(lambda now_s: 0.2 if now_s < 0.25 else 0.026, 0.01)
     machine.publish(lane, even(10))
     machine.run()
     assert lane.inbox.dropped == {}

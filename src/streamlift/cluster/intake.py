@@ -10,7 +10,7 @@ from contextlib import suppress
 from streamlift.clock import Clock
 from streamlift.cluster.wire import convert
 from streamlift.cluster.wire import worker_pb2 as pb
-from streamlift.codec.decoder import CodedPicture, DecodeThread
+from streamlift.codec.decoder import MOST_BEHIND_S, TOO_SLOW, CodedPicture, DecodeThread
 from streamlift.errors import MediaError
 from streamlift.frames import Frame
 
@@ -46,6 +46,8 @@ class Intake:
         self._need_source = need_source
         self._loop = asyncio.get_running_loop()
         self._decoder: DecodeThread | None = None
+        self._lost_one = False
+        """Whether what is predicted from the unit before would show damage."""
         self._waiting: deque[int | Callable[[], object]] = deque()  # pts of a unit, or what to do
 
     def unit(self, message: pb.Unit) -> None:
@@ -59,10 +61,14 @@ class Intake:
                 deliver=lambda frame: self._post(self._decoded, frame),
                 refuse=lambda reason, detail: self._post(self._refused, f"{reason}: {detail}"),
                 done=lambda: self._post(self._flush),
+                most_behind_s=MOST_BEHIND_S,
             )
         arrived_s = self._clock.now_s() - message.age_s
-        if not self._decoder.offer(CodedPicture(message.pts, coded, arrived_s)):
-            self._need_source("the decoder does not keep up")
+        if self._lost_one and not coded.keyframe:
+            return  # a keyframe was asked for
+        self._lost_one = not self._decoder.offer(CodedPicture(message.pts, coded, arrived_s))
+        if self._lost_one:
+            self._need_source(TOO_SLOW)
             return
         self._waiting.append(message.pts)
         if len(self._waiting) > MOST_WAITING:

@@ -20,7 +20,7 @@ from streamlift.codec import nal_types
 from streamlift.codec.motion import motion_of
 from streamlift.frames import Codec, CodedVideo, Colour, Frame, Plane, Planes, Size
 
-__all__ = ["CodedPicture", "DecodeThread", "colour_of", "picture_of"]
+__all__ = ["MOST_BEHIND_S", "TOO_SLOW", "CodedPicture", "DecodeThread", "colour_of", "picture_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,9 @@ _MATRICES = {1: "bt709"}
 _FULL_RANGE = 2
 _NAL_IDR, _NAL_SPS = 5, 7
 _DEPTH = 256
+MOST_BEHIND_S = 1.0
+"""Of a live stream. Twice what a decoded frame may wait for its model: later it would be dropped."""
+TOO_SLOW = "the decoder does not keep up"
 _AWAITED = 64
 """Access units whose pictures are looked for; H.264 holds back at most 16."""
 
@@ -50,8 +53,12 @@ class DecodeThread:
     it carries none where that cannot be told. Units are numbered in the order of `offer`, those
     that are refused included.
 
+    With `most_behind_s`, nothing stands before it: once the access unit that it works on came
+    longer ago than that, all that waits is refused as `decode_busy`, and so is what comes, until
+    it is through. What comes next must be a keyframe.
+
     `deliver(frame)` and `refuse(reason, detail)` are called on this thread, and `done()` when all
-    that was queued before `stop` is decoded.
+    that was queued before `stop` is decoded; `refuse` of what is given up also where `offer` is.
     """
 
     def __init__(
@@ -63,8 +70,12 @@ class DecodeThread:
         deliver: Callable[[Frame], None],
         refuse: Callable[[str, str], None],
         done: Callable[[], None],
+        most_behind_s: float | None = None,
     ) -> None:
         self._max_side = max_side
+        self._most_behind_s = most_behind_s
+        self._works_on_s: float | None = None
+        """When the access unit arrived that is being decoded; None between two."""
         self._clock = clock
         self._deliver = deliver
         self._refuse = refuse
@@ -84,7 +95,15 @@ class DecodeThread:
         self._thread.start()
 
     def offer(self, picture: CodedPicture) -> bool:
-        """Queue a picture; False when ten seconds of them are waiting already."""
+        """Queue a picture; False when too much is waiting already."""
+        since_s = self._works_on_s
+        if (
+            self._most_behind_s is not None
+            and since_s is not None
+            and self._clock.now_s() - since_s > self._most_behind_s
+        ):
+            self._give_up_waiting()
+            return False
         numbered = replace(picture, coded=replace(picture.coded, number=self._number))
         self._number += 1
         try:
@@ -103,8 +122,15 @@ class DecodeThread:
                 continue
             return
 
+    def _give_up_waiting(self) -> None:
+        """Predicted pictures cannot be left out one by one: all go, to the next keyframe."""
+        with suppress(queue.Empty):
+            while self._coded.get_nowait() is not None:
+                self._refuse("decode_busy", TOO_SLOW)
+
     def _run(self) -> None:
         while (picture := self._coded.get()) is not None:
+            self._works_on_s = picture.arrived_s
             try:
                 self._decode(picture)
             except av.FFmpegError as error:
@@ -114,6 +140,7 @@ class DecodeThread:
             except Exception as error:  # a codec library may raise anything; this picture is lost
                 logger.exception("decoding failed")
                 self._refuse("decode_error", str(error))
+            self._works_on_s = None
         self._done()
 
     def _decode(self, picture: CodedPicture) -> None:

@@ -52,7 +52,7 @@ class EncodeThread:
     `deliver`, `skip`, `done`, `turn` and `worked` are called on this thread: `skip` for a picture
     that has waited for longer than `age_limit_s(pts)` since it was due, because the machine
     encodes less than comes, and that in the fastest way already; `turn(overdue_s, fastest)` when
-    a picture's turn comes, `worked(ready_s)` when it is encoded.
+    a picture's turn comes, which says whether it is encoded; `worked(ready_s)` when it is.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class EncodeThread:
         skip: Callable[[], None],
         done: Callable[[StreamliftError | None], None],
         age_limit_s: Callable[[int], float] = lambda pts: 0.5,
-        turn: Callable[[float, bool], None] = lambda overdue_s, fastest: None,
+        turn: Callable[[float, bool], bool] = lambda overdue_s, fastest: True,
         worked: Callable[[float], None] = lambda ready_s: None,
     ) -> None:
         self._renditions = renditions
@@ -144,9 +144,10 @@ class EncodeThread:
         try:
             while (picture := self._pictures.get()) is not None and not self._aborted.is_set():
                 self._busy_since_s = self._clock.now_s()
-                self._encode(picture)
+                encoded = self._encode(picture)
                 self._busy_since_s = None
-                self._worked(picture.ready_s)
+                if encoded:
+                    self._worked(picture.ready_s)
         except StreamliftError as found:
             error = found
         except Exception as found:  # ends this lane only; PyAV raises many types
@@ -157,24 +158,26 @@ class EncodeThread:
         if not self._aborted.is_set():
             self._done(error)
 
-    def _encode(self, picture: Picture) -> None:
+    def _encode(self, picture: Picture) -> bool:
+        """Encode and deliver it; False where it was left out."""
         if self._last_pts is not None and picture.pts <= self._last_pts:
-            return  # a replayed frame that was delivered already
+            return False  # a replayed frame that was delivered already
         now_s = self._clock.now_s()
         overdue_s = picture.overdue_s(now_s)
         was_fastest = self._choice.fastest
         # What waited for the model first is not the encoder's fault.
         preset = self._choice.next(min(overdue_s, now_s - picture.ready_s))
-        self._turn(overdue_s, was_fastest)
+        if not self._turn(overdue_s, was_fastest):
+            return False
         if overdue_s > self._age_limit_s(picture.pts) and was_fastest:
             self._skip()
-            return
+            return False
         self._last_pts = picture.pts
         wanted = self._renditions
         if not wanted or (self._begin_after is not None and picture.pts <= self._begin_after):
             self._close_encoders()
             self._deliver(Unencoded(picture.pts))
-            return
+            return True
         size = picture.planes.size
         if (size, picture.colour, preset) != (self._size, self._colour, self._open_preset):
             self._close_encoders()
@@ -202,6 +205,7 @@ class EncodeThread:
                     stages=replace(picture.stages, encode_s=encode_s),
                 )
             )
+        return True
 
     def _follow(self, wanted: frozenset[Rendition]) -> None:
         """Where only the bit rate changed, the encoder runs on: opening one costs a keyframe."""

@@ -117,10 +117,17 @@ class Inbox:
         if self._taken is not None:
             self.models.note(self._taken.since_s, self._clock.now_s())
 
-    def encoder_overdue(self, seconds: float) -> None:
-        """The picture whose turn it is at the encoder has waited that long in all queues."""
+    def encoder_overdue(self, seconds: float) -> bool:
+        """The picture whose turn it is at the encoder has waited that long in all queues.
+
+        False where it is to be left out, which is counted as `overdue`.
+        """
         self._encoders_overdue_s = seconds
         self._note_overdue()
+        if self.catching_up(self._clock.now_s()) or self.thinning.admit_late(seconds, self.fps):
+            return True
+        self.dropped["overdue"] += 1
+        return False
 
     def works_differently(self) -> None:
         """The lane spends less, or more, on a frame from now on."""

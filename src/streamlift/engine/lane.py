@@ -289,13 +289,13 @@ class EngineLane:
 
     # ---- on the encode thread ----
 
-    def _encoder_turn(self, overdue_s: float, fastest: bool) -> None:
+    def _encoder_turn(self, overdue_s: float, fastest: bool) -> bool:
         """A faster preset comes before any frame is left out for the encoder's sake."""
         with self._engine.changed:
             if fastest is not self._fastest_coding:
                 self._fastest_coding = fastest
                 self._inbox.encoders.clear()
-            self._inbox.encoder_overdue(overdue_s if fastest else 0.0)
+            return self._inbox.encoder_overdue(overdue_s if fastest else 0.0)
 
     def _encoder_worked(self, ready_s: float) -> None:
         with self._engine.changed:

@@ -28,6 +28,8 @@ CATCHES_UP = 0.75
 """A queue in front of a lane with that much room is gone in a second: a stall, not an excess."""
 MEASURED = 8
 """Frames, and two chunks of a chunked model."""
+WARM = 3
+"""First frames that tell nothing: a model's first run and an encoder that opens take longer."""
 
 
 class Pulse:
@@ -37,15 +39,19 @@ class Pulse:
     there and the one before was done. So idle time is left out, and turns of other lanes are not.
     """
 
-    __slots__ = ("_before_s", "_took_s")
+    __slots__ = ("_before_s", "_took_s", "_warm")
 
     def __init__(self, chunk: int = 1) -> None:
+        self._warm = 0
         self._took_s: deque[float] = deque(maxlen=max(MEASURED, 2 * chunk))
         self._before_s = float("-inf")
 
     def note(self, there_s: float, done_s: float) -> None:
         """A frame that was there at `there_s` is done."""
-        self._took_s.append(max(0.0, done_s - max(there_s, self._before_s)))
+        if self._warm < WARM:
+            self._warm += 1
+        else:
+            self._took_s.append(max(0.0, done_s - max(there_s, self._before_s)))
         self._before_s = done_s
 
     def clear(self) -> None:
@@ -66,7 +72,7 @@ class Thinning:
         self.kept = 1.0
         """Of the frames that come."""
         self._frames = max(OVERDUE_FRAMES, chunk if chunk > 1 else 0)
-        self._credit = 0.0
+        self._credit = self._late_credit = 0.0
         self._overdue_since_s: float | None = None
         self._noted_s: float | None = None
 
@@ -79,6 +85,20 @@ class Thinning:
         if self._credit < 1.0:
             return False
         self._credit -= 1.0
+        return True
+
+    def admit_late(self, overdue_s: float, fps: float) -> bool:
+        """Whether a frame that was taken, and then overtaken by events, is still worth its time.
+
+        Between two stages a queue forms where the second one stalls. What stands in it beyond
+        what may wait is left out at the same rate as what comes.
+        """
+        if self.kept >= 1.0 or overdue_s <= self.allowed_s(fps):
+            return True
+        self._late_credit += self.kept
+        if self._late_credit < 1.0:
+            return False
+        self._late_credit -= 1.0
         return True
 
     def restart(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from streamlift.clock import Clock
 from streamlift.codec import has_picture, is_keyframe, recovers
-from streamlift.codec.decoder import CodedPicture, DecodeThread
+from streamlift.codec.decoder import MOST_BEHIND_S, TOO_SLOW, CodedPicture, DecodeThread
 from streamlift.codec.dimensions import picture_size
 from streamlift.codec.motion import bridged
 from streamlift.frames import Codec, CodedVideo, Frame, IngestCounts
@@ -79,6 +79,7 @@ class VideoReceiver:
             deliver=lambda frame: self._post(self._deliver, frame),
             refuse=lambda reason, detail: self._post(self._refuse, reason, detail),
             done=lambda: self._post(self._frames.end),
+            most_behind_s=MOST_BEHIND_S,
         )
         self._ssrc = 0
         self._frames: Mailbox[Frame] = Mailbox(_QUEUED, bridge=bridged)
@@ -222,7 +223,8 @@ class VideoReceiver:
         coded = CodedVideo(codec, data, keyframe)
         if not self._decode.offer(CodedPicture(picture.pts, coded, now_s)):
             self._need_keyframe = True
-            self._tally.drop("decode_busy", "the decoder does not keep up")
+            self._tally.drop("decode_busy", TOO_SLOW)
+            self.request_keyframe()
 
     # ---- back from the decode thread ----
 
