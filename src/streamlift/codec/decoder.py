@@ -31,7 +31,7 @@ _FULL_RANGE = 2
 _NAL_IDR, _NAL_SPS = 5, 7
 _DEPTH = 256
 MOST_BEHIND_S = 1.0
-"""Of a live stream. Twice what a decoded frame may wait for its model: later it would be dropped."""
+"""Of a live stream: twice what a decoded frame may wait for its model."""
 TOO_SLOW = "the decoder does not keep up"
 _AWAITED = 64
 """Access units whose pictures are looked for; H.264 holds back at most 16."""
