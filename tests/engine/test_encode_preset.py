@@ -53,6 +53,11 @@ def test_a_picture_that_waited_too_long_brings_the_fastest_preset_before_any_is_
     out: list[int] = []
     turns: list[tuple[float, bool]] = []
     skipped, done = threading.Semaphore(0), threading.Event()
+
+    def note_turn(overdue_s: float, fastest: bool) -> bool:
+        turns.append((overdue_s, fastest))
+        return True
+
     thread = EncodeThread(
         "test",
         renditions=frozenset({H264}),
@@ -63,7 +68,7 @@ def test_a_picture_that_waited_too_long_brings_the_fastest_preset_before_any_is_
         deliver=lambda encoded: out.append(encoded.pts // TICKS),
         skip=skipped.release,
         done=lambda error: done.set(),
-        turn=lambda overdue_s, fastest: not turns.append((overdue_s, fastest)),
+        turn=note_turn,
     )
     for number, waited_s in enumerate((0.0, 0.7, 0.7, 0.1)):
         since_s = 100.0 - waited_s

@@ -54,7 +54,7 @@ async def test_a_socket_that_closes_amid_a_run_ends_it() -> None:
             transport.close()
         return take(*arguments)  # type: ignore[arg-type]
 
-    guard._objection = close_at_the_second  # type: ignore[method-assign]
+    guard._objection = close_at_the_second  # type: ignore[assignment,method-assign]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         for _ in range(5):
             stranger.sendto(b"\xff" * 20, address)
