@@ -137,6 +137,7 @@ def main() -> None:
         compiled=not arguments.no_compile,
         sustain_s=arguments.sustain,
     )
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if device.type == "cpu":
         torch.set_num_threads(1)
     if arguments.plan:
@@ -144,19 +145,21 @@ def main() -> None:
         target = arguments.json or Path(f"bench-{arguments.part}.json")
         minutes.run_part(arguments.part, bench, target)
         return
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     machine = describe(device)
     ceilings = measure_ceilings(device)
     print(*(f"{key}: {value}" for key, value in (machine | ceilings).items()), sep="\n")
-    rows = run(bench, ceilings["matmul_tflops"])
+
+    def save(rows: Sequence[Row]) -> None:
+        if arguments.json:
+            found = {"machine": machine, "ceilings": ceilings, "rows": [asdict(r) for r in rows]}
+            arguments.json.write_text(json.dumps(found, indent=1))
+
+    rows = run(bench, ceilings["matmul_tflops"], save)
     print(table(rows))
     if arguments.swiftvr:
         script = Path(__file__).with_name("bench_swiftvr.py")  # in a process of its own: 9 GB more
         fewer = ["--no-compile"] if arguments.no_compile else []
         subprocess.run([sys.executable, script, "--device", arguments.device, *fewer], check=True)
-    if arguments.json:
-        found = {"machine": machine, "ceilings": ceilings, "rows": [asdict(row) for row in rows]}
-        arguments.json.write_text(json.dumps(found, indent=1))
 
 
 def plan(
@@ -237,8 +240,10 @@ def measure_ceilings(device: torch.device) -> dict[str, float]:
     return found
 
 
-def run(bench: Bench, ceiling_tflops: float) -> list[Row]:
-    """Correctness of every variant, then their times, interleaved."""
+def run(
+    bench: Bench, ceiling_tflops: float, save: Callable[[Sequence[Row]], None] = lambda rows: None
+) -> list[Row]:
+    """Correctness of every variant, then their times, interleaved; `save` hears of each result."""
     reference = random_model(
         bench.config, seed=SEED, context_rows=CONTEXT_ROWS, device=bench.device
     ).prepare(bench.device, torch.float32)
@@ -246,31 +251,42 @@ def run(bench: Bench, ceiling_tflops: float) -> list[Row]:
     answers = expected.answers()
     frames = stream(bench, reference, AttentionKind.EXACT)
     work = expected.tflop()
-    rows, stages = [], []
+    rows: list[Row] = []
+    models: dict[tuple[torch.dtype, bool], Model] = {}
     for variant in bench.variants:
-        model = random_model(
-            bench.config, seed=SEED, context_rows=CONTEXT_ROWS, device=bench.device
-        ).prepare(bench.device, variant.dtype, compiled=variant.compiled)
+        key = variant.dtype, variant.compiled
+        if key not in models:
+            models[key] = random_model(
+                bench.config, seed=SEED, context_rows=CONTEXT_ROWS, device=bench.device
+            ).prepare(bench.device, variant.dtype, compiled=variant.compiled)
+        model = models[key]
         row = Row(variant.name, density=expected.density())
         own = Stages(bench, model, attention(variant.attention, bench.device), like=expected)
         row.errors = {n: relative_error(a, answers[n]) for n, a in own.answers().items()}
         row.errors["lists differ"] = own.lists_differ(expected)
         row.psnr_db = psnr(stream(bench, model, variant.attention), frames)
         print(f"{variant.name}: {verdict(row.errors)}: {rounded(row.errors)}", flush=True)
-        rows.append(row)
-        stages.append(own)
-    del reference, expected, answers, frames  # the float32 side is as large as all the others
-    sessions = [
-        LiveChunks(bench, own.model, variant)
-        for own, variant in zip(stages, bench.variants, strict=True)
-    ]
-    time_all(bench, rows, stages, sessions)
-    for row in rows:
+        for name, step in own.steps().items():
+            row.stages_ms[name] = median_ms(step, bench.device, bench.chunks, bench.warmups)
         row.tflops = {name: tflop / row.stages_ms[name] * 1000 for name, tflop in work.items()}
         row.share_of_ceiling = {name: rate / ceiling_tflops for name, rate in row.tflops.items()}
+        rows.append(row)
+        save(rows)
+    # Each is as large as a stream; all streams of the next step have to fit beside each other.
+    del reference, expected, answers, frames, own, step
+    sessions = [
+        LiveChunks(bench, models[variant.dtype, variant.compiled], variant)
+        for variant in bench.variants
+    ]
+    for row, taken in zip(rows, in_turns(bench, sessions), strict=True):
+        row.chunk_ms, row.p10_ms, row.p90_ms = spread(taken)
+        row.fps = STEP_FRAMES / row.chunk_ms * 1000
+        row.peak_gb = peak_gb(bench.device)
+    save(rows)
     best = min(range(len(rows)), key=lambda n: rows[n].chunk_ms)
     if bench.sustain_s:
         rows[best].sustained_fps = sustained_fps(sessions[best], bench.sustain_s, bench.device)
+        save(rows)
     return rows
 
 
@@ -284,27 +300,17 @@ def verdict(errors: dict[str, float]) -> str:
     return f"NOT WITHIN ({', '.join(beyond)})" if beyond else "within its bounds"
 
 
-def time_all(
-    bench: Bench,
-    rows: Sequence[Row],
-    stages: Sequence[Stages],
-    sessions: Sequence[LiveChunks],
-) -> None:
-    """Whole chunks in turns, A B A B, so that a changing clock is fair; then stage by stage."""
-    times: list[list[float]] = [[] for _ in rows]
+def in_turns(bench: Bench, sessions: Sequence[LiveChunks]) -> list[list[float]]:
+    """Milliseconds of whole chunks of each, A B A B, so that a changing clock is fair."""
     for _ in range(bench.warmups):
         for session in sessions:
             session.chunk()
     reset_peak(bench.device)
+    times: list[list[float]] = [[] for _ in sessions]
     for _ in range(bench.chunks):
         for session, taken in zip(sessions, times, strict=True):
             taken.append(timed_ms(session.chunk, bench.device))
-    for row, own, taken in zip(rows, stages, times, strict=True):
-        row.chunk_ms, row.p10_ms, row.p90_ms = spread(taken)
-        row.fps = STEP_FRAMES / row.chunk_ms * 1000
-        for name, step in own.steps().items():
-            row.stages_ms[name] = median_ms(step, bench.device, bench.chunks, bench.warmups)
-        row.peak_gb = peak_gb(bench.device)
+    return times
 
 
 class LiveChunks:

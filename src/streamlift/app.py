@@ -19,6 +19,7 @@ from streamlift.config import POLICIES, AuthConfig, BackendConfig, Config
 from streamlift.demo import STREAM, Demo, run_demo
 from streamlift.engine import Accelerator, EngineBackend, accelerators, accelerators_apart
 from streamlift.engine.cpu_budget import CpuBudget, usable_cores
+from streamlift.engine.cuda_stream import CudaPriority
 from streamlift.errors import ConfigError
 from streamlift.frames import Codec, Rendition, Stabilise
 from streamlift.media.files.slate import slate
@@ -276,6 +277,7 @@ def _build_backend(
         slots=backend.slots,
         settings=backend.settings,
         default_stabilise=Stabilise(backend.stabilise),
+        cuda_priority=CudaPriority(backend.cuda_priority),
         preset=config.encode.preset,
         max_age_s=config.ingest.max_age_ms / 1000,
         # The fallback is handed what a failed lane still owed, which may be old already.

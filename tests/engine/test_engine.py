@@ -43,6 +43,14 @@ class FakeLane:
     def waiting_since_s(self) -> float | None:
         return self._arrivals[0] if self._arrivals else None
 
+    @property
+    def due_s(self) -> float:
+        return self._arrivals[0]
+
+    @property
+    def flight(self) -> None:
+        return None
+
     def step(self) -> None:
         self._arrivals.pop(0)
         self._order.append(self._name)

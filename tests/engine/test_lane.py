@@ -596,5 +596,13 @@ class _Behind:
     def waiting_since_s(self) -> float:
         return self._clock.now_s() - 0.1
 
+    @property
+    def due_s(self) -> float:
+        return self.waiting_since_s
+
+    @property
+    def flight(self) -> None:
+        return None
+
     def step(self) -> None:
         threading.Event().wait(0.001)

@@ -92,8 +92,9 @@ def test_a_frame_undone_leaves_no_trace(strength: Stabilise) -> None:
     for number, (lr, hr) in enumerate(zip(lumas, hrs, strict=True)):
         expected = plain.apply(lr, hr)
         if number:
+            before = undone.remembered
             undone.apply(lr, tuple(plane * torch.nan for plane in hr))
-            undone.undo()
+            undone.recall(before)
         for found, wanted in zip(undone.apply(lr, hr), expected, strict=True):
             assert torch.equal(found, wanted)
 

@@ -66,6 +66,7 @@ async def _run(
 ) -> None:
     from streamlift.clock import MonotonicClock
     from streamlift.engine import EngineBackend, accelerators
+    from streamlift.engine.cuda_stream import CudaPriority
     from streamlift.frames import Stabilise
 
     clock = MonotonicClock()
@@ -78,6 +79,7 @@ async def _run(
         slots=backend.slots,
         settings=backend.settings,
         default_stabilise=Stabilise(backend.stabilise),
+        cuda_priority=CudaPriority(backend.cuda_priority),
         preset=config.encode.preset,
         max_age_s=config.ingest.max_age_ms / 1000,
         clock=clock,

@@ -220,6 +220,7 @@ class BackendConfig:
     """A named upscaler and where it runs. `device`: cpu, cuda:0, or a pattern such as H100|H200.
 
     `stabilise`: strength of the temporal stabiliser for streams that ask for none of their own.
+    `cuda_priority`: of its CUDA stream, among the backends of one process (see `docs/flashvsr.md`).
     `link`: where it runs. inproc: in the service's own process, so a crash ends the service;
     process: in `workers` processes of this machine, one a GPU; remote: on the workers of `cluster`.
     Said nothing, backends on a GPU run in a process, others in the service.
@@ -230,6 +231,7 @@ class BackendConfig:
     device: str = "cpu"
     slots: int | None = None
     stabilise: Literal["off", "lite", "strong"] = "off"
+    cuda_priority: Literal["default", "low", "high"] = "default"
     settings: Mapping[str, Any] = field(default_factory=dict)
     link: Literal["inproc", "process", "remote"] | None = None
     workers: int = 1

@@ -14,8 +14,9 @@ from streamlift.engine.capacity import SLOT_PPS, Capacity, need_pps
 from streamlift.engine.chain import UpscaleChain
 from streamlift.engine.costs import known_costs
 from streamlift.engine.cpu_budget import CpuBudget, usable_cores
+from streamlift.engine.cuda_stream import CudaPriority, take_stream
 from streamlift.engine.devices import Accelerator, free_memory, resolve_device
-from streamlift.engine.engine import Engine
+from streamlift.engine.engine import LEEWAY_S, Engine
 from streamlift.engine.ladder import Rung
 from streamlift.engine.lane import EngineLane
 from streamlift.engine.padding import padded_size
@@ -67,9 +68,11 @@ class EngineBackend:
         backlog_age_s: float | None = None,
         exits_when_stuck: bool = False,
         budget: CpuBudget | None = None,
+        cuda_priority: CudaPriority = CudaPriority.DEFAULT,
     ) -> None:
         """`slots`: its capacity, instead of what it measures; `backlog_age_s`: how old a frame
-        may be that a failed lane owed and this backend is to show, as fallback.
+        may be that a failed lane owed and this backend is to show, as fallback. `cuda_priority`: of
+        the stream that all its work on a GPU is launched on.
 
         `exits_when_stuck`: for a process that does nothing else. When the model hangs, all lanes
         end with `UpscalerHung` and the process exits with status 70, so that the device's memory
@@ -88,6 +91,7 @@ class EngineBackend:
         self._backlog_age_s = backlog_age_s
         self._exits_when_stuck = exits_when_stuck
         self._budget = budget
+        self._cuda_priority = cuda_priority
         self._engine = Engine(name, clock)
         self._device = device
         self._upscaler: Upscaler | None = None
@@ -262,6 +266,7 @@ class EngineBackend:
         asyncio.get_running_loop().call_later(_REPORT_S, os._exit, EXIT_STUCK)
 
     def _load(self) -> tuple[Upscaler, float]:
+        self._take_device()
         settings = self._settings
         if self._upscaler_name == "compact" and settings.get("tier", "auto") == "auto":
             self._plan = self._make_plan(settings)
@@ -279,6 +284,14 @@ class EngineBackend:
             stabilise=calmed or Stabilise.OFF,
             ends=lambda: engine.stopping,
         )
+
+    def _take_device(self) -> None:
+        """On a GPU lanes only launch, and the most urgent goes first: see `Engine`."""
+        if self._device == "cpu":
+            return
+        self._engine.leeway_s = LEEWAY_S
+        self._engine.prepare = partial(take_stream, self._device, self._cuda_priority)
+        self._engine.prepare()
 
     def _make_plan(self, settings: Mapping[str, Any]) -> Plan:
         """This machine's; streams begin on its rung."""

@@ -6,7 +6,7 @@ Models see pixels; this is where the frames owed are kept, so that every output 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from streamlift.clock import Clock
 from streamlift.engine.checks import check_output
 from streamlift.engine.cuts import Cuts
 from streamlift.engine.ladder import Adjustable, Rung, take_rung
+from streamlift.engine.launched import Group, There, Underway
 from streamlift.engine.padding import crop_planes, pad_planes, padded_size
 from streamlift.errors import UpscaleError
 from streamlift.frames import Frame, Planes, Size, Stabilise
@@ -36,7 +37,11 @@ class Upscaled:
 
 
 class UpscaleChain:
-    """One stream's way through one upscaler. Used by one thread."""
+    """One stream's way through one upscaler. Used by one thread.
+
+    `push` and `finish` wait for their pictures. `begin` and `begin_finish` only launch them where
+    there is a device to compute them: the next frame may begin once all of them were taken.
+    """
 
     def __init__(
         self, upscaler: Upscaler, device: str, stabilise: Stabilise, *, clock: Clock
@@ -59,6 +64,7 @@ class UpscaleChain:
         self._session: UpscaleSession[Any] | None = None
         self._size: Size | None = None
         self._owed: deque[tuple[Frame, Planes, float]] = deque()
+        self._unmade = 0  # of these: neither made nor launched
         self._strength = stabilise
         self._rung: Rung | None = None
         self._parked: Parkable | None = None
@@ -68,6 +74,11 @@ class UpscaleChain:
     def adjustable(self) -> bool:
         """True while a session is open that can spend less on a frame."""
         return isinstance(self._session, Adjustable)
+
+    @property
+    def due_s(self) -> float | None:
+        """When the oldest frame that is owed was due; None if none is."""
+        return self._owed[0][0].late_after_s if self._owed else None
 
     def set_rung(self, rung: Rung) -> None:
         """Spend this much on a frame from now on."""
@@ -80,10 +91,37 @@ class UpscaleChain:
 
         Raises UpscaleError when the model fails or what it gives cannot be right.
         """
+        for group in self._make(frame):
+            yield from self._match(group)
+
+    def begin(self, frame: Frame, *, anew: bool = False) -> Underway[Upscaled]:
+        """As `push`; `anew`: pays out the session first, as after a gap."""
+        return self._underway(self._make(frame, anew=anew))
+
+    def finish(self) -> Iterator[Upscaled]:
+        """Yield every frame owed, then forget the session and what the stabiliser remembers."""
+        for group in self._make_rest():
+            yield from self._match(group)
+
+    def begin_finish(self) -> Underway[Upscaled]:
+        return self._underway(self._make_rest())
+
+    def park(self) -> None:
+        """Move the session's device memory to the host; the next push or finish brings it back."""
+        session: object = self._session
+        if self._parked is None and isinstance(session, Parkable):
+            session.park()
+            self._parked = session
+
+    def _underway(self, groups: Iterator[Group]) -> Underway[Upscaled]:
+        launch = self._rgb is not None and self._rgb.launches_all
+        return Underway(groups, self._match, launch=launch)
+
+    def _make(self, frame: Frame, *, anew: bool = False) -> Iterator[Group]:
         spec = self._upscaler.spec
         cut = spec.on_cut is OnCut.RESTART and self._cuts.at(frame.planes.y)
-        if cut or frame.size != self._size:
-            yield from self.finish()
+        if cut or anew or frame.size != self._size:
+            yield from self._make_rest()
         padded = padded_size(frame.size, spec.multiple)
         self._resume()
         if self._session is None:
@@ -93,45 +131,43 @@ class UpscaleChain:
                 self.set_rung(self._rung)
         lr = pad_planes(frame.planes, padded)
         self._owed.append((frame, lr, self._clock.now_s()))
+        self._unmade += 1
         if self._rgb is None:
-            yield from self._match(self._session.push(lr))
+            yield from self._counted(There(hr) for hr in self._session.push(lr))
         else:
             groups = self._session.push(self._rgb.to_rgb(lr, frame))
-            yield from self._match(self._rgb.to_planes(groups, self._session))
+            yield from self._counted(self._rgb.launch(groups, self._session))
 
-    def park(self) -> None:
-        """Move the session's device memory to the host; the next push or finish brings it back."""
-        session: object = self._session
-        if self._parked is None and isinstance(session, Parkable):
-            session.park()
-            self._parked = session
-
-    def finish(self) -> Iterator[Upscaled]:
-        """Yield every frame owed, then forget the session and what the stabiliser remembers."""
+    def _make_rest(self) -> Iterator[Group]:
         session, self._session = self._session, None
         if session is None:
             return
         self._resume()
-        outputs: Iterable[Planes] = session.finish()
-        if self._rgb is not None:
-            outputs = self._rgb.to_planes(outputs, session)  # type: ignore[arg-type]
-        yield from self._match(outputs)
-        if self._owed:
-            raise UpscaleError("upscaler ended owing frames", found=len(self._owed), expected=0)
+        if self._rgb is None:
+            yield from self._counted(There(hr) for hr in session.finish())
+        else:
+            yield from self._counted(self._rgb.launch(session.finish(), session))
+        if self._unmade:
+            raise UpscaleError("upscaler ended owing frames", found=self._unmade, expected=0)
         for rememberer in (self._stabiliser, self._rgb):
             if rememberer is not None:
                 rememberer.reset()
+
+    def _counted(self, groups: Iterator[Group]) -> Iterator[Group]:
+        for group in groups:
+            self._unmade -= group.count
+            if self._unmade < 0:
+                raise UpscaleError("upscaler gave more frames than it took")
+            yield group
 
     def _resume(self) -> None:
         parked, self._parked = self._parked, None
         if parked is not None:
             parked.resume()
 
-    def _match(self, outputs: Iterable[Planes]) -> Iterator[Upscaled]:
+    def _match(self, group: Group) -> Iterator[Upscaled]:
         scale = self._upscaler.spec.scale
-        for hr in outputs:
-            if not self._owed:
-                raise UpscaleError("upscaler gave more frames than it took")
+        for hr in group.wait():
             frame, lr, started_s = self._owed.popleft()
             check_output(lr.y, hr, lr.size.times(scale))
             if self._stabiliser is not None:

@@ -13,7 +13,7 @@ import cv2
 
 from streamlift.clock import Clock
 
-__all__ = ["Engine", "Work", "left_behind"]
+__all__ = ["LEEWAY_S", "Engine", "Work", "left_behind"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,22 @@ T = TypeVar("T")
 _THREAD = "engine-"
 _LEAST_STEP_S = 1e-6
 """So that lanes whose steps take no time at all take turns as well."""
+LEEWAY_S = 0.25
+"""Two chunks of the slowest model on its card."""
+_IN_FLIGHT = 2
+"""Lanes whose work the device has at once: one is computed and one waits, so that it is never idle;
+of the others the most urgent is next, whenever it came."""
+_LOOK_S = 0.001
+"""How often it is asked whether the device is done, while there is nothing else to do."""
+
+
+class Flight(Protocol):
+    """What a lane has launched on the device."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the lane can go on with it without waiting."""
+        ...
 
 
 class Work(Protocol):
@@ -32,8 +48,18 @@ class Work(Protocol):
         """Arrival of the oldest thing to do, or None; read under the engine's lock."""
         ...
 
+    @property
+    def due_s(self) -> float:
+        """When the oldest picture that it has not given back was due; while something waits."""
+        ...
+
+    @property
+    def flight(self) -> Flight | None:
+        """What it has launched and not collected; it gets no other step meanwhile."""
+        ...
+
     def step(self) -> None:
-        """Do one thing. Runs on the engine thread; never raises."""
+        """Do one thing. Runs on the engine thread; never raises, never waits for a device."""
         ...
 
 
@@ -44,6 +70,10 @@ class Engine:
     the thread's time goes first, and of equals the one with the oldest frame. A lane that was
     idle saves nothing up. So a lane that wants too much waits for itself, not the others for it.
 
+    On a GPU a step only launches: while the device computes for one lane, another one's turn
+    comes, and nobody waits for anybody's download. What counts there is the device's time, and
+    within a `leeway_s` of it the most urgent goes first.
+
     A model that hangs takes its thread with it; `steps` and `abandoned` tell, and whoever owns
     the engine calls `leave_behind`: the other lanes go on with another thread.
     """
@@ -52,10 +82,17 @@ class Engine:
         self.name = name
         self.changed = threading.Condition()
         """Guards what lanes share with the engine; notified when there is work."""
+        self.leeway_s = 0.0
+        """How much more of the device than another a lane may have had, and still go first."""
+        self.prepare: Callable[[], None] | None = None
+        """What each new thread does first."""
         self._clock = clock
         self._jobs: deque[Callable[[], None]] = deque()
         self._lanes: dict[Work, float] = {}
         """Seconds that each has had, counted from where the lanes were when it came."""
+        self._flights: dict[Work, float] = {}
+        """Lanes that the device works for, and since when it has had that, in its order."""
+        self._landed_s = float("-inf")
         self._stopping = False
         self._busy_since_s: float | None = None
         self._stepping: Work | None = None
@@ -84,23 +121,28 @@ class Engine:
 
     @property
     def busy_s(self) -> float:
-        """Seconds the current step or job has been running; 0 when idle."""
-        since = self._busy_since_s
-        return 0.0 if since is None else self._clock.now_s() - since
+        """Seconds the current step or job has been running, or the device has been busy with
+        the oldest of what was launched; 0 when idle."""
+        with self.changed:
+            since_s = [] if self._busy_since_s is None else [self._busy_since_s]
+            if (launched_s := next(iter(self._flights.values()), None)) is not None:
+                since_s.append(max(launched_s, self._landed_s))
+        return self._clock.now_s() - min(since_s) if since_s else 0.0
 
     @property
     def abandoned(self) -> bool:
-        """Whether the thread works for a lane that has been detached meanwhile.
+        """Whether the thread or the device works for a lane that has been detached meanwhile.
 
         One that is only slow, as on its first frames, still has its lane, and others behind it.
         """
         with self.changed:
-            return self._stepping is not None and self._stepping not in self._lanes
+            lane = self._served()
+            return lane is not None and lane not in self._lanes
 
     def steps(self, lane: object) -> bool:
-        """Whether the thread works for this lane just now."""
+        """Whether the thread or the device works for this lane just now."""
         with self.changed:
-            return self._stepping is lane
+            return self._served() is lane
 
     def leave_behind(self) -> None:
         """The thread hangs in a model: the lanes get another one, without the lane it works for.
@@ -110,8 +152,10 @@ class Engine:
         with self.changed:
             if self._stopping:
                 return
-            if self._stepping is not None:
-                self._lanes.pop(self._stepping, None)
+            lane = self._served()
+            if lane is not None:
+                self._lanes.pop(lane, None)
+                self._flights.pop(lane, None)
             self._stepping = self._busy_since_s = None
             self._thread = self._new_thread()
             self._thread.start()
@@ -138,6 +182,7 @@ class Engine:
             self._lanes[lane] = min(self._lanes.values(), default=0.0)
 
     def detach(self, lane: Work) -> None:
+        """No more turns; what the device still does for it is waited for all the same."""
         with self.changed:
             self._lanes.pop(lane, None)
 
@@ -145,6 +190,8 @@ class Engine:
         return threading.Thread(target=self._run, name=_THREAD + self.name, daemon=True)
 
     def _run(self) -> None:
+        if self.prepare is not None:
+            self.prepare()
         while (work := self._await_work()) is not None:
             work()
 
@@ -159,27 +206,67 @@ class Engine:
                 if (work := self._next()) is not None:
                     self._busy_since_s = self._clock.now_s()
                     return work
-                self.changed.wait()
+                self.changed.wait(_LOOK_S if self._flights else None)
         return None
 
     def _next(self) -> Callable[[], None] | None:
         if self._jobs:
             return self._jobs.popleft()
-        since_s = {lane: lane.waiting_since_s for lane in self._lanes}
+        if (landed := self._landed()) is not None:
+            self._stepping = landed
+            return landed.step
+        if len(self._flights) >= _IN_FLIGHT:
+            return None
+        return self._next_turn()
+
+    def _next_turn(self) -> Callable[[], None] | None:
+        since_s = {lane: lane.waiting_since_s for lane in self._lanes if lane not in self._flights}
         waiting = [(self._lanes[lane], s, lane) for lane, s in since_s.items() if s is not None]
         if not waiting:
             return None
-        had_s, _, self._stepping = min(waiting, key=lambda turn: turn[:2])
+        least_s = min(had_s for had_s, _, _ in waiting)
+        eligible = [turn for turn in waiting if turn[0] <= least_s + self.leeway_s]
+        if self.leeway_s:
+            _, _, self._stepping = min(eligible, key=lambda turn: turn[2].due_s)
+        else:
+            _, _, self._stepping = min(eligible, key=lambda turn: turn[1])
         for lane, since in since_s.items():
             if since is None:  # idle time is not saved up
-                self._lanes[lane] = max(self._lanes[lane], had_s)
+                self._lanes[lane] = max(self._lanes[lane], least_s)
         return self._stepping.step
 
+    def _landed(self) -> Work | None:
+        """A lane whose launched work can be collected now."""
+        for lane in tuple(self._flights):
+            flight = lane.flight
+            if flight is None or flight.ready:
+                if lane in self._lanes:
+                    return lane
+                self._flights.pop(lane)  # nobody wants it any more
+                self._landed_s = self._clock.now_s()
+        return None
+
     def _charge(self) -> None:
-        """Count the step that is over for its lane."""
-        if self._stepping in self._lanes and self._busy_since_s is not None:
-            taken_s = self._clock.now_s() - self._busy_since_s
-            self._lanes[self._stepping] += max(taken_s, _LEAST_STEP_S)
+        """Count the step that is over for its lane, and what the device did for it."""
+        lane, began_s = self._stepping, self._busy_since_s
+        if lane is None or began_s is None:
+            return
+        now_s = self._clock.now_s()
+        taken_s = now_s - began_s
+        if lane.flight is not None:
+            self._flights.setdefault(lane, now_s)
+        elif (launched_s := self._flights.pop(lane, None)) is not None:
+            # The device takes one after the other: from when it was done with the one before.
+            taken_s += began_s - max(launched_s, self._landed_s)
+            self._landed_s = began_s
+        if lane in self._lanes:
+            self._lanes[lane] += max(taken_s, _LEAST_STEP_S)
+
+    def _served(self) -> Work | None:
+        """The lane that the thread works for, or else the device."""
+        if self._stepping is not None or self._busy_since_s is not None:
+            return self._stepping
+        return next(iter(self._flights), None)
 
 
 def left_behind() -> bool:

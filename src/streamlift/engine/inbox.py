@@ -76,6 +76,11 @@ class Inbox:
         return self._waiting[0].frame.arrived_s if self._waiting else None
 
     @property
+    def due_s(self) -> float | None:
+        """When the oldest was due; None if none waits."""
+        return self._waiting[0].frame.late_after_s if self._waiting else None
+
+    @property
     def fps(self) -> float:
         return self.rate.fps or ASSUMED_FPS
 

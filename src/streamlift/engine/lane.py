@@ -15,6 +15,7 @@ from streamlift.engine.encode import EncodeThread, Picture
 from streamlift.engine.engine import Engine
 from streamlift.engine.inbox import Inbox
 from streamlift.engine.ladder import Ladder, Rung
+from streamlift.engine.launched import Underway
 from streamlift.errors import StreamliftError, UpscaleError
 from streamlift.frames import (
     EncodedFrame,
@@ -90,6 +91,8 @@ class EngineLane:
         self.upscaled = 0
         self._chain = UpscaleChain(upscaler, device, stabilise, clock=clock)
         self._last_arrived_s: float | None = None
+        self._underway: Underway[Upscaled] | None = None
+        self._is_last = False
         steady = stabilise is not Stabilise.OFF
         self._ladder = Ladder(clock, begin=begin, without=() if steady else (Rung.UNSTEADIED,))
         self._drops_seen = 0
@@ -194,6 +197,15 @@ class EngineLane:
     # ---- engine.Work, on the engine thread ----
 
     @property
+    def flight(self) -> Underway[Upscaled] | None:
+        return self._underway
+
+    @property
+    def due_s(self) -> float:
+        known = [s for s in (self._chain.due_s, self._inbox.due_s) if s is not None]
+        return min(known, default=self._clock.now_s())
+
+    @property
     def waiting_since_s(self) -> float | None:
         if self._ended:
             return None
@@ -205,32 +217,47 @@ class EngineLane:
         return self._park_since_s
 
     def step(self) -> None:
-        with self._engine.changed:
-            frame = self._inbox.take()
-            finishing = self._finishing_since_s is not None and frame is None
-            parking = self._park_since_s is not None and frame is None
-            if parking:
-                self._park_since_s = None
         try:
-            if frame is not None:
-                self._take(frame)
-            elif finishing:
-                self._encode_all(self._chain.finish())
-                self._stop_working()
-                self._encode.finish()
-            elif parking:
-                self._chain.park()
+            if self._underway is None:
+                self._begin()
+            self._go_on()
         except StreamliftError as error:
             self._fail(error)
         except Exception as error:  # a model may raise anything; it ends this lane only
             logger.exception("stream %s: upscaler %s failed", self._stream, self._upscaler_name)
             self._fail(UpscaleError(f"upscaler {self._upscaler_name} failed: {error}"))
 
-    def _take(self, frame: Frame) -> None:
-        before_s, self._last_arrived_s = self._last_arrived_s, frame.arrived_s
-        if before_s is not None and frame.arrived_s - before_s > GAP_S:
-            self._encode_all(self._chain.finish())
-        self._encode_all(self._chain.push(frame))
+    def _begin(self) -> None:
+        with self._engine.changed:
+            frame = self._inbox.take()
+            finishing = self._finishing_since_s is not None and frame is None
+            parking = self._park_since_s is not None and frame is None
+            if parking:
+                self._park_since_s = None
+        if frame is not None:
+            before_s, self._last_arrived_s = self._last_arrived_s, frame.arrived_s
+            gap = before_s is not None and frame.arrived_s - before_s > GAP_S
+            self._underway = self._chain.begin(frame, anew=gap)
+        elif finishing:
+            self._underway, self._is_last = self._chain.begin_finish(), True
+        elif parking:
+            self._chain.park()
+
+    def _go_on(self) -> None:
+        """Encode what is underway, as far as that can be had without waiting for a device."""
+        while (underway := self._underway) is not None and underway.ready:
+            outputs = underway.take()
+            if outputs is not None:
+                self._encode_all(outputs)
+            if outputs is None or self._ended:
+                self._underway = None
+                self._done()
+
+    def _done(self) -> None:
+        if self._is_last:
+            self._stop_working()
+            self._encode.finish()
+            return
         with self._engine.changed:
             self._inbox.done()
         self._note_processor_time()
@@ -313,6 +340,7 @@ class EngineLane:
         self._out.end(error)
 
     def _fail(self, error: StreamliftError) -> None:
+        self._underway = None
         self._stop_working()
         self._encode.abort()
         self._post(self._out.end, error)

@@ -43,6 +43,37 @@ class _Given:
     pts: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _History:
+    """What was remembered of the pictures before a group."""
+
+    calmed: object
+    pts: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Launched:
+    """A group of the model's pictures on its way to host memory; fits `launched.Group`."""
+
+    way: RgbWay
+    download: Download
+    given: list[_Given]
+    session: object
+    before: _History
+
+    @property
+    def count(self) -> int:
+        return len(self.given)
+
+    @property
+    def ready(self) -> bool:
+        return self.download.ready
+
+    def wait(self) -> list[Planes]:
+        planes = self.download.wait()
+        return planes if self.download.finite else self.way.again(self)
+
+
 class RgbWay:
     """One stream's; used by one thread. `download` stands in for `begin_download` in tests."""
 
@@ -55,7 +86,8 @@ class RgbWay:
         download: Callable[[Any, Size], Download] = begin_download,
     ) -> None:
         self._device = device
-        self._launch_all = device != "cpu" if launch_all is None else launch_all
+        self.launches_all = device != "cpu" if launch_all is None else launch_all
+        """Whether launching is not yet computing."""
         self._download = download
         self._owed: deque[_Given] = deque()
         self._last_pts: int | None = None
@@ -71,19 +103,18 @@ class RgbWay:
         self._owed.append(_Given(luma, frame.colour, frame.pts))
         return rgb
 
+    def launch(self, groups: Iterable[Tensor], session: object) -> Iterator[_Launched]:
+        """The model's outputs (n, 3, H, W), in order, each with all that is left to do queued."""
+        launched = (self._begin(group, self._match(group.shape[0]), session) for group in groups)
+        return iter(tuple(launched)) if self.launches_all else launched
+
     def to_planes(self, groups: Iterable[Tensor], session: object) -> Iterator[Planes]:
-        """The model's outputs (n, 3, H, W) in host memory, in order.
+        """The model's outputs in host memory, in order.
 
         Raises InvalidOutput when a picture is not of numbers, also when `session` made it anew.
         """
-        pending: deque[tuple[Download, list[_Given]]] = deque()
-        for group in groups:
-            given = self._match(group.shape[0])
-            pending.append((self._begin(group, given), given))
-            if not self._launch_all:
-                yield from self._wait(*pending.popleft(), session)
-        while pending:
-            yield from self._wait(*pending.popleft(), session)
+        for launched in self.launch(groups, session):
+            yield from launched.wait()
 
     def reset(self) -> None:
         """Forget the session: nothing is owed, and the next picture starts a history."""
@@ -91,15 +122,37 @@ class RgbWay:
         if self._stabiliser is not None:
             self._stabiliser.reset()
 
+    def again(self, launched: _Launched) -> list[Planes]:
+        """The pictures of a group that were not of numbers, once more. Raises InvalidOutput."""
+        session = launched.session
+        if not isinstance(session, Redoable):
+            raise InvalidOutput(
+                "upscaler gave a picture that is not of numbers", found="NaN", expected="a picture"
+            )
+        if self._stabiliser is not None:
+            self._stabiliser.recall(launched.before.calmed)
+            self._last_pts = launched.before.pts
+        anew = self._begin(session.redo(), launched.given, session)
+        planes = anew.download.wait()
+        if not anew.download.finite:
+            raise InvalidOutput(
+                "upscaler gave a picture that is not of numbers, twice",
+                found="NaN",
+                expected="a picture",
+            )
+        return planes
+
     def _match(self, count: int) -> list[_Given]:
         if count > len(self._owed):
             raise UpscaleError("upscaler gave more frames than it took")
         return [self._owed.popleft() for _ in range(count)]
 
-    def _begin(self, group: Tensor, given: list[_Given]) -> Download:
+    def _begin(self, group: Tensor, given: list[_Given], session: object) -> _Launched:
         """Queue all that is left to do; a flag travels with each picture that is none."""
         import torch
 
+        calmed = None if self._stabiliser is None else self._stabiliser.remembered
+        before = _History(calmed, self._last_pts)
         height, width = group.shape[-2:]
         with torch.no_grad():
             finite = torch.isfinite(group).flatten(1).all(1)
@@ -107,7 +160,9 @@ class RgbWay:
             y, chroma = rgb_to_levels(group, given[0].colour)
             if self._stabiliser is not None:
                 y, chroma = self._calmed(self._stabiliser, y, chroma, given)
-            return self._download(join_levels(y, chroma, finite), Size(width, height))
+            packed = join_levels(y, chroma, finite)
+        download = self._download(packed, Size(width, height))
+        return _Launched(self, download, given, session, before)
 
     def _calmed(
         self, stabiliser: TorchStabiliser, y: Tensor, chroma: Tensor, given: list[_Given]
@@ -127,27 +182,3 @@ class RgbWay:
             torch.stack([calm for calm, _, _ in pictures]),
             torch.stack([torch.stack((u, v)) for _, u, v in pictures]),
         )
-
-    def _wait(self, download: Download, given: list[_Given], session: object) -> Iterator[Planes]:
-        planes = download.wait()
-        if not download.finite:
-            planes = self._again(given, session)
-        yield from planes
-
-    def _again(self, given: list[_Given], session: object) -> list[Planes]:
-        if not isinstance(session, Redoable) or len(given) != 1:
-            raise InvalidOutput(
-                "upscaler gave a picture that is not of numbers", found="NaN", expected="a picture"
-            )
-        if self._stabiliser is not None:
-            self._stabiliser.undo()
-            self._last_pts = None
-        download = self._begin(session.redo(), given)
-        planes = download.wait()
-        if not download.finite:
-            raise InvalidOutput(
-                "upscaler gave a picture that is not of numbers, twice",
-                found="NaN",
-                expected="a picture",
-            )
-        return planes

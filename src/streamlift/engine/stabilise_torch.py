@@ -39,7 +39,6 @@ class TorchStabiliser:
     def __init__(self, strength: Stabilise) -> None:
         self._preset = PRESETS.get(strength)
         self._state: _State | None = None
-        self._before: _State | None = None
 
     def apply(
         self,
@@ -57,7 +56,7 @@ class TorchStabiliser:
         """
         if self._preset is None:
             return hr
-        state = self._before = self._state
+        state = self._state
         planes = hr if self._preset.chroma else hr[:1]
         if state is None or not state.fits(lr, planes):
             self._state = _State(lr, torch.zeros_like(lr), planes)
@@ -77,13 +76,19 @@ class TorchStabiliser:
         self._state = _State(lr, age, calmed)
         return (*calmed, *hr[len(calmed) :])
 
-    def undo(self) -> None:
-        """Forget the last frame only: its picture was no good, and comes again."""
-        self._state = self._before
+    @property
+    def remembered(self) -> object:
+        """What `recall` brings back."""
+        return self._state
+
+    def recall(self, remembered: object) -> None:
+        """Forget all since then: those pictures were no good, and come again."""
+        assert remembered is None or isinstance(remembered, _State)
+        self._state = remembered
 
     def reset(self) -> None:
         """Forget everything: the next frame is returned as it is."""
-        self._state = self._before = None
+        self._state = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -149,6 +149,14 @@ class Download:
     _size: Size
     _done: torch.cuda.Event | None
 
+    @property
+    def ready(self) -> bool:
+        """Whether `wait` would return at once, or raise what the device failed with."""
+        try:
+            return self._done is None or self._done.query()  # type: ignore[no-untyped-call]
+        except RuntimeError:
+            return True
+
     def wait(self) -> list[Planes]:
         """Return the n pictures; they own their (pinned) memory."""
         if self._done is not None:

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from streamlift.errors import InvalidOutput
 from streamlift.frames import Colour
 from streamlift.offline.pictures import Picture
+from streamlift.upscalers.base import Redoable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LUMA_WEIGHTS", "to_picture", "to_rgb"]
+__all__ = ["LUMA_WEIGHTS", "of_numbers", "to_picture", "to_rgb"]
 
 LUMA_WEIGHTS = {
     "bt601": (0.299, 0.114),
@@ -42,6 +44,19 @@ def to_rgb(picture: Picture, colour: Colour, device: str, multiple: int) -> Tens
     rgb = torch.cat((red, green, blue), dim=1).clamp_(0, 1)
     right, down = (-rgb.shape[-1]) % multiple, (-rgb.shape[-2]) % multiple
     return F.pad(rgb, (0, right, 0, down), mode="replicate") if right or down else rgb
+
+
+def of_numbers(group: Tensor, session: object) -> Tensor:
+    """A model's output, made anew where it is not of numbers; InvalidOutput if it stays so."""
+    import torch
+
+    if not bool(torch.isfinite(group).all()) and isinstance(session, Redoable):
+        group = session.redo()
+    if not bool(torch.isfinite(group).all()):
+        raise InvalidOutput(
+            "upscaler gave a picture that is not of numbers", found="NaN", expected="a picture"
+        )
+    return group
 
 
 def to_picture(rgb: Tensor, source: Picture, colour: Colour, scale: int) -> Picture:

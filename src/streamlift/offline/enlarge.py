@@ -18,18 +18,24 @@ import numpy as np
 from streamlift.clock import VIDEO_CLOCK_HZ, Clock
 from streamlift.engine.chain import UpscaleChain
 from streamlift.engine.cuts import Cuts
+from streamlift.engine.devices import free_memory
+from streamlift.engine.padding import padded_size
 from streamlift.errors import ConfigError, UpscaleError
 from streamlift.frames import Colour, Frame, Planes, Size, Stabilise
 from streamlift.offline.description import Description
 from streamlift.offline.pictures import Picture, Samples
 from streamlift.offline.pooled import Pooled
 from streamlift.upscalers import Upscaler
-from streamlift.upscalers.base import OnCut, Pixels
+from streamlift.upscalers.base import Batches, OnCut, Pixels
 
-__all__ = ["Enlarger", "open_enlarger"]
+__all__ = ["Enlarger", "open_enlarger", "several_at_a_time"]
 
 _SIDE_BY_SIDE = ("bicubic", "compact")
 """Models that remember nothing between pictures and run on processor threads of their own."""
+
+
+_BATCH = 4
+"""Pictures at a time on a GPU: enough to fill one with the smallest of a net's layers."""
 
 
 class Enlarger(Protocol):
@@ -54,6 +60,7 @@ def open_enlarger(
 ) -> Enlarger:
     """The right one for this source. Raises ConfigError for what the model cannot keep."""
     colour = about.colour.model_colour(about.size)
+    upscaler = several_at_a_time(upscaler, about.size, free_memory(device))
     spec = upscaler.spec
     if spec.pixels is Pixels.RGB and not about.colour.convertible(about.size):
         raise ConfigError(
@@ -142,7 +149,7 @@ class _Deep:
     def finish(self) -> Iterator[Picture]:
         if self._session is not None:
             session, self._session = self._session, None
-            yield from self._from_rgb(session.finish())
+            yield from self._from_rgb(session, session.finish())
             return
         for done in self._chain.finish():
             yield self._joined(done.planes)
@@ -181,17 +188,26 @@ class _Deep:
             self._session, self._size = self._upscaler.open(padded), picture.size
         self._owed.append(picture)
         rgb = to_rgb(picture, self._colour, self._device, multiple)
-        yield from self._from_rgb(self._session.push(rgb))
+        yield from self._from_rgb(self._session, self._session.push(rgb))
 
-    def _from_rgb(self, groups: Iterator[Any]) -> Iterator[Picture]:
-        from streamlift.offline.deep_rgb import to_picture
+    def _from_rgb(self, session: Any, groups: Iterator[Any]) -> Iterator[Picture]:
+        from streamlift.offline.deep_rgb import of_numbers, to_picture
 
         for group in groups:
-            for one in group:
+            for one in of_numbers(group, session):
                 if not self._owed:
                     raise UpscaleError("upscaler gave more frames than it took")
                 picture = self._owed.popleft()
                 yield to_picture(one, picture, self._colour, self._upscaler.spec.scale)
+
+
+def several_at_a_time(upscaler: Upscaler, size: Size, free_bytes: int | None) -> Upscaler:
+    """For a GPU, as far as half of its free memory goes; None is free where there is none."""
+    if free_bytes is None or not isinstance(upscaler, Batches):
+        return upscaler
+    one = upscaler.session_bytes(padded_size(size, upscaler.spec.multiple))
+    count = min(_BATCH, free_bytes // 2 // max(1, one))
+    return upscaler.batched(count) if count > 1 else upscaler
 
 
 def _bicubic(plane: Samples, scale: int) -> Samples:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from streamlift.frames import Size
 
 __all__ = [
+    "Batches",
     "OnCut",
     "Parkable",
     "Pixels",
@@ -122,7 +123,16 @@ class Redoable(Protocol):
     """A session that can make its last output anew with a wider number range."""
 
     def redo(self) -> Any:
-        """The output of the last `push` once more; after a picture that was not of numbers."""
+        """The last output once more; after a picture that was not of numbers."""
+        ...
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """An upscaler that takes several frames of a stream at once where delay does not matter."""
+
+    def batched(self, count: int) -> Upscaler:
+        """The same weights, `count` frames a computation; its pictures are those of one by one."""
         ...
 
 

@@ -61,12 +61,18 @@ def test_each_of_the_three_runs_goes_through_on_a_cpu(part: str, tmp_path: Path)
         assert "error" not in row
         assert "left_out" not in row
         assert {"step", "card", "sparse_ratio", "took_s"} <= set(row)
+        assert row.get("relative_error", 0.0) < 1e-5
+        errors = row.get("errors", {})
+        assert all(error < 1e-4 for name, error in errors.items()), errors
+    if part == "truth":
+        baseline = next(row for row in rows if "public code" in row["step"])
+        assert set(baseline["errors"]) == {"enlarge", "projector", "dit", "decoder", "colour"}
 
 
 def test_a_run_writes_as_it_goes_survives_a_failure_and_ends_in_time(tmp_path: Path) -> None:
     sys.path.insert(0, str(SCRIPT.parent))
     try:
-        run_steps: Any = importlib.import_module("bench_minutes").run_steps
+        minutes: Any = importlib.import_module("bench_minutes")
     finally:
         sys.path.remove(str(SCRIPT.parent))
     target, now = tmp_path / "run.json", [0.0]
@@ -78,10 +84,10 @@ def test_a_run_writes_as_it_goes_survives_a_failure_and_ends_in_time(tmp_path: P
             raise RuntimeError("no such kernel")
         return {"before": len(written)}
 
-    steps = [(f"{n}", lambda n=n: step(n)) for n in (2, 5, 4, 1)]
-    run_steps(steps, target, common={"card": "none"}, limit_s=10, now_s=lambda: now[0])
+    steps = [minutes.Step(f"{n}", lambda n=n: step(n), needs_s=2.0) for n in (2, 5, 1, 1, 0)]
+    minutes.run_steps(steps, target, common={"card": "none"}, limit_s=10, now_s=lambda: now[0])
     rows = json.loads(target.read_text())
-    assert [row.get("before") for row in rows] == [0, None, 2, None]
+    assert [row.get("before") for row in rows] == [0, None, 2, 3, None]
     assert "no such kernel" in rows[1]["error"]
-    assert rows[3]["left_out"] == "no time"
+    assert rows[4]["left_out"] == "1 s left, may take 2"
     assert all(row["card"] == "none" for row in rows)

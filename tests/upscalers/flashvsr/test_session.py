@@ -296,7 +296,7 @@ def test_a_full_device_is_reported_as_such(
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(session._chunks, "_denoise", fail)
-    with pytest.raises(OutOfMemory, match="no memory left"):
+    with pytest.raises(OutOfMemory, match="FlashVSR ran out of memory"):
         list(session.push(_video(1)[0]))
 
 

@@ -301,3 +301,49 @@ def test_what_float16_cannot_hold_is_made_anew_in_bfloat16(
         assert not torch.isfinite(found).all()
         torch.testing.assert_close(session.redo(), wanted, atol=0.02, rtol=0)
     assert sum("bfloat16" in record.message for record in caplog.records) == 1
+
+
+def test_an_overflow_in_the_last_layer_is_no_white_point() -> None:
+    net = tiny_net()
+    assert isinstance(net, RRDBNet)
+    with torch.no_grad():
+        net.get_parameter("conv_last.bias")[0] = torch.inf
+    (hr,) = run(upscaler_of(net), frames(1))
+    assert not hr[:, 0].isfinite().any()
+    assert hr[:, 1:].isfinite().all()
+
+
+def test_a_batch_gives_the_pictures_of_one_by_one_and_all_that_is_owed() -> None:
+    size = Size(12, 8)
+    single = upscaler_of(tiny_net())
+    batched = single.batched(4)
+    spec = batched.spec
+    assert (spec.first, spec.step, spec.lag, single.spec.step) == (4, 4, 0, 1)
+    assert batched.session_bytes(size) == 4 * single.session_bytes(size)
+    given = frames(6, size)
+    session = batched.open(size)
+    groups, wanted = [], []
+    for lr in given:
+        wanted.append(session.wanted)
+        groups += list(session.push(lr))
+    assert wanted == [4, 3, 2, 1, 4, 3]
+    assert [group.shape[0] for group in groups] == [4]
+    torch.testing.assert_close(session.redo(), groups[0], atol=1e-6, rtol=0)
+    groups += list(session.finish())
+    assert [group.shape[0] for group in groups] == [4, 2]
+    assert list(session.finish()) == []
+    torch.testing.assert_close(torch.cat(groups), torch.cat(run(single, given)), atol=1e-6, rtol=0)
+
+
+def test_two_batched_sessions_do_not_mix() -> None:
+    size = Size(12, 8)
+    batched = upscaler_of(tiny_net()).batched(3)
+    streams = [frames(7, size, seed) for seed in range(2)]
+    sessions = [batched.open(size) for _ in streams]
+    found: list[list[Tensor]] = [[], []]
+    for number in range(7):
+        for stream, session, out in zip(streams, sessions, found, strict=True):
+            out += list(session.push(stream[number]))
+    for stream, session, out in zip(streams, sessions, found, strict=True):
+        out += list(session.finish())
+        torch.testing.assert_close(torch.cat(out), torch.cat(run(batched, stream)))

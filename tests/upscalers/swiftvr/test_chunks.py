@@ -249,7 +249,7 @@ def _frames(
     if recorder is not None:
         recorder.chunks = chunks
     if prepared:
-        chunks.prepare()
+        chunks.record()
     session._chunks = chunks
     out: list[Tensor] = []
     for number, frame in enumerate(video):

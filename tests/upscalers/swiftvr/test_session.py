@@ -303,7 +303,7 @@ def test_a_full_device_is_reported_as_such(tiny: SwiftVr, monkeypatch: pytest.Mo
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(session._chunks, "_denoise", fail)
-    with pytest.raises(OutOfMemory, match="no memory left for SwiftVR"):
+    with pytest.raises(OutOfMemory, match="SwiftVR ran out of memory"):
         list(session.push(_video(1)[0]))
 
 

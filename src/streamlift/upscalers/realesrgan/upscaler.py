@@ -11,7 +11,7 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from streamlift.errors import ConfigError, UpscaleError
 from streamlift.frames import Size
 from streamlift.upscalers.base import OnCut, Pixels, UpscalerSpec
 from streamlift.upscalers.faults import check_device, torch_faults
+from streamlift.upscalers.realesrgan.captured import CapturedNet
 from streamlift.upscalers.realesrgan.checkpoint import Net, load_net
 from streamlift.upscalers.realesrgan.rrdbnet import RRDBNetConfig
 from streamlift.upscalers.weights import WeightStore
@@ -41,7 +42,6 @@ _DEFAULT_FILES = {
     "realesrgan-anime": "realesr-animevideov3.pth",
 }
 _KEPT_GRAPHS = 2  # sizes; a stream that comes back to a backend finds its graph captured
-_WARM_UP_RUNS = 3  # what PyTorch's notes on CUDA graphs ask for
 
 
 class Precision(StrEnum):
@@ -127,7 +127,8 @@ class RealESRGAN:
             self._net = net
         self._wide_net: Net | None = None
         self._shrink = config.scale // scale
-        self._captured: OrderedDict[Size, _CapturedNet] = OrderedDict()
+        self._captured: OrderedDict[tuple[Size, int], CapturedNet] = OrderedDict()
+        self._batch = 1
         if device.type == "cpu":
             log.warning(
                 "%s runs on the CPU: it works, but far from real time; "
@@ -161,6 +162,13 @@ class RealESRGAN:
             graph=options.graph,
         )
 
+    def batched(self, count: int) -> RealESRGAN:
+        """The same net for `count` frames at a time: for files, where none is waited for."""
+        other = copy.copy(self)
+        other.spec = replace(self.spec, first=count, step=count)
+        other._batch = count
+        return other
+
     def session_bytes(self, size: Size) -> int:
         """An estimate of what the widest layers hold at once, a quarter added for workspaces."""
         config = self._net.config
@@ -170,7 +178,7 @@ class RealESRGAN:
             samples = max(samples * config.scale**2, body)
         frames = 4 * size.pixels * config.scale**2 * config.channels
         itemsize = torch.finfo(self.dtype).bits // 8
-        return (samples + frames) * itemsize * 5 // 4
+        return self._batch * (samples + frames) * itemsize * 5 // 4
 
     def open(self, size: Size, *, seed: int = 0) -> RealESRGANSession:
         """Open a session; on CUDA the first at a size takes a moment to capture its graph.
@@ -185,19 +193,21 @@ class RealESRGAN:
                 found=str(size),
                 expected=f"multiples of {multiple}",
             )
-        return RealESRGANSession(self, size, self._runner(size), self._enlarge_wide)
+        runner = self._runner(size)
+        return RealESRGANSession(self, size, runner, self._enlarge_wide, count=self._batch)
 
     def _runner(self, size: Size) -> Callable[[Tensor], Tensor]:
         if not self._graph:
             return self._enlarge
-        captured = self._captured.get(size)
+        key = size, self._batch
+        captured = self._captured.get(key)
         if captured is None:
             with torch_faults(self.spec.name, self.device):
-                captured = _CapturedNet(self._enlarge, size, self.device, self.dtype)
-            self._captured[size] = captured
+                captured = CapturedNet(self._enlarge, *key, self.device, self.dtype)
+            self._captured[key] = captured
             if len(self._captured) > _KEPT_GRAPHS:
                 self._captured.popitem(last=False)  # sessions that use it keep it alive
-        self._captured.move_to_end(size)
+        self._captured.move_to_end(key)
         return captured
 
     def _enlarge(self, lr: Tensor) -> Tensor:
@@ -217,15 +227,14 @@ class RealESRGAN:
     def _run(self, net: Net, lr: Tensor, dtype: torch.dtype) -> Tensor:
         x = lr.to(self.device, dtype, memory_format=torch.channels_last)
         out: Tensor = net(x)
-        out = out.clamp_(0.0, 1.0)
+        # A limit alone would make a white point of an overflow, which looks like a picture's own.
+        out = out.masked_fill_(out.isinf(), torch.nan).clamp_(0.0, 1.0)
         # The mean of each block is what the larger picture looks like from twice the distance.
         return F.avg_pool2d(out, self._shrink) if self._shrink > 1 else out
 
 
 class RealESRGANSession:
-    """One stream: a size and the way to run it."""
-
-    wanted = 1
+    """One stream: a size, the way to run it, and the frames that wait until a batch is full."""
 
     def __init__(
         self,
@@ -233,13 +242,22 @@ class RealESRGANSession:
         size: Size,
         run: Callable[[Tensor], Tensor],
         run_wide: Callable[[Tensor], Tensor],
+        *,
+        count: int = 1,
     ) -> None:
         self._name = upscaler.spec.name
         self._run_wide = run_wide
-        self._last: Tensor | None = None
         self._device = upscaler.device
         self._shape = (1, 3, size.height, size.width)
         self._run = run
+        self._count = count
+        self._waiting: list[Tensor] = []
+        self._last: list[Tensor] = []
+
+    @property
+    def wanted(self) -> int:
+        """Frames still to push before the next computation."""
+        return self._count - len(self._waiting)
 
     def push(self, lr: Tensor) -> Iterator[Tensor]:
         """(1, 3, H, W) RGB in [0, 1], any float dtype and device -> the same, scale times larger.
@@ -253,65 +271,34 @@ class RealESRGANSession:
                 found=tuple(lr.shape),
                 expected=self._shape,
             )
-        with torch.no_grad(), torch_faults(self._name, self._device):
-            hr = self._run(lr)
-        self._last = lr
-        yield hr
+        self._waiting.append(lr)
+        if self.wanted == 0:
+            yield self._make()
 
     def redo(self) -> Tensor:
-        """The last push's picture in bfloat16. Raises UpscaleError before the first push."""
-        if self._last is None:
+        """The last output once more, in bfloat16. Raises UpscaleError before the first one."""
+        if not self._last:
             raise UpscaleError(
                 f"{self._name} has made no picture yet", found="no frame", expected="a push before"
             )
-        with torch.no_grad(), torch_faults(self._name, self._device):
-            return self._run_wide(self._last)
+        return self._through(self._run_wide)
 
     def finish(self) -> Iterator[Tensor]:
-        """Nothing is ever owed."""
-        yield from ()
+        """What waits for its batch to be full."""
+        if self._waiting:
+            yield self._make()
 
+    def _make(self) -> Tensor:
+        self._last, self._waiting = self._waiting, []
+        return self._through(self._run)
 
-class _CapturedNet:
-    """A net at one size as a CUDA graph with static input and output buffers."""
-
-    def __init__(
-        self,
-        run: Callable[[Tensor], Tensor],
-        size: Size,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
-        self._device = device
-        self._graph = torch.cuda.CUDAGraph()
-        # Free for the next user: sessions of one size share the buffers, on whatever stream.
-        self._free = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        with torch.cuda.device(device), torch.no_grad():
-            self._input = torch.zeros(1, 3, size.height, size.width, device=device, dtype=dtype).to(
-                memory_format=torch.channels_last
-            )
-            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            stream.wait_stream(torch.cuda.current_stream(device))
-            # cuDNN picks its kernels by trying them, here and never during capture.
-            with torch.backends.cudnn.flags(enabled=True, benchmark=True):
-                with torch.cuda.stream(stream):
-                    for _ in range(_WARM_UP_RUNS):
-                        run(self._input)
-                # Thread-local: encode threads may talk to the device meanwhile.
-                with torch.cuda.graph(
-                    self._graph, stream=stream, capture_error_mode="thread_local"
-                ):
-                    self._output = run(self._input)
-            torch.cuda.current_stream(device).wait_stream(stream)
-
-    def __call__(self, lr: Tensor) -> Tensor:
-        stream = torch.cuda.current_stream(self._device)
-        stream.wait_event(self._free)
-        self._input.copy_(lr, non_blocking=True)
-        self._graph.replay()
-        hr = self._output.clone()  # the next replay writes the same addresses
-        self._free.record(stream)
-        return hr
+    def _through(self, run: Callable[[Tensor], Tensor]) -> Tensor:
+        """The last frames; a batch that is not full is filled up with copies of its last one."""
+        missing = self._count - len(self._last)
+        frames = [*self._last, *self._last[-1:] * missing]
+        with torch.no_grad(), torch_faults(self._name, self._device):
+            lr = frames[0] if len(frames) == 1 else torch.cat(frames)
+            return run(lr)[: len(self._last)]
 
 
 _KINDS: dict[str, tuple[type, ...]] = {

@@ -59,6 +59,11 @@ class Chunks:
         """Of a whole chunk."""
         return LATENT_FRAMES * self.options.latents
 
+    @property
+    def wanted(self) -> int:
+        """Frames to add before a whole chunk waits."""
+        return self.frames - self.waiting
+
     def add(self, frame: Tensor) -> None:
         """Take one frame (1, 3, h, w) in [0, 1]; encode its latent if it is the latent's last."""
         self.memory.frames[self.waiting] = frame[0]
@@ -67,15 +72,20 @@ class Chunks:
             self._encode_due()
 
     @torch.inference_mode()
-    def prepare(self) -> None:
-        """Record the steady step before the first frame, so that no frame waits for it."""
-        assert self._graphs is not None
-        self.kept = self.options.overlap
+    def record(self) -> None:
+        """Record the steady step where steps are recorded, so that no frame waits for it later.
+
+        Before the first frame, and after the memory has moved; what it holds stays as it is.
+        """
+        if self._graphs is None or "step" in self._graphs:
+            return
+        before = [tensor.clone() for tensor in self.memory.tensors()]
+        kept, self.kept = self.kept, self.options.overlap
         self.step()  # a recording may set nothing up
         self._graphs.add("step", self.step)
-        for tensor in self.memory.tensors():
-            tensor.zero_()
-        self.kept, self._warm = 0, True
+        for tensor, held in zip(self.memory.tensors(), before, strict=True):
+            tensor.copy_(held)
+        self.kept, self._warm = kept, True
 
     def run(self) -> Iterator[Tensor]:
         """The chunk that waits, of whole latents: groups (n, 3, H, W) in [0, 1], in order."""

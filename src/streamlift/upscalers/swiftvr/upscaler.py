@@ -62,8 +62,7 @@ class SwiftVr:
         )
         memory = self._memory(size, self.model.device)
         chunks = Chunks(self.model, memory, self._canvas(size), options)
-        if options.record is not None:
-            chunks.prepare()
+        chunks.record()
         return SwiftVrSession(chunks, size, start=settings.start)
 
     @property
