@@ -156,3 +156,44 @@ def test_every_extra_can_be_resolved(version: str, tmp_path: Path) -> None:
     command = ("pip", "compile", "-q", "pyproject.toml", "--python-version", version)
     run(UV, *command, *chosen, "-o", output)
     assert "aiortc==" in output.read_text()
+
+
+@pytest.mark.client
+def test_the_client_works_with_its_extra_alone(built: Built, tmp_path: Path) -> None:
+    run(UV, "venv", "-q", "-p", sys.executable, tmp_path)
+    python = tmp_path / "bin/python"
+    run(UV, "pip", "install", "-q", "-p", python, f"{built.wheel}[client]")
+    found = json.loads(run(UV, "pip", "list", "-q", "--format", "json", "-p", python))
+    names = {package["name"] for package in found}
+    assert {"aiortc", "av", "httpx"} <= names
+    assert not names & {"fastapi", "uvicorn", "onnxruntime", "opencv-python-headless", "torch"}
+    run(
+        python,
+        "-c",
+        "import asyncio, streamlift.client as c\n"
+        "c.publish, c.watch, c.Picture, c.Publication\n"
+        "async def main():\n"
+        "    try:\n"
+        "        async with c.Client('http://127.0.0.1:9') as client: await client.streams()\n"
+        "    except c.Unreachable: pass\n"
+        "    else: raise SystemExit('reached')\n"
+        "    try:\n"
+        "        async with c.publish('http://127.0.0.1:9/whip/a'): pass\n"
+        "    except c.Unreachable: return\n"
+        "    raise SystemExit('published')\n"
+        "asyncio.run(main())",
+    )
+
+
+@pytest.mark.client
+def test_without_its_extra_the_client_says_what_to_install(built: Built, tmp_path: Path) -> None:
+    run(UV, "venv", "-q", "-p", sys.executable, tmp_path)
+    run(UV, "pip", "install", "-q", "-p", tmp_path / "bin/python", built.wheel)
+    done = subprocess.run(
+        [tmp_path / "bin/python", "-c", "from streamlift.client import publish"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+    )
+    assert "pip install 'streamlift[client]'" in done.stderr

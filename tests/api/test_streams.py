@@ -47,7 +47,8 @@ async def test_the_fallback_backend_is_always_listed_and_ready(http: httpx.Async
 
 def test_a_backend_that_was_not_measured_has_no_fps() -> None:
     info = BackendInfo("a", "toy", "cpu", BackendState.LOADING, "loading", None, Slots(0, 0))
-    assert backend_json(info) == {
+    shape: object = backend_json(info)
+    assert shape == {
         "name": "a",
         "upscaler": "toy",
         "device": "cpu",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 
 from streamlift import __version__
+from streamlift.api import answers
 from streamlift.api.door import TheService
 from streamlift.api.rights import GuardedRoute, Scope, needs
 from streamlift.service import UPSCALERS_OF_FILES
@@ -17,7 +16,7 @@ about = APIRouter(prefix="/api/v1", tags=["control"], route_class=GuardedRoute)
 
 
 @about.get("/about", dependencies=[needs(Scope.VIEW, Scope.CONTROL)])
-async def read_about(service: TheService) -> dict[str, Any]:
+async def read_about(service: TheService) -> answers.About:
     """Doors that are open, and what the control token may do here."""
     config = service.config
     files = config.files
@@ -27,6 +26,10 @@ async def read_about(service: TheService) -> dict[str, Any]:
         "links": config.auth.link_secret is not None,
         "rtsp_port": None if config.rtsp is None else config.rtsp.port,
         "weights_download": config.weights.download,
-        "files": files
-        and {"largest_bytes": files.largest_mb * 1_000_000, "upscalers": UPSCALERS_OF_FILES},
+        "files": None
+        if files is None
+        else {
+            "largest_bytes": files.largest_mb * 1_000_000,
+            "upscalers": list(UPSCALERS_OF_FILES),
+        },
     }

@@ -22,6 +22,7 @@ from streamlift.api.outputs import outputs
 from streamlift.api.peers import Peers, peer_sessions
 from streamlift.api.problems import install_problems
 from streamlift.api.pulls import pulls
+from streamlift.api.schema import PROBLEMS, complete_schema
 from streamlift.api.streams import streams
 from streamlift.api.weights import weights
 from streamlift.api.whip_whep import whip_whep, whip_whep_open
@@ -49,7 +50,9 @@ def create_api(
         redoc_url=None,
         # It would keep every prefix that any proxy told.
         root_path_in_servers=False,
+        responses=PROBLEMS,
     )
+    complete_schema(app)
     install_problems(app)
     app.state.peers = Peers(config.cluster.peers)
     for router in (

@@ -11,8 +11,10 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import StreamingResponse
 
+from streamlift.api import answers
 from streamlift.api.door import TheService
 from streamlift.api.rights import GuardedRoute, Scope, TheCaller, needs
+from streamlift.api.schema import EVENTS
 from streamlift.config import NAME_PATTERN
 from streamlift.errors import TooMany
 from streamlift.routing import Event
@@ -28,7 +30,12 @@ _READERS = (Scope.VIEW, Scope.CONTROL)
 events = APIRouter(prefix="/api/v1", tags=["control"], route_class=GuardedRoute)
 
 
-@events.get("/events", response_class=StreamingResponse, dependencies=[needs(*_READERS)])
+@events.get(
+    "/events",
+    response_class=StreamingResponse,
+    responses=EVENTS,
+    dependencies=[needs(*_READERS)],
+)
 async def follow(
     service: TheService,
     caller: TheCaller,
@@ -74,14 +81,13 @@ async def _feed(
 
 
 def _data(event: Event) -> str:
-    return json.dumps(
-        {
-            "seq": event.seq,
-            "time": round(event.time, 3),
-            "stream": event.stream,
-            "from": event.before,
-            "to": event.after,
-            "gap_ms": None if event.gap_ms is None else round(event.gap_ms, 1),
-            "reason": event.reason,
-        }
-    )
+    data: answers.Event = {
+        "seq": event.seq,
+        "time": round(event.time, 3),
+        "stream": event.stream,
+        "from": event.before,
+        "to": event.after,
+        "gap_ms": None if event.gap_ms is None else round(event.gap_ms, 1),
+        "reason": event.reason,
+    }
+    return json.dumps(data)

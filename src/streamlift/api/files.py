@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
+from streamlift.api import answers
 from streamlift.api.door import TheService
 from streamlift.api.forwarded import outside
 from streamlift.api.problems import Problem
@@ -19,9 +20,21 @@ __all__ = ["files"]
 files = APIRouter(prefix="/api/v1/files", tags=["files"], route_class=GuardedRoute)
 
 _CONTROL = [needs(Scope.CONTROL)]
+_THE_FILE = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string"}}},
+    }
+}
 
 
-@files.post("", status_code=201, dependencies=_CONTROL)
+@files.post(
+    "",
+    status_code=201,
+    response_model=answers.File,
+    dependencies=_CONTROL,
+    openapi_extra=_THE_FILE,
+)
 async def upload(
     request: Request,
     service: TheService,
@@ -42,14 +55,14 @@ async def upload(
 
 
 @files.get("", dependencies=_CONTROL)
-async def list_files(service: TheService, caller: TheCaller) -> dict[str, Any]:
+async def list_files(service: TheService, caller: TheCaller) -> answers.Files:
     """All files that are here, oldest first."""
     must_allow_all(caller, Scope.CONTROL)
     return {"files": [_job_json(job) for job in service.files.jobs]}
 
 
 @files.get("/{job}", dependencies=_CONTROL)
-async def read_file(job: str, service: TheService, caller: TheCaller) -> dict[str, Any]:
+async def read_file(job: str, service: TheService, caller: TheCaller) -> answers.File:
     """How far one is."""
     must_allow_all(caller, Scope.CONTROL)
     return _job_json(service.files.get(job))
@@ -82,7 +95,7 @@ async def remove_file(job: str, service: TheService, caller: TheCaller) -> Respo
     return Response(status_code=204)
 
 
-def _job_json(job: FileJob) -> dict[str, Any]:
+def _job_json(job: FileJob) -> answers.File:
     return {
         "id": job.id,
         "name": job.name,

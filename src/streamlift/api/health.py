@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -19,6 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from streamlift import __version__
+from streamlift.api import answers
 from streamlift.api.door import TheService
 from streamlift.api.rights import Scope, allowed
 from streamlift.frames import BackendState, WorkerInfo
@@ -33,12 +33,16 @@ health = APIRouter(tags=["health"])
 
 
 @health.get("/healthz")
-async def healthz() -> dict[str, str]:
+async def healthz() -> answers.Health:
     """The process and its event loop are alive."""
     return {"status": "ok", "version": __version__}
 
 
-@health.get("/readyz")
+@health.get(
+    "/readyz",
+    response_model=answers.Readiness,
+    responses={503: {"model": answers.Readiness, "description": "Not ready"}},
+)
 async def readyz(request: Request, service: TheService) -> JSONResponse:
     """Ready for new streams? 503 with the reasons when not.
 
@@ -51,12 +55,16 @@ async def readyz(request: Request, service: TheService) -> JSONResponse:
     backends = service.router.backends()
     if not any(b.state is BackendState.READY for b in backends):
         reasons.append("no backend is ready")
-    reasons_by_backend: dict[str, Any] = {
-        b.name: b.reason if known else b.state
+    reasons_by_backend = {
+        b.name: b.reason if known else str(b.state)
         for b in backends
         if b.state is not BackendState.READY
     }
-    answer = {"ready": not reasons, "reasons": reasons, "backends": reasons_by_backend}
+    answer: answers.Readiness = {
+        "ready": not reasons,
+        "reasons": reasons,
+        "backends": reasons_by_backend,
+    }
     if known and (why := service.no_new_workers()):
         answer["placement"] = why
     return JSONResponse(
@@ -65,7 +73,11 @@ async def readyz(request: Request, service: TheService) -> JSONResponse:
     )
 
 
-@health.get("/metrics", response_class=Response)
+@health.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def metrics(service: TheService) -> Response:
     """Prometheus text format."""
     registry = CollectorRegistry()

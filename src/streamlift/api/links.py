@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from streamlift.api import answers
 from streamlift.api.door import TheService
 from streamlift.api.rights import GuardedRoute, Scope, needs
 from streamlift.api.shapes import StreamName
@@ -33,7 +34,7 @@ class NewLink(BaseModel):
 @links.post("", status_code=201, dependencies=_CONTROL)
 async def add_link(
     stream: StreamName, body: NewLink, request: Request, service: TheService
-) -> dict[str, Any]:
+) -> answers.Link:
     """A link to the page; the token is in its fragment, which browsers send to nobody."""
     link = service.grants.link(stream, Scope(body.right), body.ttl_s)
     page = str(request.url_for("page"))

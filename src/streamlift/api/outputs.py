@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from streamlift.api import answers
 from streamlift.api.door import TheService
 from streamlift.api.forwarded import outside
 from streamlift.api.pulls import DiscreetRoute
@@ -22,7 +21,7 @@ outputs = APIRouter(
 _CONTROL = [needs(Scope.CONTROL)]
 
 
-@outputs.post("", status_code=201, dependencies=_CONTROL)
+@outputs.post("", status_code=201, response_model=answers.Output, dependencies=_CONTROL)
 async def add_output(
     stream: StreamName, body: NewOutput, request: Request, service: TheService
 ) -> JSONResponse:
@@ -34,14 +33,14 @@ async def add_output(
 
 
 @outputs.get("", dependencies=_CONTROL)
-async def list_outputs(stream: StreamName, service: TheService) -> dict[str, Any]:
+async def list_outputs(stream: StreamName, service: TheService) -> answers.Outputs:
     """Where a stream goes beside its viewers, and how that goes; never a token."""
     service.router.stream(stream)
     return {"outputs": [output_json(output) for output in service.outputs.of(stream)]}
 
 
 @outputs.get("/{output}", dependencies=_CONTROL)
-async def read_output(stream: StreamName, output: str, service: TheService) -> dict[str, Any]:
+async def read_output(stream: StreamName, output: str, service: TheService) -> answers.Output:
     """One output."""
     return output_json(service.outputs.get(stream, output))
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from streamlift.api import answers
 from streamlift.api.door import TheService
 from streamlift.api.forwarded import outside
 from streamlift.api.rights import GuardedRoute, Scope, TheCaller, must_allow, needs
@@ -49,7 +50,7 @@ pulls = APIRouter(prefix="/api/v1", tags=["sources"], route_class=DiscreetRoute)
 _CONTROL = [needs(Scope.CONTROL)]
 
 
-@pulls.post("/streams", status_code=201, dependencies=_CONTROL)
+@pulls.post("/streams", status_code=201, response_model=answers.Stream, dependencies=_CONTROL)
 async def pull_stream(
     body: NewStream, request: Request, service: TheService, caller: TheCaller
 ) -> JSONResponse:
@@ -64,7 +65,7 @@ async def pull_stream(
 
 
 @pulls.get("/streams/{stream}/source", dependencies=_CONTROL)
-async def read_source(stream: StreamName, service: TheService) -> dict[str, Any]:
+async def read_source(stream: StreamName, service: TheService) -> answers.Source:
     """Where a stream is fetched from and how that goes; never the token."""
     return source_json(service.pulls.get(stream))
 
@@ -72,7 +73,7 @@ async def read_source(stream: StreamName, service: TheService) -> dict[str, Any]
 @pulls.put("/streams/{stream}/source", status_code=202, dependencies=_CONTROL)
 async def change_source(
     stream: StreamName, body: SourceChange, service: TheService
-) -> dict[str, Any]:
+) -> answers.Source:
     """Pass prompts and parameters on to Scope; they hold for later connections, too."""
     changes = dict(body.parameters)
     if body.prompts is not None:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
+from fastapi.openapi.models import HTTPBearer
 from fastapi.params import Depends as Dependency
 from fastapi.routing import APIRoute
+from fastapi.security.base import SecurityBase
 
 from streamlift.api.door import service_of
 from streamlift.api.problems import Problem
@@ -38,7 +40,7 @@ _INVALID = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
+class Right(SecurityBase):
     """A token of one of `scopes`; `session`: or one that may open the session of the address.
 
     Where the address names a stream, or a session of one, the token must be for that stream.
@@ -46,6 +48,9 @@ class Right:
 
     scopes: tuple[Scope, ...]
     session: bool = False
+    # For OpenAPI: which routes want a token.
+    model = HTTPBearer(description="One of the tokens of the configuration, or of a link")
+    scheme_name = "token"
 
     async def check(self, request: Request) -> None:
         """Raises Problem 401 without a usable token, 403 with another door's or stream's, 429

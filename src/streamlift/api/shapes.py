@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from streamlift.api import answers
 from streamlift.codec import encoded_bitrate_bps
 from streamlift.config import NAME_PATTERN
 from streamlift.frames import BackendInfo, PlanInfo, Size, Stabilise, WorkerInfo
@@ -69,7 +70,7 @@ class StreamChange(_Body):
     idle: Idle | None = None
 
 
-def stream_json(stream: StreamSnapshot) -> dict[str, Any]:
+def stream_json(stream: StreamSnapshot) -> answers.Stream:
     """The Stream object of the API."""
     publisher, output = stream.publisher, stream.output
     return {
@@ -79,14 +80,15 @@ def stream_json(stream: StreamSnapshot) -> dict[str, Any]:
         "degraded": stream.degraded,
         "backend": stream.backend,
         "policy": stream.policy,
-        "publisher": publisher
-        and {
+        "publisher": None
+        if publisher is None
+        else {
             "codec": publisher.codec,
             "size": _size(publisher.size),
             "fps": _rounded(publisher.fps),
         },
         "output": {
-            "size": _size(output.size),
+            "size": None if output.size is None else _size(output.size),
             "fps": _rounded(output.fps),
             "bitrate_bps": None if output.bitrate_bps is None else int(output.bitrate_bps),
             "renditions": [
@@ -99,7 +101,7 @@ def stream_json(stream: StreamSnapshot) -> dict[str, Any]:
             ],
         },
         "latency_ms": {
-            stage: {"p50": _rounded(q.p50), "p95": _rounded(q.p95)}
+            stage: {"p50": round(q.p50, 2), "p95": round(q.p95, 2)}
             for stage, q in stream.latency_ms.items()
         },
         "frames": {
@@ -116,8 +118,8 @@ def stream_json(stream: StreamSnapshot) -> dict[str, Any]:
 def backend_json(
     backend: BackendInfo,
     downloads: Downloads | None = None,
-    settings: Mapping[str, Any] = MappingProxyType({}),
-) -> dict[str, Any]:
+    settings: Mapping[str, str | None] = MappingProxyType({}),
+) -> answers.Backend:
     """The Backend object of the API; `settings` as they are configured."""
     weights = None if downloads is None else _weights_json(backend.name, downloads)
     progress = None if downloads is None else downloads.progress(backend.name)
@@ -133,11 +135,11 @@ def backend_json(
         "plan": None if backend.plan is None else _plan_json(backend.plan),
         "settings": dict(settings),
         "weights": weights,
-        "download": progress and {"bytes": progress[0], "total": progress[1]},
+        "download": None if progress is None else {"bytes": progress[0], "total": progress[1]},
     }
 
 
-def _weights_json(backend: str, downloads: Downloads) -> dict[str, Any] | None:
+def _weights_json(backend: str, downloads: Downloads) -> answers.MissingWeights | None:
     lacking, error = downloads.lacking(backend), downloads.failed(backend)
     if lacking is None:
         return None
@@ -150,18 +152,18 @@ def _weights_json(backend: str, downloads: Downloads) -> dict[str, Any] | None:
     }
 
 
-def _plan_json(plan: PlanInfo) -> dict[str, Any]:
+def _plan_json(plan: PlanInfo) -> answers.Plan:
     return {
         "words": plan.words,
         "picture": plan.picture,
-        "frame_ms": _rounded(plan.frame_ms),
-        "budget_ms": _rounded(plan.budget_ms),
+        "frame_ms": round(plan.frame_ms, 2),
+        "budget_ms": round(plan.budget_ms, 2),
         "cores": plan.cores,
         "threads": plan.threads,
     }
 
 
-def _worker_json(worker: WorkerInfo) -> dict[str, Any]:
+def _worker_json(worker: WorkerInfo) -> answers.Worker:
     return {
         "name": worker.name,
         "address": worker.address,
@@ -254,18 +256,18 @@ def prompts_json(prompts: list[Prompt | str]) -> list[dict[str, Any]]:
     ]
 
 
-def source_json(pull: PullPublisher) -> dict[str, Any]:
+def source_json(pull: PullPublisher) -> answers.Source:
     """Where a stream is pulled from and how that goes; never a token."""
     status = pull.status
-    return {
+    told: answers.Source = {
         "stream": pull.stream,
         "kind": pull.source.kind,
-        **pull.source.describe(),
         "state": status.state,
         "reason": status.reason,
         "connections": status.connections,
         "jumps": status.jumps,
     }
+    return cast(answers.Source, {**pull.source.describe(), **told})
 
 
 # ---- outputs ----
@@ -279,7 +281,7 @@ class NewOutput(_Body):
     token: SecretStr | None = None
 
 
-def output_json(output: Output) -> dict[str, Any]:
+def output_json(output: Output) -> answers.Output:
     """A push or a recording and how it goes; never a token."""
     work = output.work
     if isinstance(work, WhipPush):
@@ -302,8 +304,8 @@ def output_json(output: Output) -> dict[str, Any]:
     }
 
 
-def _size(size: Size | None) -> list[int] | None:
-    return None if size is None else [size.width, size.height]
+def _size(size: Size) -> list[int]:
+    return [size.width, size.height]
 
 
 def _rounded(value: float | None) -> float | None:

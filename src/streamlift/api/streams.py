@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from streamlift.api import answers
 from streamlift.api.door import TheService
 from streamlift.api.rights import GuardedRoute, Scope, TheCaller, needs
 from streamlift.api.shapes import StreamChange, StreamName, Switch, backend_json, stream_json
@@ -22,14 +23,14 @@ _CHANGE = [needs(Scope.CONTROL)]
 
 
 @streams.get("/streams", dependencies=_READ)
-async def list_streams(service: TheService, caller: TheCaller) -> dict[str, Any]:
+async def list_streams(service: TheService, caller: TheCaller) -> answers.Streams:
     """All open streams that the token is for."""
     shown = (s for s in service.router.streams() if caller.grant.allows(_READERS, s.name))
     return {"streams": [stream_json(s) for s in shown]}
 
 
 @streams.get("/streams/{stream}", dependencies=_READ)
-async def read_stream(stream: StreamName, service: TheService) -> dict[str, Any]:
+async def read_stream(stream: StreamName, service: TheService) -> answers.Stream:
     """One stream: state, rates, latency by stage, frame counts."""
     return stream_json(service.router.stream(stream).snapshot())
 
@@ -37,7 +38,7 @@ async def read_stream(stream: StreamName, service: TheService) -> dict[str, Any]
 @streams.patch("/streams/{stream}", dependencies=_CHANGE)
 async def change_stream(
     stream: StreamName, change: StreamChange, service: TheService
-) -> dict[str, Any]:
+) -> answers.Stream:
     """Change the bit rate, the stabiliser, or what the stream does without viewers."""
     found = service.router.stream(stream)
     found.change(bitrate_bps=change.bitrate_bps, stabilise=change.stabilise, idle=change.idle)
@@ -45,7 +46,7 @@ async def change_stream(
 
 
 @streams.put("/streams/{stream}/backend", status_code=202, dependencies=_CHANGE)
-async def switch_backend(stream: StreamName, switch: Switch, service: TheService) -> dict[str, Any]:
+async def switch_backend(stream: StreamName, switch: Switch, service: TheService) -> answers.Stream:
     """Move a stream to another backend, or let a policy choose; viewers stay connected.
 
     202 at once; the event `switched` tells when it is done and what gap the viewers saw.
@@ -66,7 +67,12 @@ async def close_stream(stream: StreamName, service: TheService) -> Response:
     return Response(status_code=204)
 
 
-@streams.get("/streams/{stream}/snapshot.jpg", response_class=Response, dependencies=_READ)
+@streams.get(
+    "/streams/{stream}/snapshot.jpg",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}},
+    dependencies=_READ,
+)
 async def snapshot(
     stream: StreamName, service: TheService, view: Annotated[View, Query()] = View.UPSCALED
 ) -> Response:
@@ -76,7 +82,7 @@ async def snapshot(
 
 
 @streams.get("/backends", dependencies=_READ)
-async def list_backends(service: TheService) -> dict[str, Any]:
+async def list_backends(service: TheService) -> answers.Backends:
     """The configured backends, with what they can do now and why not."""
     configured = {b.name: b for b in service.config.named_backends}
     return {
@@ -87,7 +93,7 @@ async def list_backends(service: TheService) -> dict[str, Any]:
     }
 
 
-def _settings_of(backend: BackendConfig | None) -> dict[str, Any]:
+def _settings_of(backend: BackendConfig | None) -> dict[str, str | None]:
     """What is configured of a backend, for people: its own settings and the stabiliser."""
     if backend is None:
         return {}

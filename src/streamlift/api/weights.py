@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
+from streamlift.api import answers
 from streamlift.api.door import TheService
 from streamlift.api.problems import Problem
 from streamlift.api.rights import GuardedRoute, Scope, TheCaller, must_allow_all, needs
@@ -28,7 +29,7 @@ BackendName = Annotated[str, Path(pattern=f"^{NAME_PATTERN}$", description="Back
 @weights.post("", status_code=202, dependencies=_CONTROL)
 async def fetch_weights(
     backend: BackendName, service: TheService, caller: TheCaller
-) -> dict[str, Any]:
+) -> answers.Backend:
     """Fetch the pinned weights that a backend lacks; returns the Backend, with its `download`.
 
     One download at a time. When it is done the backend loads, as at the start of the service.

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
+from streamlift.api import answers
 from streamlift.api.door import TheService
 from streamlift.api.forwarded import outside
 from streamlift.api.peers import passed_on
@@ -30,6 +31,16 @@ _PUBLISH = [needs(Scope.PUBLISH)]
 _VIEW = [needs(Scope.VIEW)]
 _SESSION = [of_session()]
 
+_ANSWERED: dict[int | str, dict[str, Any]] = {
+    201: {"content": {_SDP: {"schema": {"type": "string"}}}, "description": "The SDP answer"}
+}
+_OFFERED = {"requestBody": {"required": True, "content": {_SDP: {"schema": {"type": "string"}}}}}
+_TRICKLED = {
+    "requestBody": {"required": True, "content": {_FRAGMENT: {"schema": {"type": "string"}}}},
+    "parameters": [
+        {"name": "If-Match", "in": "header", "required": True, "schema": {"type": "string"}}
+    ],
+}
 _ENDPOINT_OPTIONS = {
     "Accept-Post": _SDP,
     "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
@@ -42,7 +53,14 @@ _SESSION_OPTIONS = {
 }
 
 
-@whip_whep.post("/whip/{stream}", status_code=201, response_class=Response, dependencies=_PUBLISH)
+@whip_whep.post(
+    "/whip/{stream}",
+    status_code=201,
+    response_class=Response,
+    dependencies=_PUBLISH,
+    responses=_ANSWERED,
+    openapi_extra=_OFFERED,
+)
 async def publish(
     stream: StreamName, request: Request, service: TheService, caller: TheCaller
 ) -> Response:
@@ -54,7 +72,14 @@ async def publish(
     return response
 
 
-@whip_whep.post("/whep/{stream}", status_code=201, response_class=Response, dependencies=_VIEW)
+@whip_whep.post(
+    "/whep/{stream}",
+    status_code=201,
+    response_class=Response,
+    dependencies=_VIEW,
+    responses=_ANSWERED,
+    openapi_extra=_OFFERED,
+)
 async def watch(
     stream: StreamName,
     request: Request,
@@ -108,7 +133,9 @@ async def session_address(session_id: str) -> Response:
     return Response(status_code=204)
 
 
-@whip_whep.patch("/sessions/{session_id}", status_code=204, dependencies=_SESSION)
+@whip_whep.patch(
+    "/sessions/{session_id}", status_code=204, dependencies=_SESSION, openapi_extra=_TRICKLED
+)
 async def trickle(session_id: str, request: Request, service: TheService) -> Response:
     """Add ICE candidates (RFC 8840 fragment). An ICE restart is refused; the session goes on."""
     session = service.sessions.get(session_id)
@@ -128,7 +155,7 @@ async def end_session(session_id: str, service: TheService) -> Response:
 @whip_whep.get(
     "/api/v1/sessions/{session_id}", tags=["control"], dependencies=[of_session(Scope.CONTROL)]
 )
-async def read_session(session_id: str, service: TheService) -> dict[str, Any]:
+async def read_session(session_id: str, service: TheService) -> answers.Session:
     """What is known of one session; `rtp_origin` is the RTP timestamp of pts 0."""
     session = service.sessions.get(session_id)
     return {

@@ -8,7 +8,7 @@ from streamlift.service.followers import Followers
 from streamlift.service.grants import LONGEST_LINK_S, Grant, Grants, Scope
 from streamlift.service.loop_lag import LoopWatch
 from streamlift.service.outputs import Output, Outputs, Recorder, WhipPush
-from streamlift.service.pulls import PullPublisher, Pulls, Source
+from streamlift.service.pulls import PullPublisher, Pulls, PullState, Source
 from streamlift.service.readers import RtspDoor, rtsp_socket
 from streamlift.service.service import Answered, Service
 from streamlift.service.sessions import Role, Session, Sessions
@@ -31,6 +31,7 @@ __all__ = [
     "Output",
     "Outputs",
     "PullPublisher",
+    "PullState",
     "Pulls",
     "Recorder",
     "Role",

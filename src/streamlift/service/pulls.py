@@ -23,7 +23,7 @@ from streamlift.media.remote.pull_whep import WhepSource, check_token
 from streamlift.media.remote.url_safety import HostRules, Resolve, resolve_name
 from streamlift.service.parts import Parts
 
-__all__ = ["PullPublisher", "Pulls", "Source", "run_pull"]
+__all__ = ["PullPublisher", "PullState", "Pulls", "Source", "run_pull"]
 
 MAX_PULLS = 64
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
 
-__all__ = ["Backlog", "Playout", "arrival_rate"]
+from streamlift.arrivals import FIRST_GUESS_FPS, Arrivals
 
-WINDOW_S = 5.0
+__all__ = ["Backlog", "Playout"]
+
 MIN_FPS, MAX_FPS = 1.0, 60.0
-FIRST_GUESS_FPS = 16.0
-"""LongLive's own rate; used until a rate can be measured."""
 
-_MEASURABLE_S = 0.25
 _PLAYER_OVERHEAD_S = 0.001
 _KEEP_UP = 1.005
 _STRETCH = 0.72
@@ -34,33 +31,6 @@ _RUN_MARGIN = 1.5
 _LEAST_PATIENCE_S = 1.0
 
 
-def arrival_rate(waits_s: Sequence[float]) -> float | None:
-    """Frames a second from the wait before each frame, even when frames come in bursts.
-
-    It counts from the head of one burst to the head of another, so that no part of a burst is
-    counted without the wait before it. A head is a frame after at least half the *usual wait*:
-    half of all time is spent in waits up to it. One stall (a cache reset, say) counts as no more
-    than two usual waits. The very first frame's wait is infinite. None until there is enough to
-    measure.
-    """
-    usual_s = _usual_wait([wait for wait in waits_s if math.isfinite(wait)])
-    heads = [index for index, wait in enumerate(waits_s) if wait >= usual_s / 2]
-    if len(heads) < 2:
-        return None
-    first, last = heads[0], heads[-1]
-    elapsed_s = sum(min(wait, 2 * usual_s) for wait in waits_s[first + 1 : last + 1])
-    return (last - first) / elapsed_s if elapsed_s >= _MEASURABLE_S else None
-
-
-def _usual_wait(waits_s: Sequence[float]) -> float:
-    half, passed = sum(waits_s) / 2, 0.0
-    for wait in sorted(waits_s):
-        passed += wait
-        if passed >= half:
-            return wait
-    return 0.0
-
-
 class Playout:
     """Follows what Scope's player still holds, and says how fast it should play.
 
@@ -70,8 +40,7 @@ class Playout:
     """
 
     def __init__(self) -> None:
-        self._arrivals: deque[tuple[float, float]] = deque()  # when, and the wait before it
-        self._last_s: float | None = None
+        self._arrivals = Arrivals()
         self._rate = FIRST_GUESS_FPS
         self._playing_fps = FIRST_GUESS_FPS
         self._held = 0.0
@@ -82,11 +51,7 @@ class Playout:
 
     def arrived(self, now_s: float) -> None:
         """A frame came in."""
-        wait_s = math.inf if self._last_s is None else now_s - self._last_s
-        self._last_s = now_s
-        self._arrivals.append((now_s, wait_s))
-        while self._arrivals[0][0] < now_s - WINDOW_S:
-            self._arrivals.popleft()
+        self._arrivals.note(now_s)
 
     def deliver(self, frames: int, now_s: float, *, owed: int | None = None) -> float:
         """Hand over `frames`; returns the rate to play at from now on, in frames a second.
@@ -99,7 +64,7 @@ class Playout:
         while self._lowest[0][0] < now_s - _LOWEST_OVER_S:
             self._lowest.popleft()
         self._held += frames
-        self._rate = arrival_rate([wait for _, wait in self._arrivals]) or self._rate
+        self._rate = self._arrivals.rate_fps or self._rate
         self._playing_fps = self._rate * (self._pace(now_s) if owed is None else _STRETCH)
         if owed is None:
             self._stretching_since_s = None
