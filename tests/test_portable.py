@@ -45,6 +45,7 @@ ALLOWED = {
     "cli/worker.py": "names unix:PATH in its help",
     "engine/devices.py": "only asks whether the files are there",
     "upscalers/weights/lock.py": "fcntl is None where there is none, and asked for first",
+    "media/remote/pull_url.py": "Windows passes over start_new_session",
     "demo.py": "its preexec_fn is None but on Linux",
 }
 

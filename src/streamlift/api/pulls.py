@@ -1,4 +1,4 @@
-"""Streams that the service fetches itself: from a WHEP address, daydream.live, or Scope."""
+"""Streams that the service fetches itself: from a WHEP address, daydream.live, Scope, or a URL."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from streamlift.api.shapes import (
     NewStream,
     SourceChange,
     StreamName,
+    UrlBody,
     WhepBody,
     prompts_json,
     source_json,
@@ -88,6 +89,8 @@ def _source(pulls: Pulls, body: NewStream) -> Source:
         return pulls.whep(body.name, source.url, token)
     if isinstance(source, DaydreamBody):
         return pulls.daydream(body.name, source.stream_id)
+    if isinstance(source, UrlBody):
+        return pulls.url(body.name, source.url, loop=source.loop)
     parameters = dict(source.parameters)
     if source.prompts:
         parameters["prompts"] = prompts_json(source.prompts)

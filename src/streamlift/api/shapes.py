@@ -27,6 +27,7 @@ __all__ = [
     "StreamChange",
     "StreamName",
     "Switch",
+    "UrlBody",
     "WhepBody",
     "backend_json",
     "output_json",
@@ -234,11 +235,19 @@ class ScopeBody(_Body):
     parameters: Parameters = Field(default_factory=dict)
 
 
+class UrlBody(_Body):
+    """Any address that FFmpeg reads and the operator allows; `loop`: a file again and again."""
+
+    kind: Literal["url"]
+    url: str = Field(min_length=1, max_length=2048)
+    loop: bool = False
+
+
 class NewStream(_Body):
     """A stream and where it comes from."""
 
     name: str = Field(pattern=f"^{NAME_PATTERN}$")
-    source: Annotated[WhepBody | DaydreamBody | ScopeBody, Field(discriminator="kind")]
+    source: Annotated[WhepBody | DaydreamBody | ScopeBody | UrlBody, Field(discriminator="kind")]
 
 
 class SourceChange(_Body):

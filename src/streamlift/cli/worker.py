@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamlift.cli.exit_codes import OK
 from streamlift.errors import ConfigError
+from streamlift.lifeline import first_line, watch_lifeline
 
 if TYPE_CHECKING:
     from streamlift.config import BackendConfig, Config
@@ -51,7 +52,7 @@ def _worker(arguments: argparse.Namespace) -> int:
             )
     if arguments.make_cert is not None:
         return _make_certificate(arguments.make_cert)
-    from streamlift.cluster.process import check_worker_exposure, run_worker, watch_lifeline
+    from streamlift.cluster.process import check_worker_exposure, run_worker
 
     config, backend = _given(arguments)
     check_worker_exposure(arguments.listen, config.cluster)
@@ -103,7 +104,7 @@ def _given(arguments: argparse.Namespace) -> tuple[Config, BackendConfig]:
     from streamlift.config import BackendConfig, load_config
 
     if arguments.lifeline:
-        overrides = json.loads(_first_line())
+        overrides = json.loads(first_line())
         config = load_config(None, {}, overrides)
         return config, config.named_backends[0]
     config = load_config(arguments.config, os.environ)
@@ -121,14 +122,6 @@ def _given(arguments: argparse.Namespace) -> tuple[Config, BackendConfig]:
         if value is not None
     }
     return config, dataclasses.replace(backend, **changes)
-
-
-def _first_line() -> bytes:
-    """Of stdin, byte by byte: what follows is for whoever watches the lifeline."""
-    line = b""
-    while (byte := os.read(sys.stdin.fileno(), 1)) not in (b"", b"\n"):
-        line += byte
-    return line
 
 
 def _make_certificate(directory: Path) -> int:

@@ -12,11 +12,12 @@ import json
 import logging
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from streamlift.lifeline import first_line, watch_lifeline
 
 __all__ = ["Actors", "Hosts", "LostHost", "Ray", "Wanted", "main", "selector", "wanted_of"]
 
@@ -174,28 +175,15 @@ def _first_line(error: Exception) -> str:
 def main() -> int:
     """Run until stdin ends. Any failure of Ray's ends the process: the anchor starts a new one."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    order = json.loads(_first_line_of_stdin())
+    order = json.loads(first_line())
     # What libraries print must not be taken for a line of ours.
     out = os.dup(1)
     os.dup2(2, 1)
-    threading.Thread(target=_watch_lifeline, name="lifeline", daemon=True).start()
+    watch_lifeline()
     hosts = Hosts(Ray(order["address"]), wanted_of(order), time.monotonic)
     while True:
         os.write(out, json.dumps(hosts.round()).encode() + b"\n")
         time.sleep(ROUND_S)
-
-
-def _first_line_of_stdin() -> bytes:
-    line = b""
-    while (byte := os.read(0, 1)) not in (b"", b"\n"):
-        line += byte
-    return line
-
-
-def _watch_lifeline() -> None:
-    while os.read(0, 4096):
-        pass
-    os._exit(0)
 
 
 if __name__ == "__main__":

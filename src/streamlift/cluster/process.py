@@ -6,10 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-import sys
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from streamlift.clock import Clock
@@ -21,7 +18,7 @@ from streamlift.errors import ConfigError, MediaError
 from streamlift.frames import BackendState
 from streamlift.portable import on_signal
 
-__all__ = ["check_worker_exposure", "run_worker", "watch_lifeline"]
+__all__ = ["check_worker_exposure", "run_worker"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,18 +39,6 @@ def check_worker_exposure(listen: str, cluster: ClusterConfig) -> None:
             found=listen,
             expected=missing,
         )
-
-
-def watch_lifeline() -> None:
-    """End this process at once when stdin ends: whoever started it is gone."""
-
-    def watch() -> None:
-        with suppress(OSError, ValueError):
-            while os.read(sys.stdin.fileno(), 4096):
-                pass
-        os._exit(0)
-
-    threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
 async def run_worker(

@@ -20,7 +20,15 @@ from streamlift.codec import nal_types
 from streamlift.codec.motion import motion_of
 from streamlift.frames import Codec, CodedVideo, Colour, Frame, Plane, Planes, Size
 
-__all__ = ["MOST_BEHIND_S", "TOO_SLOW", "CodedPicture", "DecodeThread", "colour_of", "picture_of"]
+__all__ = [
+    "MOST_BEHIND_S",
+    "TOO_SLOW",
+    "CodedPicture",
+    "DecodeThread",
+    "colour_of",
+    "picture_of",
+    "size_problem",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +183,7 @@ class DecodeThread:
             self._refuse("decode_error", "damaged picture")
             return
         size = Size(decoded.width, decoded.height)
-        if problem := _size_problem(size, self._max_side):
+        if problem := size_problem(size, self._max_side):
             self._refuse("unsupported_size", problem)
             return
         own = None if decoded.pts is None else self._awaited.pop(decoded.pts, None)
@@ -249,7 +257,8 @@ def _open_decoder(codec: Codec, max_side: int) -> VideoCodecContext:
     return context
 
 
-def _size_problem(size: Size, max_side: int) -> str | None:
+def size_problem(size: Size, max_side: int) -> str | None:
+    """What is wrong with a picture size, in words; None if it is taken."""
     sides = (size.width, size.height)
     if min(sides) < MIN_SIDE or max(sides) > max_side or any(side % 2 for side in sides):
         return f"found {size}, expected {MIN_SIDE}x{MIN_SIDE} to {max_side}x{max_side}, even"

@@ -17,6 +17,7 @@ from streamlift.config.tree import (
     FilesConfig,
     IceConfig,
     LimitsConfig,
+    SourcesConfig,
     TokenConfig,
 )
 from streamlift.errors import ConfigError
@@ -84,6 +85,7 @@ def check(config: Config) -> None:
             raise wrong(f"ingest.{key}", seconds, "1 to 3600")
     _check_ice(config.ice)
     _check_limits(config.limits)
+    _check_sources(config.sources)
     if config.rtsp is not None and not 0 <= config.rtsp.port <= 65535:
         raise wrong("rtsp.port", config.rtsp.port, "0 to 65535")
     if config.files is not None:
@@ -193,6 +195,21 @@ def _check_limits(limits: LimitsConfig) -> None:
         most = 3600 if name.endswith("_s") else 100_000
         if not 1 <= value <= most:
             raise wrong(f"limits.{name}", value, f"1 to {most}")
+
+
+def _check_sources(sources: SourcesConfig) -> None:
+    for directory in sources.directories:
+        if not os.path.isabs(directory) or not os.path.isdir(directory):
+            raise wrong("sources.directories", directory, "directories that exist, from / on")
+    for address in sources.udp:
+        host, _, port = address.rpartition(":")
+        try:
+            ipaddress.ip_address(host.strip("[]"))
+            port_fits = 1 <= int(port) <= 65535
+        except ValueError:
+            port_fits = False
+        if not port_fits:
+            raise wrong("sources.udp", address, "ADDRESS:PORT, such as 0.0.0.0:5004")
 
 
 def _check_auth(auth: AuthConfig) -> None:

@@ -131,12 +131,17 @@ class SourcesConfig:
     """Where streams may be pulled from: nowhere, unless hosts are allowed.
 
     `allowed_hosts`: names, *.domain, addresses or networks; private addresses only if listed.
-    `daydream_key`: secret, best given as STREAMLIFT_SOURCES__DAYDREAM_KEY.
+    `daydream_key`: secret, best given as STREAMLIFT_SOURCES__DAYDREAM_KEY. `url`: whether FFmpeg
+    may read what control tokens name: hosts that are allowed, files below `directories`, and what
+    is sent to addresses of `udp` (HOST:PORT).
     """
 
     allowed_hosts: tuple[str, ...] = ()
     daydream_url: str = "https://api.daydream.live"
     daydream_key: str | None = field(default=None, repr=False)
+    url: bool = False
+    directories: tuple[str, ...] = ()
+    udp: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from streamlift.media.remote.daydream import DaydreamSource
 from streamlift.media.remote.fetch import Fetcher
 from streamlift.media.remote.pull import PullPublisher, PullState, Source
 from streamlift.media.remote.pull_scope import ScopeSource
+from streamlift.media.remote.pull_url import UrlSource
 from streamlift.media.remote.pull_whep import WhepSource, check_token
 from streamlift.media.remote.url_safety import HostRules, Resolve, resolve_name
 from streamlift.service.parts import Parts
@@ -77,6 +78,26 @@ class Pulls:
             base_url=self._config.daydream_url,
             fetcher=self._fetcher,
             whep=lambda url: self.whep(stream, url, None),
+        )
+
+    def url(self, stream: str, url: str, *, loop: bool = False) -> UrlSource:
+        """Raises ConfigError when such pulls are off, or when this URL is not allowed."""
+        config = self._config
+        if not config.url:
+            raise ConfigError(
+                "URLs are not pulled here; the operator can set `sources.url: on`",
+                found="sources.url: off",
+                expected="sources.url: on",
+            )
+        return UrlSource(
+            stream,
+            url,
+            loop=loop,
+            hosts=config.allowed_hosts,
+            listen=config.udp,
+            directories=config.directories,
+            max_side=self._max_side,
+            clock=self._clock,
         )
 
     def scope(
@@ -156,15 +177,17 @@ class Pulls:
 async def run_pull(parts: Parts, pulls: Pulls, pull: PullPublisher) -> None:
     """The life of a pull: its connections beside its place in the stream."""
     try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(pull.run())
-            try:
-                # A source may be away, or load its model, for longer than viewers are kept else.
-                await parts.router.publish(pull.stream, pull, lasting=True)
-            except StreamliftError as error:
-                pull.fail(str(error))
-            finally:
-                await pull.aclose("stream ended")
+        with parts.audio.use(pull.stream) as relay:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(pull.run())
+                tasks.create_task(relay.run(pull.sound))
+                try:
+                    # A source may be away, or load its model, longer than viewers are kept else.
+                    await parts.router.publish(pull.stream, pull, lasting=True)
+                except StreamliftError as error:
+                    pull.fail(str(error))
+                finally:
+                    await pull.aclose("stream ended")
     finally:
         pull.seated.set()
         pulls.forget(pull.stream, pull)

@@ -28,7 +28,7 @@ from streamlift.clock import MonotonicClock
 from streamlift.config import BackendConfig, Config, IceConfig, SourcesConfig
 from streamlift.frames import Codec, Frame
 from streamlift.media.remote.client import watch_whep
-from streamlift.media.remote.pull import Pulled
+from streamlift.media.remote.pulled import Pulled
 
 SCOPE = os.environ.get("STREAMLIFT_SCOPE") or shutil.which("daydream-scope")
 

@@ -12,18 +12,19 @@ from tests.serving import until
 
 from streamlift.clock import ManualClock
 from streamlift.errors import ConfigError, MediaError, StreamliftError
+from streamlift.media.remote.line import Line
 from streamlift.media.remote.pull import (
-    Pulled,
     PullPublisher,
     PullState,
     SourceBusy,
+    SourceEnded,
     SourceRefused,
-    _Line,
 )
+from streamlift.media.remote.pulled import Pulled
 
 
 def test_pts_keep_their_spacing_and_a_jump_of_over_a_second_goes_on_by_arrival() -> None:
-    line = _Line()
+    line = Line()
     placed = [line.place(1_000_000 + i * 3600, i / 25) for i in range(5)]
     placed.append(line.place(9_000_000, 5 / 25))
     placed.append(line.place(9_003_600, 6 / 25))
@@ -33,7 +34,7 @@ def test_pts_keep_their_spacing_and_a_jump_of_over_a_second_goes_on_by_arrival()
 
 
 def test_a_gap_that_really_passed_is_no_jump() -> None:
-    line = _Line()
+    line = Line()
     assert [line.place(0, 0.0), line.place(450_000, 5.0)] == [0, 450_000]
     assert line.jumps == 0
 
@@ -94,6 +95,12 @@ async def test_a_refusal_ends_the_pull_and_its_reason_can_be_read(error: Excepti
     assert pull.status.state is PullState.FAILED
     assert pull.status.reason == str(error)
     assert (source.opened, waits) == (1, [])
+
+
+async def test_a_file_that_is_over_closes_the_pull() -> None:
+    pull, waits = await pulling(Failing(SourceEnded("clip.mp4 is over")))
+    assert (pull.status.state, pull.status.reason) == (PullState.CLOSED, "clip.mp4 is over")
+    assert waits == []
 
 
 async def test_after_a_refusal_the_frames_end() -> None:

@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 from streamlift.errors import MediaError
 from streamlift.media.remote.fetch import Fetcher, Reply
-from streamlift.media.remote.pull import Pulled, SourceBusy, SourceRefused
+from streamlift.media.remote.pull import SourceBusy, SourceRefused
 from streamlift.media.remote.pull_whep import FIRST_FRAME_S, STALL_S, WhepSource
+from streamlift.media.remote.pulled import Pulled
 
 __all__ = ["DaydreamSource"]
 

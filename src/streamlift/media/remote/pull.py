@@ -11,38 +11,33 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
-from streamlift.clock import VIDEO_CLOCK_HZ, Clock
+from streamlift.clock import Clock
 from streamlift.codec.motion import bridged
-from streamlift.config import IceConfig
 from streamlift.errors import ConfigError, StreamliftError
-from streamlift.frames import Codec, CodedAudio, Frame, IngestCounts
+from streamlift.frames import CodedAudio, Frame, IngestCounts
 from streamlift.mailbox import Mailbox
-from streamlift.media.incoming.liveness import Liveness, attend
-from streamlift.media.incoming.video_in import VideoReceiver
 from streamlift.media.remote.backoff import LONGEST_WAIT_S, Retries
-from streamlift.media.rtc.connection import Peer
-from streamlift.media.rtc.formats import sets_by_format
-from streamlift.media.rtc.packet import MediaPacket
-from streamlift.media.rtc.receiver import ReceiverTap
-from streamlift.media.rtc.sdp import video_formats
+from streamlift.media.remote.line import Line
+from streamlift.media.rtc.audio import AUDIO_CLOCK_HZ
 
 __all__ = [
+    "Pictures",
     "PullPublisher",
     "PullState",
     "PullStatus",
-    "Pulled",
     "Source",
     "SourceAway",
     "SourceBusy",
+    "SourceEnded",
     "SourceLost",
     "SourceRefused",
 ]
 
 logger = logging.getLogger(__name__)
 
-MAX_JUMP_S = 1.0
-NO_PICTURE_S = 5.0
 _QUEUED = 32
+_SOUND_QUEUED = 256
+"""Packets: 5 s of the usual 20 ms."""
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -68,7 +63,11 @@ class SourceLost(StreamliftError):
 
 
 class SourceRefused(StreamliftError):
-    """The source will not have us; asking again is of no use."""
+    """The source will not have us, or we will not have it; asking again is of no use."""
+
+
+class SourceEnded(StreamliftError):
+    """All there is was shown: the source was a file, and it is over."""
 
 
 class PullState(StrEnum):
@@ -89,6 +88,36 @@ class PullStatus:
     reason: str
     connections: int
     jumps: int
+
+
+class Pictures(Protocol):
+    """One connection of a source: an async iterator of Frame that ends with it.
+
+    It drains its source always. Iterating may raise a StreamliftError that says why it ended.
+    """
+
+    @property
+    def counts(self) -> IngestCounts: ...
+
+    @property
+    def absence(self) -> str | None:
+        """Why it must count as gone; None while it is there, and be it with nothing new."""
+        ...
+
+    @property
+    def sound(self) -> AsyncIterator[CodedAudio] | None:
+        """Its Opus packets, for one reader; None if it can have none."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Frame]: ...
+
+    def request_keyframe(self) -> None:
+        """Ask the sender for a keyframe, if that can be; never waits, never raises."""
+        ...
+
+    async def attend(self) -> None:
+        """What has to run beside it; ends with the connection."""
+        ...
 
 
 class Source(Protocol):
@@ -116,39 +145,9 @@ class Source(Protocol):
         """What may be shown to anybody who may control the service: no secrets."""
         ...
 
-    def open(self) -> AbstractAsyncContextManager[Pulled]:
+    def open(self) -> AbstractAsyncContextManager[Pictures]:
         """One connection, media flowing. Raises SourceBusy, SourceRefused or StreamliftError."""
         ...
-
-
-class Pulled:
-    """One WebRTC connection that receives; the source does the signalling."""
-
-    def __init__(
-        self,
-        name: str,
-        ice: IceConfig,
-        *,
-        codecs: tuple[Codec, ...],
-        audio: bool,
-        max_side: int,
-        clock: Clock,
-    ) -> None:
-        self.peer = Peer(ice)
-        transceiver = self.peer.add("video", "recvonly")
-        self.peer.prefer(transceiver, codecs)
-        self.video = VideoReceiver(name, transceiver.receiver, max_side=max_side, clock=clock)
-        if audio:
-            ReceiverTap(self.peer.add("audio", "recvonly").receiver, _drain)
-
-    async def accept(self, answer: str) -> None:
-        """Take the answer. Raises MalformedSdp when it cannot be read."""
-        self.video.sets.told = sets_by_format(video_formats(answer))
-        await self.peer.accept(answer)
-
-    async def aclose(self) -> None:
-        self.video.end()
-        await self.peer.close()
 
 
 class PullPublisher:
@@ -161,14 +160,17 @@ class PullPublisher:
         self.source = source
         self.seated = asyncio.Event()
         """Set when the stream has begun to take frames."""
+        self.sound: Mailbox[CodedAudio] = Mailbox(_SOUND_QUEUED)
+        """The Opus of all its connections; to be read by one reader, to its end."""
         self._clock = clock
         self._sleep = sleep
         self._retries = Retries()
         self._state, self._reason = PullState.CONNECTING, ""
         self._connections = 0
-        self._line = _Line()
-        self._liveness = Liveness(NO_PICTURE_S)
-        self._current: Pulled | None = None
+        self._line = Line()
+        self._sound_line = Line(AUDIO_CLOCK_HZ)
+        self._has_sound = False
+        self._current: Pictures | None = None
         self._past = IngestCounts()
         self._frames: Mailbox[Frame] = Mailbox(_QUEUED, bridge=bridged)
         self._ended = asyncio.Event()
@@ -177,13 +179,14 @@ class PullPublisher:
 
     @property
     def audio(self) -> AsyncIterator[CodedAudio] | None:
-        return None
+        """Its sound, once some has come."""
+        return self.sound if self._has_sound else None
 
     @property
     def counts(self) -> IngestCounts:
         counts = self._past
         if self._current is not None:
-            counts = _sum(counts, self._current.video.counts)
+            counts = _sum(counts, self._current.counts)
         stale = self._frames.dropped
         return _sum(counts, IngestCounts(dropped={"stale": stale} if stale else {}))
 
@@ -192,7 +195,7 @@ class PullPublisher:
         """Why there are no pictures; None while the source is connected and answers."""
         if self._current is None or self._state is not PullState.LIVE:
             return self.status.reason or "the source is not connected"
-        return self._liveness.absence(self._current.video.undecoded_since_s, self._clock.now_s())
+        return self._current.absence
 
     def __aiter__(self) -> AsyncIterator[Frame]:
         self.seated.set()
@@ -200,7 +203,7 @@ class PullPublisher:
 
     def request_keyframe(self) -> None:
         if self._current is not None:
-            self._current.video.request_keyframe()
+            self._current.request_keyframe()
 
     async def aclose(self, reason: str) -> None:
         if not self._ended.is_set():
@@ -222,7 +225,7 @@ class PullPublisher:
         return PullStatus(self._state, reason, self._connections, self._line.jumps)
 
     async def run(self) -> None:
-        """Pull until `aclose`, or until the source refuses for good."""
+        """Pull until `aclose`, or until the source refuses or ends for good."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 pulling = tasks.create_task(self._pull())
@@ -237,6 +240,10 @@ class PullPublisher:
                 await self._connect_once()
             except (SourceRefused, ConfigError) as error:
                 self._set(PullState.FAILED, str(error))
+                self._end()
+                return
+            except SourceEnded as error:
+                self._set(PullState.CLOSED, str(error))
                 self._end()
                 return
             except SourceAway as error:
@@ -255,45 +262,56 @@ class PullPublisher:
 
     async def _connect_once(self) -> None:
         """One connection from start to end; always ends with an error that says why."""
-        async with self.source.open() as pulled:
+        async with self.source.open() as pictures:
             self._connections += 1
-            self._current = pulled
+            self._current = pictures
             self._line.restart()
-            self._liveness = Liveness(NO_PICTURE_S)
+            self._sound_line.restart()
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    helpers = (
-                        tasks.create_task(pulled.video.run_feedback()),
-                        tasks.create_task(_end_with(pulled)),
-                        tasks.create_task(
-                            attend(self._liveness, pulled.peer, pulled.video, self._clock)
-                        ),
-                    )
-                    reason = await self._relay(pulled.video)
-                    for helper in helpers:
-                        helper.cancel()
+                    beside = [tasks.create_task(pictures.attend())]
+                    if pictures.sound is not None:
+                        beside.append(tasks.create_task(self._relay_sound(pictures.sound)))
+                    why = await self._relay(pictures)
+                    for task in beside:
+                        task.cancel()
             finally:
                 self._current = None
-                self._past = _sum(self._past, pulled.video.counts)
-        raise SourceLost(reason)
+                self._past = _sum(self._past, pictures.counts)
+        raise why
 
-    async def _relay(self, video: VideoReceiver) -> str:
+    async def _relay(self, pictures: Pictures) -> StreamliftError:
         """Pass pictures on until there are none any more; returns why."""
         limit_s = self.source.first_frame_s
-        frames = aiter(video)
+        frames = aiter(pictures)
         while True:
             try:
                 async with asyncio.timeout(limit_s):
                     frame = await anext(frames)
             except StopAsyncIteration:
-                return "the source ended the connection"
+                return SourceLost("the source ended the connection")
             except TimeoutError:
-                return f"no picture for {limit_s:g} s"
+                return SourceLost(f"no picture for {limit_s:g} s")
+            except StreamliftError as error:
+                return error
             limit_s = self.source.stall_s
             if self._state is not PullState.LIVE:
                 self._retries.worked()
                 self._set(PullState.LIVE, "")
-            self._frames.put(replace(frame, pts=self._line.place(frame.pts, frame.arrived_s)))
+            self._frames.put(self._placed(frame))
+
+    def _placed(self, frame: Frame) -> Frame:
+        pts = self._line.place(frame.pts, frame.arrived_s)
+        motion = frame.motion
+        if motion is not None:
+            motion = motion.placed(self._line.placed)
+        return replace(frame, pts=pts, motion=motion)
+
+    async def _relay_sound(self, packets: AsyncIterator[CodedAudio]) -> None:
+        async for packet in packets:
+            self._has_sound = True
+            pts = self._sound_line.place(packet.pts, packet.arrived_s)
+            self.sound.put(replace(packet, pts=pts))
 
     def _set(self, state: PullState, reason: str) -> None:
         if (state, reason) != (self._state, self._reason):
@@ -306,49 +324,10 @@ class PullPublisher:
     def _end(self) -> None:
         self._ended.set()
         self._frames.end()
-
-
-class _Line:
-    """One rising line of pts over all connections; a jump of over a second is a new beginning."""
-
-    def __init__(self) -> None:
-        self.jumps = 0
-        self._offset: int | None = None
-        self._last: int | None = None
-        self._arrived_s = 0.0
-
-    def restart(self) -> None:
-        """The next frame comes from another clock."""
-        self._offset = None
-
-    def place(self, pts: int, arrived_s: float) -> int:
-        """pts at 90 kHz; always greater than the one before."""
-        if self._offset is None:
-            self._offset = self._now(arrived_s) - pts
-        elif self._last is not None:
-            step_s = (pts + self._offset - self._last) / VIDEO_CLOCK_HZ
-            if step_s <= 0 or step_s - (arrived_s - self._arrived_s) > MAX_JUMP_S:
-                self.jumps += 1
-                self._offset = self._now(arrived_s) - pts
-        self._last, self._arrived_s = pts + self._offset, arrived_s
-        return self._last
-
-    def _now(self, arrived_s: float) -> int:
-        if self._last is None:
-            return 0
-        return self._last + max(1, round((arrived_s - self._arrived_s) * VIDEO_CLOCK_HZ))
-
-
-async def _end_with(pulled: Pulled) -> None:
-    await pulled.peer.wait_gone()
-    pulled.video.end()
+        self.sound.end()
 
 
 def _sum(one: IngestCounts, other: IngestCounts) -> IngestCounts:
     dropped = Counter(one.dropped)
     dropped.update(other.dropped)
     return IngestCounts(one.received + other.received, one.decoded + other.decoded, dict(dropped))
-
-
-def _drain(packet: MediaPacket) -> None:
-    """Audio is read, so that nothing piles up, but not used."""

@@ -22,8 +22,9 @@ from streamlift.config import IceConfig, IceServer
 from streamlift.errors import ConfigError, MediaError, StreamliftError
 from streamlift.frames import Codec
 from streamlift.media.remote.fetch import Fetcher, Reply
-from streamlift.media.remote.pull import Pulled, SourceAway, SourceBusy, SourceLost
+from streamlift.media.remote.pull import SourceAway, SourceBusy, SourceLost
 from streamlift.media.remote.pull_whep import permitted, shown_url
+from streamlift.media.remote.pulled import Pulled
 from streamlift.media.remote.url_safety import HostRules
 from streamlift.tasks import to_its_end
 

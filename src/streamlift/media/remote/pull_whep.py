@@ -19,7 +19,8 @@ from streamlift.config import IceConfig, IceServer
 from streamlift.errors import ConfigError, MalformedSdp, MediaError, StreamliftError
 from streamlift.frames import Codec
 from streamlift.media.remote.fetch import Fetcher, Reply
-from streamlift.media.remote.pull import Pulled, SourceBusy, SourceRefused
+from streamlift.media.remote.pull import SourceBusy, SourceRefused
+from streamlift.media.remote.pulled import Pulled
 from streamlift.media.remote.url_safety import HostRules, same_origin
 from streamlift.tasks import to_its_end
 

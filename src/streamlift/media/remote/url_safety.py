@@ -17,7 +17,15 @@ from urllib.parse import urlsplit
 
 from streamlift.errors import ConfigError
 
-__all__ = ["Address", "HostRules", "Resolve", "Target", "resolve_name", "same_origin"]
+__all__ = [
+    "WEB",
+    "Address",
+    "HostRules",
+    "Resolve",
+    "Target",
+    "resolve_name",
+    "same_origin",
+]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -26,7 +34,16 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 _MOST_CHARACTERS = 2048
 _NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*")
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORTS = {
+    "http": 80,
+    "https": 443,
+    "rtmp": 1935,
+    "rtmps": 443,
+    "rtsp": 554,
+    "rtsps": 322,
+}
+WEB = ("http", "https")
+_ENCRYPTED = ("https", "rtmps", "rtsps")
 _LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 _REFUSED = (
     # A cloud's own service under a public address (Azure); the others' are link-local or private.
@@ -58,7 +75,8 @@ class HostRules:
 
     An entry is a name (`api.example.com`), all names below one (`*.example.com`), an address or a
     network (`192.168.1.20`, `10.0.0.0/8`). A name may resolve to public addresses, and to others
-    only if these are listed too; `localhost` includes its own. Plain http is for listed addresses.
+    only if these are listed too; `localhost` includes its own. What is not encrypted (http, rtmp,
+    rtsp) is for listed addresses.
     """
 
     def __init__(self, allowed: Sequence[str], setting: str = "sources.allowed_hosts") -> None:
@@ -70,9 +88,10 @@ class HostRules:
         for entry in allowed:
             self._add(entry.strip().lower())
 
-    def check(self, url: str) -> Target:
-        """Say where the URL leads. Raises ConfigError when it must not be followed."""
-        target = _parse(url)
+    def check(self, url: str, schemes: Sequence[str] = WEB) -> Target:
+        """Say where the URL leads. Raises ConfigError when it must not be followed, or has none of
+        `schemes`."""
+        target = _parse(url, schemes)
         literal = _literal(target.host)
         if not self._lists(target.host, literal):
             raise ConfigError(
@@ -97,9 +116,10 @@ class HostRules:
                     f"{target.host} leads to {address}, which is not a public address and not "
                     f"listed in {self._setting}"
                     if address is None or not _is_public(address)
-                    else f"{target.origin} is plain http to a public address; use https",
+                    else f"{target.origin} is plain {target.scheme} to a public address; "
+                    f"use {target.scheme}s",
                     found=str(address),
-                    expected="a public address by https, or a listed one",
+                    expected="a public address by an encrypted protocol, or a listed one",
                 )
         return tuple(a for a in addresses if a is not None)
 
@@ -130,7 +150,7 @@ class HostRules:
         own = _LOOPBACK if target.host == "localhost" else ()
         if any(_inside(address, network) for network in (*self._networks, *own)):
             return True
-        return _is_public(address) and target.scheme == "https"
+        return _is_public(address) and target.scheme in _ENCRYPTED
 
 
 async def resolve_name(host: str, port: int) -> Sequence[str]:
@@ -148,7 +168,7 @@ def same_origin(one: str, other: str) -> bool:
         return False
 
 
-def _parse(url: str) -> Target:
+def _parse(url: str, schemes: Sequence[str] = WEB) -> Target:
     if len(url) > _MOST_CHARACTERS or not url.isascii() or re.search(r"[\s\\\x00-\x1f\x7f]", url):
         raise _bad_url("no spaces, control or non-ASCII characters, at most 2048 in all")
     try:
@@ -157,8 +177,8 @@ def _parse(url: str) -> Target:
     except ValueError:
         raise _bad_url("a URL that can be read") from None
     host = (parts.hostname or "").rstrip(".")
-    if parts.scheme not in _DEFAULT_PORTS:
-        raise _bad_url("http:// or https://")
+    if parts.scheme not in schemes:
+        raise _bad_url(" or ".join(f"{scheme}://" for scheme in schemes))
     if parts.username is not None or parts.password is not None:
         raise _bad_url("no user name or password; give the token by itself")
     if _literal(host) is None and not _NAME.fullmatch(host):
