@@ -80,6 +80,7 @@ CALLS = {
     "GET /metrics": Call(Client.metrics, arguments=()),
 }
 PULLS = {
+    "url": Call(Client.pull_url, ({"url": "rtsp://b", "loop": True},)),
     "whep": Call(Client.pull_whep, ({"url": "https://b", "token": "t"},)),
     "daydream": Call(Client.pull_daydream, ({"stream_id": "str_a"},)),
     "scope": Call(Client.pull_scope, ({"prompts": ["a", ("b", 2.0)]},)),

@@ -198,6 +198,9 @@ class Source(TypedDict):
     connections: int
     jumps: int
     url: NotRequired[str]
+    loop: NotRequired[bool]
+    video: NotRequired[str | None]
+    sound: NotRequired[str | None]
     stream_id: NotRequired[str]
     pipeline: NotRequired[str]
     parameters: NotRequired[dict[str, Any]]

@@ -133,6 +133,11 @@ class Client(Calls):
         """Fetch a stream from a WHEP address, with a token if it needs one; tried for ever."""
         return await self._pull(name, {"kind": "whep", "url": url, **_given(token=token)})
 
+    async def pull_url(self, name: str, url: str, *, loop: bool = False) -> Stream:
+        """Fetch a stream from an address that FFmpeg reads (RTSP, RTMP, HLS, UDP, a file), where
+        the service allows it; `loop`: a file again and again."""
+        return await self._pull(name, {"kind": "url", "url": url, "loop": loop})
+
     async def pull_daydream(self, name: str, stream_id: str) -> Stream:
         """Fetch a stream of daydream.live; the key is in the service's configuration."""
         return await self._pull(name, {"kind": "daydream", "stream_id": stream_id})

@@ -205,6 +205,9 @@ class Source:
     connections: int
     jumps: int
     url: str | None = None
+    loop: bool | None = None
+    video: str | None = None
+    sound: str | None = None
     stream_id: str | None = None
     pipeline: str | None = None
     parameters: Mapping[str, Any] | None = None
