@@ -382,7 +382,8 @@ def _precision(bench: Any, dtype: torch.dtype) -> dict[str, Any]:
     large = bench.size.times(2)
     windows = large.pixels // 128**2
     topk = topk_from_area(large.height, large.width, bench.sparse_ratio)
-    density = min(1.0, topk / (4 * windows**2))
+    pairs = 4 * windows**2
+    density = min(topk, pairs - 1) / pairs
     return {"precision": str(dtype), "size": str(bench.size), "density": density}
 
 

@@ -8,17 +8,22 @@ from typing import Any
 
 import pytest
 import torch
+from tests.upscalers.counting import Counting
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from streamlift.frames import Size
+from streamlift.upscalers.flashvsr.settings import Start
 from streamlift.upscalers.swiftvr.config import ModelConfig, swiftvr, tiny_random
 from streamlift.upscalers.swiftvr.dit import Dit
 from streamlift.upscalers.swiftvr.fp8 import Fp8Linear, Linears, quantise
 from streamlift.upscalers.swiftvr.grid import Grid, Turn
 from streamlift.upscalers.swiftvr.model import Model
+from streamlift.upscalers.swiftvr.settings import Settings
 from streamlift.upscalers.swiftvr.tiny import create_tiny_random, random_model
+from streamlift.upscalers.swiftvr.upscaler import SwiftVr
 from streamlift.upscalers.swiftvr.windows import Seam, Windows
 
 META = torch.device("meta")
@@ -68,6 +73,21 @@ def test_kernels_and_bytes_of_a_chunk(part: str, kernels: int, gigabytes: float)
     assert counted.bytes / 1e9 <= gigabytes
     # No gather where windows are in token order; over the bridge q, k, v and the result.
     assert counted.gathers == (4 * 15 if part == "blocks, bridge" else 0)
+
+
+def test_what_a_computation_needs_is_what_admission_counts_with() -> None:
+    with META:
+        model = Model.build(swiftvr(), 2).prepare(META, torch.bfloat16)
+    size = Size(512, 512)
+    upscaler = SwiftVr("counted", model, Settings(start=Start.FULL))
+    session = upscaler.open(size)
+    counted = Counting()
+    with counted:
+        for _ in range(upscaler.spec.first):
+            list(session.push(torch.empty(1, 3, size.height, size.width, device=META)))
+    # The picture that it gives back is the caller's.
+    promised = upscaler.workspace_bytes(size)
+    assert 0.5 * promised < counted.peak <= promised
 
 
 def test_growth_runs_before_enlarging() -> None:

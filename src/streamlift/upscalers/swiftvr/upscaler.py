@@ -41,11 +41,16 @@ class SwiftVr:
         )
 
     def session_bytes(self, size: Size) -> int:
-        """Bytes of one stream's memory, known without opening it.
-
-        What a computation needs while it runs comes on top, once for all streams of a device.
-        """
+        """Bytes of one stream's memory, known without opening it."""
         return self._memory(size, "meta").nbytes()
+
+    def workspace_bytes(self, size: Size) -> int:
+        """What a computation needs while it runs, once for all streams of a device.
+
+        Five times the autoencoder's widest map: a latent's four frames at half the output's sides.
+        """
+        large, width = size.times(self.settings.scale), self.model.config.reae.encoder
+        return 5 * width * large.pixels * self.model.dtype.itemsize
 
     def open(self, size: Size, *, seed: int = 0) -> SwiftVrSession:
         """A session for frames of this size, a multiple of `spec.multiple` on both sides.
