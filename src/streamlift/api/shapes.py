@@ -36,7 +36,9 @@ __all__ = [
     "stream_json",
 ]
 
-StreamName = Annotated[str, Path(pattern=f"^{NAME_PATTERN}$", description="Stream name")]
+StreamName = Annotated[
+    str, Path(pattern=f"^{NAME_PATTERN}$", description="Stream name", examples=["demo"])
+]
 
 _MOST_PARAMETERS = 100
 _DEEPEST = 32
