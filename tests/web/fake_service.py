@@ -359,8 +359,8 @@ def create_app() -> FastAPI:
         return StreamingResponse(_events(request.app.state.fake), media_type="text/event-stream")
 
     @app.get("/")
-    async def page() -> FileResponse:
-        return FileResponse(WEB / "index.html")
+    async def page(view: str = "") -> FileResponse:
+        return FileResponse(WEB / ("clean.html" if view == "clean" else "index.html"))
 
     app.mount("/static", StaticFiles(directory=WEB))
     return app

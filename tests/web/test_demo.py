@@ -98,6 +98,25 @@ def test_the_demo_plays_side_by_side(page: Page, demo_url: str) -> None:
     page.screenshot(path=ARTIFACTS / "console.png")
 
 
+def test_the_tools_work_on_the_demo(page: Page, demo_url: str) -> None:
+    page.goto(f"{demo_url}?stream=demo&view=difference&zoom=2")
+    wait_until(page, PLAYING)
+    wait_until(page, "() => streamlift.stage.slider.pictures()?.locked === true")
+    assert page.inner_text("#badge") == "|A − B| × 8"
+    page.keyboard.press("l")
+    page.keyboard.press("r")
+    wait_until(page, "() => streamlift.tools.replay.length >= 10")
+    page.keyboard.press(",")
+    page.keyboard.press(",")
+    assert page.evaluate("() => streamlift.stage.slider.locked")
+    assert page.inner_text("#loupe-change").startswith("R ")
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / "console-difference.png")
+    with page.expect_download() as started:
+        page.keyboard.press("p")
+    assert started.value.suggested_filename.startswith("demo-compare-")
+
+
 def test_clicking_through_every_ready_backend_never_interrupts_the_picture(
     page: Page, demo_url: str
 ) -> None:

@@ -243,3 +243,106 @@ def test_offered_sizes_have_the_shape_of_the_source_and_even_sides(evaluate: Any
         ["720 × 720", "1080 × 1080"],
         ["1082 × 1080"],
     ]
+
+
+def test_the_point_below_the_pointer_follows_the_zoom(evaluate: Any) -> None:
+    found = evaluate(
+        "drawing",
+        """
+        const view = { left: 0, top: 0, width: 400, height: 200 };
+        const point = (zoom, x, y) => m.pointOf(m.placed(view, [100, 100], zoom), { x, y });
+        return [point({ scale: 1, x: 0.5, y: 0.5 }, 200, 100),
+                point({ scale: 1, x: 0.5, y: 0.5 }, 100, 0),
+                point({ scale: 1, x: 0.5, y: 0.5 }, 99, 0),
+                point({ scale: 4, x: 0.25, y: 0.5 }, 300, 100)];
+        """,
+    )
+    assert found == [{"x": 0.5, "y": 0.5}, {"x": 0, "y": 0}, None, {"x": 0.375, "y": 0.5}]
+
+
+def test_an_address_that_was_written_is_read_back(evaluate: Any) -> None:
+    found = evaluate(
+        "share",
+        """
+        const looked = { stream: "ä b", view: "compare", zoom: 3.3333, x: 0.25, y: 0.75,
+                         line: 0.3, factor: 8 };
+        const href = m.writeAddress("https://user:pw@h/x/?token=t&stream=old#view=t", looked).href;
+        return { href, same: JSON.stringify(m.readAddress(href)) === JSON.stringify(looked) };
+        """,
+    )
+    address = "https://h/x/?stream=%C3%A4+b&view=compare&zoom=3.3333&at=0.25_0.75&line=0.3"
+    assert found == {"href": address, "same": True}
+
+
+@pytest.mark.parametrize(
+    "query", ["", "view=other&zoom=17&at=2_-1&factor=3&line=x", "zoom=&at=&factor=&line=", "at=_"]
+)
+def test_what_an_address_asks_for_out_of_range_is_left_as_usual(evaluate: Any, query: str) -> None:
+    found = evaluate("share", f"return m.readAddress('https://h/?{query}');")
+    usual = {"stream": None, "view": "side", "zoom": 1, "x": 0.5, "y": 0.5, "line": 0.5}
+    assert found == usual | {"factor": 8}
+
+
+def test_what_replay_keeps_is_bounded_in_bytes_and_in_time(evaluate: Any) -> None:
+    found = evaluate(
+        "replay",
+        """
+        const ring = new m.Ring(1000, 4000);
+        const gone = [];
+        let most = 0;
+        for (let at = 0; at < 200; at += 1) {
+          gone.push(ring.push({ bytes: at < 100 ? 60 : 10, shownMs: at * 100 })?.shownMs);
+          most = Math.max(most, ring.bytes);
+        }
+        const span = ring.at(ring.length - 1).shownMs - ring.at(0).shownMs;
+        ring.push({ bytes: 5000, shownMs: 20000 });
+        return { most, span, alone: ring.length, gone: gone.slice(15, 18) };
+        """,
+    )
+    # One picture that is larger than all room is kept alone, so that there is always one.
+    assert found == {"most": 1000, "span": 4000, "alone": 1, "gone": [None, 0, 100]}
+
+
+def test_time_between_pictures_is_the_streams_own_across_its_wrap(evaluate: Any) -> None:
+    found = evaluate(
+        "replay",
+        """
+        const shot = (pts, shownMs) => ({ pts, shownMs });
+        return [m.elapsedMs(shot(4294965496, 0), shot(1800, 500)),
+                m.elapsedMs(shot(null, 100), shot(1800, 500))];
+        """,
+    )
+    assert found == [40, 400]
+
+
+@pytest.mark.parametrize(
+    ("picture", "count", "expected"),
+    [((1024, 1024), 2, [2072, 1100]), ((3840, 2160), 3, [5792, 1156]), ((101, 99), 2, [344, 232])],
+)
+def test_a_comparison_has_even_sides_and_panes_in_the_pictures_shape(
+    evaluate: Any, picture: tuple[int, int], count: int, expected: list[int]
+) -> None:
+    found = evaluate(
+        "comparison",
+        f"""
+        const {{ width, height, panes }} = m.layOut({list(picture)}, {count});
+        return {{ size: [width, height], panes: panes.length,
+                 inside: panes.every((pane) => pane.left + pane.width + 8 <= width) }};
+        """,
+    )
+    assert found == {"size": expected, "panes": count, "inside": True}
+
+
+def test_a_comparison_says_stream_time_and_zoom(evaluate: Any) -> None:
+    found = evaluate(
+        "comparison",
+        """
+        const words = { stream: "mine", shownMs: 1e12 + 250, names: {}, factor: null };
+        return [m.title(words, { scale: 1, x: 0.5, y: 0.5 }, true),
+                m.title(words, { scale: 4, x: 0.25, y: 0.6 }, false)];
+        """,
+    )
+    assert found == [
+        "mine  ·  2001-09-09 01:46:40.250 UTC  ·  zoom 1×  ·  same frame",
+        "mine  ·  2001-09-09 01:46:40.250 UTC  ·  zoom 4× at 25 %, 60 %  ·  NOT the same frame",
+    ]

@@ -75,8 +75,9 @@ def create_api(
         app.mount("/static", StaticFiles(directory=folder), name="static")
 
         @app.get("/", include_in_schema=False)
-        async def page() -> FileResponse:
-            return FileResponse(folder / "index.html", headers={"Cache-Control": "no-cache"})
+        async def page(view: str = "") -> FileResponse:
+            name = "clean.html" if view == "clean" else "index.html"
+            return FileResponse(folder / name, headers={"Cache-Control": "no-cache"})
 
         @app.get("/docs", include_in_schema=False)
         async def docs() -> FileResponse:

@@ -16,10 +16,12 @@ import { PublishPanel } from "./publish.js";
 import { PullPanel } from "./pulls.js";
 import { SettingsPanel } from "./settings.js";
 import { prefillPublishing, ConnectPanel } from "./connect.js";
+import { Sharing } from "./sharing.js";
 import { Stage } from "./stage.js";
 import { preferredStream, StreamList } from "./streams.js";
 import { attachThemeButton } from "./themes.js";
 import { Tokens } from "./tokens.js";
+import { Tools } from "./tools.js";
 
 const POLL_MS = 1000;
 const BACKENDS_MS = 5000;
@@ -32,6 +34,7 @@ const source = new Player(byId("video-source", HTMLVideoElement), api, "source")
 const upscaled = new Player(byId("video-upscaled", HTMLVideoElement), api, "upscaled");
 const origins = new Origins(api, [source, upscaled]);
 const stage = new Stage(source, upscaled, origins, say);
+const tools = new Tools(stage, () => chosen, say);
 const streams = new StreamList();
 const numbers = new Numbers();
 const rates = new ReceivedRates();
@@ -145,6 +148,7 @@ function start() {
   const life = new AbortController();
   attachThemeButton(button("theme"));
   new Capture(api, upscaled, () => chosen, say);
+  new Sharing(stage, tools, () => chosen, say);
   streams.addEventListener("choose", (event) => {
     choose(/** @type {CustomEvent<string>} */ (event).detail);
   });
@@ -187,5 +191,5 @@ start();
 
 /** For tests and for the curious: the parts, by name. */
 Object.assign(window, {
-  streamlift: { source, upscaled, publisher, stage, sync: stage.slider.sync },
+  streamlift: { source, upscaled, publisher, stage, tools, sync: stage.slider.sync },
 });

@@ -65,8 +65,7 @@ export class Capture {
 
   /** @param {MediaStream} media @param {string} stream */
   #startRecording(media, stream) {
-    const mimeType = KINDS.find((kind) => MediaRecorder.isTypeSupported(kind));
-    const recorder = new MediaRecorder(media, { mimeType, videoBitsPerSecond: 8_000_000 });
+    const recorder = new MediaRecorder(media, { mimeType: startableKind(), videoBitsPerSecond: 8_000_000 });
     /** @type {Blob[]} */
     const parts = [];
     const startedMs = performance.now();
@@ -99,8 +98,13 @@ export class Capture {
   }
 }
 
-/** @param {string} type of a recording @returns {string} */
-function ending(type) {
+/** What this browser can record, the best first; undefined leaves it to the browser. */
+export function startableKind() {
+  return KINDS.find((kind) => MediaRecorder.isTypeSupported(kind));
+}
+
+/** @param {string} type of a recording @returns {string} of its file name */
+export function ending(type) {
   if (type.endsWith("mp4")) return "mp4";
   return type.endsWith("webm") ? "webm" : "mkv";
 }

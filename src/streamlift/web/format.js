@@ -31,6 +31,11 @@ export function bytes(bytes) {
   return bytes < 1e6 ? `${(bytes / 1e3).toFixed(0)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
+/** @param {number} bytes */
+export function megabytes(bytes) {
+  return `${(bytes / 1e6).toFixed(0)} MB`;
+}
+
 /** @param {number} seconds @returns {string} m:ss */
 export function duration(seconds) {
   const whole = Math.floor(seconds);

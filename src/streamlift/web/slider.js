@@ -1,13 +1,21 @@
 // @ts-check
 /** The before/after view: source left, upscaled right of a line, both showing the same frame. */
 
+import { dimensions, drawPicture, SINGLE_PIXELS, whole } from "./drawing.js";
 import { FramePairs } from "./pairs.js";
 import { StampReader } from "./stamp.js";
 
 /**
- * @typedef {VideoFrame | HTMLCanvasElement} Picture
+ * @typedef {import("./drawing.js").Picture} Picture
  * @typedef {{video: HTMLVideoElement, origin: () => number | null}} Feed
  *   `origin` gives the RTP timestamp of pts 0, or null when unknown
+ * @typedef {object} Pictures a pair that is shown
+ * @property {Picture} source
+ * @property {Picture} upscaled
+ * @property {[number, number]} lowSize of the source
+ * @property {[number, number]} highSize of the upscaled picture
+ * @property {number | null} pts 90 kHz, modulo 2^32
+ * @property {boolean} locked whether both are known to be one frame
  */
 
 const STEP = 0.02;
@@ -15,12 +23,20 @@ const DENSEST = 2;
 const TRIALS = 20;
 const HAS_FRAME_CALLBACK = "requestVideoFrameCallback" in HTMLVideoElement.prototype;
 
-/** Fires `move` when the line moves, and `pair` when a new pair of frames is shown. */
+/** Fires `move` when the line moves, `pair` when another pair is shown, and `draw` when it was drawn. */
 export class Slider extends EventTarget {
   /** Where the line is, 0 to 1 across the view. */
   position = 0.5;
   /** Keep showing the same pair, to look at it closely. */
   frozen = false;
+  /** What to call both sides. */
+  names = { source: "Source", upscaled: "Upscaled" };
+  /**
+   * Draws a pair in another way than as two halves, while it is set.
+   * @type {((context: CanvasRenderingContext2D, pictures: Pictures) => void) | null}
+   */
+  painter = null;
+  /** @type {Pictures | null} */ #still = null;
   /**
    * What happened so far, for tests and for the curious. `same` and `different` count frame numbers
    * read from the stamps of drawn pairs, while `readStamps` is on.
@@ -56,7 +72,7 @@ export class Slider extends EventTarget {
 
   /** Whether both halves are known to show the same frame. */
   get locked() {
-    return this.#pairs.locked;
+    return this.#still ? this.#still.locked : this.#pairs.locked;
   }
 
   start() {
@@ -80,12 +96,13 @@ export class Slider extends EventTarget {
     this.line.setAttribute("aria-valuenow", String(percent));
     this.line.setAttribute("aria-valuetext", `${percent}% source`);
     this.draw();
+    this.dispatchEvent(new Event("move"));
   }
 
   /** Draw the current pair again. */
   draw() {
-    const pair = this.#pairs.pair;
-    if (!pair || !this.#running) return;
+    const pictures = this.pictures();
+    if (!pictures || !this.#running) return;
     const { canvas } = this;
     const density = Math.min(DENSEST, window.devicePixelRatio);
     const width = Math.round(canvas.clientWidth * density);
@@ -93,13 +110,17 @@ export class Slider extends EventTarget {
     if (!width || !height) return;
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     const context = this.#context;
-    // From twofold on the eye wants the pixels themselves, not a blur of them.
-    context.imageSmoothingEnabled = this.zoom.scale < 2;
+    context.imageSmoothingEnabled = this.zoom.scale < SINGLE_PIXELS;
     context.fillStyle = "#000";
     context.fillRect(0, 0, width, height);
-    const split = Math.round(width * this.position);
-    this.#half(pair.source.picture.picture, 0, split);
-    this.#half(pair.upscaled.picture.picture, split, width);
+    if (this.painter) {
+      this.painter(context, pictures);
+    } else {
+      const split = Math.round(width * this.position);
+      this.#half(pictures.source, 0, split);
+      this.#half(pictures.upscaled, split, width);
+    }
+    this.dispatchEvent(new Event("draw"));
   }
 
   /** @param {Picture} picture @param {number} left @param {number} right */
@@ -107,19 +128,11 @@ export class Slider extends EventTarget {
     if (right <= left) return;
     const context = this.#context;
     const { canvas, zoom } = this;
-    const [width, height] = dimensions(picture);
-    const fit = Math.min(canvas.width / width, canvas.height / height) * zoom.scale;
     context.save();
     context.beginPath();
     context.rect(left, 0, right - left, canvas.height);
     context.clip();
-    context.drawImage(
-      picture,
-      canvas.width / 2 - zoom.x * width * fit,
-      canvas.height / 2 - zoom.y * height * fit,
-      width * fit,
-      height * fit,
-    );
+    drawPicture(context, picture, whole(canvas), zoom);
     context.restore();
   }
 
@@ -182,13 +195,31 @@ export class Slider extends EventTarget {
     this.dispatchEvent(new Event("pair"));
   }
 
-  /** The pictures shown now, with their sizes; null before the first pair. */
+  /**
+   * Show a pair from memory instead of the live one; whoever gave it takes it back with null.
+   * @param {Pictures | null} still
+   */
+  show(still) {
+    this.#still = still;
+    this.draw();
+    this.dispatchEvent(new Event("pair"));
+  }
+
+  /** The pictures shown now; null before the first pair. @returns {Pictures | null} */
   pictures() {
+    if (this.#still) return this.#still;
     const pair = this.#pairs.pair;
     if (!pair) return null;
     const source = pair.source.picture.picture;
     const upscaled = pair.upscaled.picture.picture;
-    return { source, upscaled, lowSize: dimensions(source), highSize: dimensions(upscaled) };
+    return {
+      source,
+      upscaled,
+      lowSize: dimensions(source),
+      highSize: dimensions(upscaled),
+      pts: pair.upscaled.pts,
+      locked: this.#pairs.locked,
+    };
   }
 
   /** Frame numbers of both halves, read from their stamps; null without a stamp. */
@@ -268,11 +299,4 @@ function grab(video) {
 function ptsOf(metadata, origin) {
   const timestamp = metadata?.rtpTimestamp;
   return timestamp === undefined || origin === null ? null : (timestamp - origin) >>> 0;
-}
-
-/** @param {Picture} picture @returns {[number, number]} */
-function dimensions(picture) {
-  return picture instanceof HTMLCanvasElement
-    ? [picture.width, picture.height]
-    : [picture.displayWidth, picture.displayHeight];
 }

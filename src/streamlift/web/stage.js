@@ -2,6 +2,7 @@
 /** The stage: both videos or the before/after view, zoom, full screen, keys and notices. */
 
 import { button, byId, setText } from "./dom.js";
+import { isForPage } from "./keys.js";
 import { describeMeasured, Measurement } from "./measure.js";
 import { Slider } from "./slider.js";
 import { applyZoom, attachZoom, Zoom } from "./zoom.js";
@@ -9,7 +10,8 @@ import { applyZoom, attachZoom, Zoom } from "./zoom.js";
 /** @typedef {import("./player.js").Player} Player */
 /** @typedef {"side" | "compare"} View */
 
-export class Stage {
+/** Fires `view` when another view is chosen, and `freeze` when it is held or let go. */
+export class Stage extends EventTarget {
   zoom = new Zoom();
   #stage = byId("stage", HTMLElement);
   #compare = byId("compare", HTMLElement);
@@ -24,6 +26,7 @@ export class Stage {
    * @param {(message: string) => void} say
    */
   constructor(source, upscaled, origins, say) {
+    super();
     this.say = say;
     this.players = [source, upscaled];
     this.slider = new Slider(
@@ -64,12 +67,14 @@ export class Stage {
     this.freeze(false);
     if (compare) this.slider.start();
     else this.slider.stop();
+    this.dispatchEvent(new Event("view"));
   }
 
   /** @param {boolean} frozen */
   freeze(frozen) {
     this.slider.frozen = frozen;
     this.#freeze.setAttribute("aria-pressed", String(frozen));
+    this.dispatchEvent(new Event("freeze"));
   }
 
   async toggleFullScreen() {
@@ -130,10 +135,7 @@ export class Stage {
   #attachKeys() {
     document.addEventListener("keydown", (event) => {
       const target = event.target instanceof Element ? event.target : document.body;
-      if (event.ctrlKey || event.metaKey || event.altKey) return;
-      if (target.closest("input, select, textarea, dialog[open]")) return;
-      // Space presses the button that has the focus.
-      if (event.key === " " && target.closest("button, a")) return;
+      if (!isForPage(event)) return;
       const moves = event.key.startsWith("Arrow");
       if (moves && !this.#stage.contains(target) && target !== document.body) return;
       if (this.#key(event.key)) event.preventDefault();

@@ -15,16 +15,19 @@ const NEEDS = {
 
 /** Tokens, and the dialog that asks for them. Fires `change` when one was entered. */
 export class Tokens extends EventTarget {
-  /** @type {HTMLDialogElement} */ #dialog;
+  /** @type {HTMLDialogElement | null} */ #dialog;
   /** @type {Right} */ #asked = "view";
   /** @type {Set<Right>} rights whose prompt was turned away; asked again only on request */
   #declined = new Set();
 
-  /** @param {HTMLDialogElement} dialog holds a form with an input `token` and a `.reason` */
+  /**
+   * @param {HTMLDialogElement | null} dialog holds a form with an input `token` and a `.reason`;
+   *   null where nobody is to be asked
+   */
   constructor(dialog) {
     super();
     this.#dialog = dialog;
-    dialog.addEventListener("close", () => this.#closed());
+    dialog?.addEventListener("close", () => this.#closed());
     this.#takeFromAddress();
   }
 
@@ -48,14 +51,15 @@ export class Tokens extends EventTarget {
    * @param {{again?: boolean}} options `again`: the user asked for it
    */
   ask(right, { again = false } = {}) {
-    if (this.#dialog.open || (this.#declined.has(right) && !again)) return;
+    const dialog = this.#dialog;
+    if (!dialog || dialog.open || (this.#declined.has(right) && !again)) return;
     this.#asked = right;
     const known = sessionStorage.getItem(PREFIX + right) !== null;
-    const reason = this.#dialog.querySelector(".reason");
+    const reason = dialog.querySelector(".reason");
     if (reason) reason.textContent = `${NEEDS[right]}${known ? " The last one was refused." : ""}`;
     this.#input.value = "";
-    this.#dialog.returnValue = "";
-    this.#dialog.showModal();
+    dialog.returnValue = "";
+    dialog.showModal();
   }
 
   #takeFromAddress() {
@@ -73,7 +77,7 @@ export class Tokens extends EventTarget {
   #closed() {
     const token = this.#input.value.trim();
     this.#input.value = "";
-    if (this.#dialog.returnValue !== "use" || !token) {
+    if (this.#dialog?.returnValue !== "use" || !token) {
       this.#declined.add(this.#asked);
       return;
     }
@@ -83,7 +87,7 @@ export class Tokens extends EventTarget {
   }
 
   get #input() {
-    const input = this.#dialog.querySelector("input");
+    const input = this.#dialog?.querySelector("input");
     if (!input) throw new TypeError("the token dialog has no input");
     return input;
   }

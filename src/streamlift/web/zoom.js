@@ -22,6 +22,16 @@ export class Zoom extends EventTarget {
     this.#set(next, this.x + (keep.x - 0.5) * shift, this.y + (keep.y - 0.5) * shift);
   }
 
+  /**
+   * Look at a place.
+   * @param {number} scale
+   * @param {number} x of its middle, as a fraction of the picture
+   * @param {number} y
+   */
+  at(scale, x, y) {
+    this.#set(Math.min(LARGEST, Math.max(1, scale)), x, y);
+  }
+
   in() {
     this.to(this.scale * STEP);
   }
