@@ -145,10 +145,10 @@ def test_the_loupe_tells_the_values_of_both_pictures_at_the_pointer(
     assert abs(x - 0.3 * 512) <= 1
     assert abs(y - 0.6 * 512) <= 1
     for side, at in (("source", (x // 2, y // 2)), ("upscaled", (x, y))):
-        red, green, blue = page.evaluate(VALUES, [side, *at])
-        assert page.inner_text(f"#loupe-{side}-rgb") == f"R {red} G {green} B {blue}"
+        values = page.evaluate(VALUES, [side, *at])
+        assert page.inner_text(f"#loupe-{side}-rgb") == " ".join(map(str, values))
     # Screen readers are told where it stands still.
-    wait_until(page, text_has("#loupe-told", f"x {x}, y {y}. Source: R "))
+    wait_until(page, text_has("#loupe-told", f"x {x}, y {y}. Red, green, blue: Source "))
 
 
 def test_keys_move_the_loupe_by_one_pixel(page: Page, service: Any) -> None:
@@ -239,6 +239,9 @@ def test_a_comparison_is_saved_with_its_names(page: Page, service: Any, tmp_path
     left, right = picture[40:552, 8:520].astype(int), picture[40:552, 528:1040].astype(int)
     assert 0 < np.abs(left - right).mean() < 20
     wait_until(page, text_has("#said", "Comparison saved, 1048 × 588"))
+    wait_until(page, text_has("#n-backend", "bicubic"))
+    names = page.evaluate("() => streamlift.tools.words().names")
+    assert names == {"source": "Source", "upscaled": "Upscaled by bicubic"}
 
 
 def test_a_difference_is_saved_beside_the_pictures(

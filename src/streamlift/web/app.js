@@ -34,7 +34,7 @@ const source = new Player(byId("video-source", HTMLVideoElement), api, "source")
 const upscaled = new Player(byId("video-upscaled", HTMLVideoElement), api, "upscaled");
 const origins = new Origins(api, [source, upscaled]);
 const stage = new Stage(source, upscaled, origins, say);
-const tools = new Tools(stage, () => chosen, say);
+const tools = new Tools(stage, () => chosen, () => stream, say);
 const streams = new StreamList();
 const numbers = new Numbers();
 const rates = new ReceivedRates();

@@ -18,7 +18,7 @@ const player = new Player(video, new Api(new Tokens(null)), "upscaled");
 player.addEventListener("state", () => {
   const { phase, text } = player.state;
   // Nothing may lie on somebody's programme; only what waits for a person is written.
-  setText(said, phase === "locked" ? `${text} Add #view=TOKEN to the address.` : "");
+  setText(said, phase === "locked" ? "A right token is needed: add #view=TOKEN to the address." : "");
   document.title = ["streamlift", stream, phase === "live" ? "" : text].filter(Boolean).join(": ");
   video.hidden = phase !== "live";
 });

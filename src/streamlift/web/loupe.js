@@ -88,8 +88,9 @@ export class Loupe {
   /** For screen readers and tests: what the loupe shows, in words. */
   get words() {
     const text = (/** @type {string} */ id) => byId(id, HTMLElement).textContent ?? "";
-    return `${text("loupe-place")}. ${text("loupe-source-name")}: ${text("loupe-source-rgb")}. ` +
-      `${text("loupe-upscaled-name")}: ${text("loupe-upscaled-rgb")}.`;
+    return `${text("loupe-place")}. Red, green, blue: ` +
+      `${text("loupe-source-name")} ${text("loupe-source-rgb")}, ` +
+      `${text("loupe-upscaled-name")} ${text("loupe-upscaled-rgb")}.`;
   }
 
   /**
@@ -169,13 +170,10 @@ export class Loupe {
 }
 
 /** @param {Rgb} rgb */
-const rgbText = ([red, green, blue]) => `R ${red} G ${green} B ${blue}`;
+const rgbText = (rgb) => rgb.join(" ");
 
 /** @param {Rgb} a @param {Rgb} b */
-function changeText(a, b) {
-  const [red, green, blue] = a.map((value, at) => signed(b[at] - value));
-  return `R ${red} G ${green} B ${blue}`;
-}
+const changeText = (a, b) => a.map((value, at) => signed(b[at] - value)).join(" ");
 
 /** @param {number} value */
 function signed(value) {

@@ -19,6 +19,7 @@ import { offPage } from "./drawing.js";
  * @property {Kept} upscaled
  * @property {[number, number]} lowSize
  * @property {[number, number]} highSize
+ * @property {{source: string, upscaled: string}} names
  */
 
 export const LONGEST_MS = 4000;
@@ -84,10 +85,14 @@ export class Replay extends EventTarget {
   /** @type {import("./slider.js").Pictures | null} what is shown of it */ #still = null;
   #copies = 0;
 
-  /** @param {import("./stage.js").Stage} stage */
-  constructor(stage) {
+  /**
+   * @param {import("./stage.js").Stage} stage
+   * @param {() => {source: string, upscaled: string}} namesNow
+   */
+  constructor(stage, namesNow) {
     super();
     this.stage = stage;
+    this.namesNow = namesNow;
     stage.addEventListener("freeze", () => {
       if (!stage.slider.frozen) this.#letGo();
     });
@@ -163,6 +168,11 @@ export class Replay extends EventTarget {
     return newest && shot ? elapsedMs(shot, newest) / 1000 : 0;
   }
 
+  /** What both sides were called when the picture that is shown was live; null while it is. */
+  get names() {
+    return (this.index !== null && this.#ring.at(this.index)?.names) || null;
+  }
+
   /** When the picture that is shown was live, since 1970. */
   get shownMs() {
     return (this.index !== null && this.#ring.at(this.index)?.shownMs) || Date.now();
@@ -202,6 +212,7 @@ export class Replay extends EventTarget {
     this.#copies += 1;
     const on = this.#on;
     const shownMs = Date.now();
+    const names = this.namesNow();
     const { source, upscaled, pts, locked, lowSize, highSize } = pictures;
     const spare = this.#spare;
     this.#spare = undefined;
@@ -213,9 +224,8 @@ export class Replay extends EventTarget {
       // While it was copied, the user may have turned to another view or held the picture.
       if (on !== this.#on || this.index !== null) return;
       const bytes = low.bytes + high.bytes;
-      const sizes = { lowSize, highSize };
       this.#spare = this.#ring.push({
-        pts, shownMs, locked, bytes, source: low, upscaled: high, ...sizes,
+        pts, shownMs, locked, bytes, lowSize, highSize, names, source: low, upscaled: high,
       });
       this.dispatchEvent(new Event("change"));
     } finally {

@@ -28,16 +28,18 @@ export class Tools extends EventTarget {
   /**
    * @param {import("./stage.js").Stage} stage
    * @param {() => string | null} stream name of the stream that is shown
+   * @param {() => import("./api.js").Stream | null} told what the service last said of it
    * @param {(message: string) => void} say
    */
-  constructor(stage, stream, say) {
+  constructor(stage, stream, told, say) {
     super();
+    this.told = told;
     this.stage = stage;
     this.slider = stage.slider;
     this.stream = stream;
     this.say = say;
     this.loupe = new Loupe(this.slider);
-    this.replay = new Replay(stage);
+    this.replay = new Replay(stage, () => this.#names());
     stage.addEventListener("view", () => this.#follow());
     for (const event of ["pair", "names"]) {
       this.slider.addEventListener(event, () => this.#showBadge());
@@ -93,7 +95,7 @@ export class Tools extends EventTarget {
     }
     this.#needPairs();
     this.replay.start();
-    this.say("Replay keeps the last seconds from now on. Step back with the comma key.");
+    this.say("Replay keeps the last seconds from now on. Step back by ◂ or the comma key.");
   }
 
   /** @param {number} by pictures */
@@ -132,10 +134,18 @@ export class Tools extends EventTarget {
   words() {
     return {
       stream: this.stream() ?? "stream",
-      names: this.slider.names,
+      names: this.replay.names ?? this.#names(),
       shownMs: this.replay.shownMs,
       factor: this.view === "difference" ? this.factor : null,
     };
+  }
+
+  /** The names of both sides; the stream's own with what upscales it now. */
+  #names() {
+    const { source, upscaled } = this.slider.names;
+    const told = this.told();
+    const backend = told?.backend && ` by ${told.backend}${told.degraded ? " (degraded)" : ""}`;
+    return { source, upscaled: upscaled === "Upscaled" ? `${upscaled}${backend ?? ""}` : upscaled };
   }
 
   /** What needs a picture to be drawn on needs the before / after view. */
