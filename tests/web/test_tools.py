@@ -353,10 +353,10 @@ def test_the_bare_view_is_the_picture_alone(page: Page, service: Any) -> None:
     assert [url for url in asked if "/whep/" in url] == [f"{service.url}whep/demo"]
     assert not [url for url in asked if "/api/" in url]
     # With nothing behind it nothing is painted either: what OBS shows below shines through.
-    corner = cv2.imdecode(
-        np.frombuffer(page.screenshot(omit_background=True), np.uint8), cv2.IMREAD_UNCHANGED
-    )[5, 5]
-    assert corner.tolist()[3] == 0
+    shot = np.frombuffer(page.screenshot(omit_background=True), np.uint8)
+    picture = cv2.imdecode(shot, cv2.IMREAD_UNCHANGED)
+    assert picture is not None
+    assert picture[5, 5, 3] == 0
 
 
 def test_the_bare_view_takes_a_token_from_the_address_and_says_when_it_needs_one(
