@@ -11,9 +11,10 @@ from typing import Any
 
 import httpx
 from tests.serving import Served, light, serving, until
-from tests.stamped import Shown, Source, StampViewer, lost, max_gap_ms, sending, viewing
+from tests.stamped import TINY, Shown, Source, StampViewer, lost, max_gap_ms, sending, viewing
 
 from streamlift.config import BackendConfig, Config
+from streamlift.frames import Size
 
 __all__ = ["SLOWEST_GAP_MS", "Stage", "late", "stage", "too_long", "toy", "used"]
 
@@ -69,17 +70,21 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    *backends: BackendConfig, fps: float = 25.0, **changes: Any
+    *backends: BackendConfig, fps: float = 25.0, source: Size | None = None, **changes: Any
 ) -> AsyncIterator[Stage]:
-    """The stream begins on the first backend; all of them are ready. `changes` of `light`."""
+    """The stream begins on the first backend; all of them are ready. `changes` of `light`.
+
+    `source`: the publisher's size, where another than twice that may come out.
+    """
     config: Config = light(default_backend=backends[0].name, backends=backends, **changes)
     async with serving(config) as service, service.http() as http, _following(http) as events:
         await until(lambda: _ready(service), "all backends to be ready", timeout_s=60)
-        async with sending(service.whip(), fps=fps) as source:
+        made = Source(source or TINY)
+        async with sending(service.whip(), made, fps=fps):
             await service.live()
-            async with viewing(service.whep()) as viewer:
+            async with viewing(service.whep(), source) as viewer:
                 await viewer.more(10)
-                yield Stage(service, http, source, viewer, events)
+                yield Stage(service, http, made, viewer, events)
 
 
 async def late(on: Stage, shown: list[Shown]) -> list[str]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from itertools import pairwise
 
+import cv2
+import numpy as np
 from tests.clips import TICKS, coded_clip, picture
 from tests.peers import ClipPublisher, publishing
 from tests.serving import until
 
 from streamlift.clock import Clock, MonotonicClock
 from streamlift.codec import VideoEncoder, open_encoder
-from streamlift.frames import Codec, Colour, Rendition, Size
+from streamlift.frames import Codec, Colour, Plane, Rendition, Size
 from streamlift.media.incoming.video_in import VideoReceiver
 from streamlift.media.remote.client import watch_whep
-from streamlift.stamp import elapsed_ms, read_stamp
+from streamlift.stamp import Stamp, elapsed_ms, read_stamp
 
 __all__ = [
     "TINY",
@@ -101,13 +103,15 @@ class StampViewer:
     """Everything one viewer saw over one connection."""
 
     gone: asyncio.Task[None]
+    source: Size | None = None
+    """Of the publisher, where what comes is not twice as large."""
     shown: list[Shown] = field(default_factory=list)
     clock: Clock = field(default_factory=MonotonicClock)
 
     async def read(self, video: VideoReceiver) -> None:
         async for frame in video:
             now_s = self.clock.now_s()
-            stamp = read_stamp(frame.planes.y, scale=2)
+            stamp = self._stamp(frame.planes.y)
             if stamp is not None and (stamp.number, stamp.ms) == (0, 0):
                 stamp = None  # all black: a slate
             self.shown.append(
@@ -119,6 +123,12 @@ class StampViewer:
                     None if stamp is None else elapsed_ms(stamp, now_s),
                 )
             )
+
+    def _stamp(self, luma: Plane) -> Stamp | None:
+        if self.source is None:
+            return read_stamp(luma, scale=2)
+        small = cv2.resize(luma, astuple(self.source), interpolation=cv2.INTER_AREA)
+        return read_stamp(np.asarray(small))
 
     @property
     def numbers(self) -> list[int]:
@@ -158,10 +168,13 @@ def max_gap_ms(shown: list[Shown]) -> float:
 
 
 @asynccontextmanager
-async def viewing(url: str) -> AsyncIterator[StampViewer]:
-    """Watch until the block ends; the first picture has been seen when it begins."""
+async def viewing(url: str, source: Size | None = None) -> AsyncIterator[StampViewer]:
+    """Watch until the block ends; the first picture has been seen when it begins.
+
+    `source`: the publisher's size, where pictures do not come twice as large.
+    """
     async with watch_whep(url, None, clock=MonotonicClock()) as (video, gone):
-        viewer = StampViewer(gone)
+        viewer = StampViewer(gone, source)
         reading = asyncio.create_task(viewer.read(video))
         try:
             await viewer.more(1)

@@ -194,6 +194,17 @@ def test_another_strength_than_the_three_is_named(tmp_path: Path, level: str) ->
         load_config(path, {})
 
 
+@pytest.mark.parametrize("scale", ["0.5", "4.5", ".nan", "-2"])
+def test_a_scale_of_what_comes_out_is_from_1_to_4(tmp_path: Path, scale: str) -> None:
+    path = tmp_path / "service.yaml"
+    text = "backends: [{name: compact, upscaler: compact, scale: %s}]"
+    path.write_text(text % "3")
+    assert load_config(path, {}).named_backends[0].scale == 3.0
+    path.write_text(text % scale)
+    with pytest.raises(ConfigError, match=r"backends\.compact\.scale: found .* expected 1 to 4"):
+        load_config(path, {})
+
+
 def test_stabilise_among_the_settings_is_told_where_it_belongs(tmp_path: Path) -> None:
     path = tmp_path / "service.yaml"
     path.write_text("backends: [{name: compact, upscaler: compact, settings: {stabilise: lite}}]\n")

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from streamlift.config import ClusterConfig, Config, IceConfig, ServerConfig
+from streamlift.config import ClusterConfig, Config, IceConfig, RtspConfig, ServerConfig
 from streamlift.doctor import Report, examine
 
 
@@ -49,6 +49,19 @@ def test_a_port_in_use_is_found() -> None:
         report = examine(Config(server=ServerConfig(port=port)))
     assert not report.ok
     assert str(port) in _detail(report, "http port")
+
+
+def test_the_port_of_rtsp_readers_is_looked_at_where_there_is_one() -> None:
+    server = ServerConfig(port=0)
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        report = examine(Config(server=server, rtsp=RtspConfig(port=port)))
+    assert not report.ok
+    assert str(port) in _detail(report, "rtsp port")
+    free = examine(Config(server=server, rtsp=RtspConfig(port=0)))
+    assert free.ok
+    assert "is free" in _detail(free, "rtsp port")
+    assert "rtsp port" not in {check.name for check in examine(Config(server=server)).checks}
 
 
 def test_the_announced_addresses_are_told() -> None:

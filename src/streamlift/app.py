@@ -285,6 +285,7 @@ def _build_backend(
         clock=clock,
         present=present,
         budget=budget,
+        scale=backend.scale,
     )
 
 

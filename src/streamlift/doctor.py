@@ -8,7 +8,7 @@ import os
 import platform
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ def examine(config: Config) -> Report:
             _encoder(),
             *_links(config),
             *_ray(config, os.environ),
-            _port(config),
+            *_ports_of_doors(config),
             _media(config),
             _turn(config),
             _exposure(config),
@@ -163,17 +163,21 @@ RAY_WAITS_S = "60"
 LEAST_RAY_WAITS_S = 600
 
 
-def _port(config: Config) -> Check:
-    server = config.server
-    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+def _ports_of_doors(config: Config) -> Iterator[Check]:
+    yield _port("http port", config.server.host, config.server.port)
+    if config.rtsp is not None:
+        yield _port("rtsp port", config.rtsp.host, config.rtsp.port)
+
+
+def _port(name: str, host: str, port: int) -> Check:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         take_address(probe)
         try:
-            probe.bind((server.host, server.port))
+            probe.bind((host, port))
         except OSError as error:
-            detail = f"{server.host}:{server.port}: {error.strerror}"
-            return Check("http port", False, detail)
-    return Check("http port", True, f"{server.host}:{server.port} is free")
+            return Check(name, False, f"{host}:{port}: {error.strerror}")
+    return Check(name, True, f"{host}:{port} is free")
 
 
 def _media(config: Config) -> Check:

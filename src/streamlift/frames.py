@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamlift.errors import MediaError
+from streamlift.sizes import Fit, Size, Target
 
 __all__ = [
     "BackendInfo",
@@ -19,6 +20,7 @@ __all__ = [
     "CodedVideo",
     "Colour",
     "EncodedFrame",
+    "Fit",
     "Frame",
     "IngestCounts",
     "LaneOptions",
@@ -31,6 +33,7 @@ __all__ = [
     "Slots",
     "Stabilise",
     "StageTimes",
+    "Target",
     "Unencoded",
     "WorkerInfo",
 ]
@@ -62,30 +65,17 @@ class BackendState(StrEnum):
     QUARANTINED = "quarantined"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Size:
-    """Width and height in pixels."""
-
-    width: int
-    height: int
-
-    def __str__(self) -> str:
-        return f"{self.width}x{self.height}"
-
-    @property
-    def pixels(self) -> int:
-        return self.width * self.height
-
-    def times(self, scale: int) -> Size:
-        return Size(self.width * scale, self.height * scale)
-
-
 @dataclass(frozen=True, slots=True)
 class Colour:
     """Colour tags as H.264 and VP8 carry them; unspecified means BT.601, limited range."""
 
     matrix: str = "bt601"
     full_range: bool = False
+
+    @property
+    def black(self) -> tuple[int, int, int]:
+        """Its levels in y, u and v."""
+        return 0 if self.full_range else 16, 128, 128
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,13 +182,15 @@ class Rendition:
     """One way to encode a stream's output.
 
     `thin`: the one that all viewers on a thin link share, whatever `profile` says H.264 Baseline,
-    and at less than the rate (see `codec.encoded_bitrate_bps`).
+    and at less than the rate (see `codec.encoded_bitrate_bps`). `target`: the size, the same in all
+    renditions of a stream; None for what the backend gives by itself.
     """
 
     codec: Codec
     bitrate_bps: int
     profile: str = "High"
     thin: bool = False
+    target: Target | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from streamlift.api.shapes import backend_json, stream_json
 from streamlift.frames import BackendInfo, BackendState, PlanInfo, Slots, WorkerInfo
 
 STREAM_KEYS = {
+    "target",
     "name",
     "state",
     "reason",

@@ -18,7 +18,7 @@ from tests.serving import light
 from streamlift.app import create_app
 from streamlift.client import Client
 from streamlift.client.reading import read
-from streamlift.client.shapes import Event, EventKind
+from streamlift.client.shapes import Event, EventKind, Target
 
 API: dict[str, Any] = create_app(light()).openapi()
 SCHEMAS: dict[str, Any] = API["components"]["schemas"]
@@ -37,7 +37,12 @@ CALLS = {
     "GET /api/v1/streams": Call(Client.streams, arguments=()),
     "GET /api/v1/streams/{stream}": Call(Client.stream),
     "PATCH /api/v1/streams/{stream}": Call(
-        Client.change, ({"bitrate_bps": 1_000_000, "stabilise": "off", "idle": "run"},)
+        Client.change,
+        (
+            {"bitrate_bps": 1_000_000, "stabilise": "off", "idle": "run"},
+            {"target": Target(size=(1280, 720), fit="cover")},
+            {"target": Target(scale=1.5)},
+        ),
     ),
     "PUT /api/v1/streams/{stream}/backend": Call(
         Client.switch, ({"backend": "b", "mode": "low_latency"}, {"policy": "auto"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ from streamlift.frames import (
     CodedVideo,
     Colour,
     EncodedFrame,
+    Fit,
     Frame,
     LaneOptions,
     Planes,
@@ -42,6 +44,7 @@ from streamlift.frames import (
     Size,
     Stabilise,
     StageTimes,
+    Target,
 )
 from streamlift.routing.budgets import FaultKind, fault_kind
 
@@ -76,6 +79,28 @@ def test_options_of_a_lane_arrive_as_they_were() -> None:
     assert convert.lane_options(pb.Open.FromString(sent)) == options
     bare = convert.open_message(Size(64, 64), LaneOptions(frozenset()))
     assert convert.lane_options(bare) == LaneOptions(frozenset())
+
+
+@pytest.mark.parametrize(
+    "target", [Target(scale=1.5), Target(size=Size(1280, 720), fit=Fit.COVER), None]
+)
+def test_the_target_of_a_rendition_goes_up_and_comes_back(target: Target | None) -> None:
+    wanted = replace(THIN, target=target)
+    sent = convert.renditions_message([wanted]).SerializeToString()
+    assert convert.renditions(pb.Renditions.FromString(sent).list) == {wanted}
+    frame = EncodedFrame(5, Size(1280, 720), wanted, True, b"data", arrived_s=55.0)
+    message = pb.Encoded.FromString(convert.encoded_message(frame).SerializeToString())
+    assert convert.encoded_frame(message, 0.0, 0.0).rendition.target == target
+
+
+@pytest.mark.parametrize(
+    "target",
+    [pb.Target(), pb.Target(scale=9), pb.Target(width=1281, height=720, fit="contain"),
+     pb.Target(width=1280, height=720, fit="wide"), pb.Target(scale=float("nan"))],
+)  # fmt: skip
+def test_a_target_that_is_none_is_refused(target: pb.Target) -> None:
+    with pytest.raises(MediaError):
+        convert.renditions([pb.Rendition(codec="h264", target=target)])
 
 
 def test_a_coded_frame_keeps_the_anchors_own_times() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from tests.engine.frames import SMALL
 from streamlift.cluster.trust import Trust
 from streamlift.cluster.wire import worker_pb2 as pb
 from streamlift.errors import InvalidOutput, NoCapacity, WorkerDraining, WorkerLost
-from streamlift.frames import BackendState, EncodedFrame, Unencoded
+from streamlift.frames import BackendState, EncodedFrame, Fit, Size, Target, Unencoded
 
 Worker = Callable[..., Any]
 
@@ -86,6 +87,28 @@ async def test_without_renditions_nothing_is_coded_and_then_from_a_keyframe_on(
     await backend.aclose()
 
 
+async def test_the_worker_brings_pictures_to_the_size_that_is_wanted(worker: Worker) -> None:
+    served = await worker("bicubic")
+    backend = await served.linked()
+    options = wanted()
+    (plain,) = options.renditions
+    lane = await backend.open_lane(SMALL, options)
+    reader = Reader(lane)
+    await feed(lane, frames_now(0, 3))
+    await reader.has(3)
+    target = Target(size=Size(320, 180), fit=Fit.COVER)
+    lane.set_renditions(frozenset({replace(plain, target=target)}))
+    await feed(lane, frames_now(3, 3))
+    await reader.has(6)
+    lane.finish()
+    assert await reader.ended() is None
+    frames = [one for one in reader.got if isinstance(one, EncodedFrame)]
+    assert [one.size for one in frames] == 3 * [SMALL.times(2)] + 3 * [Size(320, 180)]
+    assert [one.keyframe for one in frames] == [True, False, False] * 2
+    assert [one.rendition.target for one in frames] == 3 * [None] + 3 * [target]
+    await backend.aclose()
+
+
 async def test_a_backend_on_workers_tells_how_they_are(worker: Worker) -> None:
     served = await worker("bicubic")
     backend = await served.linked()
@@ -105,8 +128,6 @@ async def test_a_full_worker_refuses_and_the_next_one_is_tried(worker: Worker) -
     small, large = await worker("bicubic", slots=1), await worker("bicubic", slots=2)
     backend = await small.linked(small.link(), large.link())
     await until(lambda: backend.info().slots.total == 3, "both to be ready")
-    from streamlift.frames import Size
-
     slot = Size(512, 512)
     lanes = [await backend.open_lane(slot, wanted(stream=f"s{n}")) for n in range(3)]
     assert sorted(lane.worker for lane in lanes) == sorted(

@@ -55,7 +55,7 @@ class Encoding:
             wanted = len(self.frames) + renditions
             now_s = self._clock.now_s()
             assert self.thread.offer(
-                Picture(planes, pts, Colour(), 0.0, now_s, now_s, StageTimes())
+                Picture(planes, pts, Colour(), 0.0, now_s, now_s, StageTimes(), SIZE)
             )
             with self._arrived:
                 assert self._arrived.wait_for(lambda n=wanted: len(self.frames) >= n, 10)  # type: ignore[misc]

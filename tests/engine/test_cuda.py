@@ -7,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from streamlift.engine.resample_torch import laid_out_levels  # noqa: E402
 from streamlift.engine.stabilise_torch import TorchStabiliser  # noqa: E402
 from streamlift.engine.yuv import (  # noqa: E402
     begin_download,
@@ -14,7 +15,8 @@ from streamlift.engine.yuv import (  # noqa: E402
     planes_to_rgb,
     rgb_to_planes,
 )
-from streamlift.frames import Colour, Planes, Stabilise  # noqa: E402
+from streamlift.frames import Colour, Fit, Planes, Size, Stabilise  # noqa: E402
+from streamlift.sizes import placed_in  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -61,3 +63,22 @@ def test_the_stabiliser_gives_the_cpus_planes_and_waits_for_nothing(strength: St
             torch.cuda.set_sync_debug_mode("default")
         for one, other in zip(expected, found, strict=True):
             assert float((one - other.cpu()).abs().mean()) < 0.05
+
+
+@pytest.mark.parametrize("out", [Size(96, 72), Size(160, 90), Size(240, 200)])
+def test_another_size_is_the_cpus_and_waits_for_nothing(out: Size) -> None:
+    generator = torch.Generator().manual_seed(2)
+    y = torch.rand(2, 128, 128, generator=generator) * 200 + 20
+    chroma = torch.rand(2, 2, 64, 64, generator=generator) * 50 + 100
+    layout = placed_in(Size(128, 128), out, Fit.CONTAIN)
+    expected = laid_out_levels(y, chroma, layout, Colour())
+    device = y.cuda(), chroma.cuda()
+    laid_out_levels(*device, layout, Colour())  # its weights are uploaded once
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = laid_out_levels(*device, layout, Colour())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one.cpu(), other, atol=0.3)

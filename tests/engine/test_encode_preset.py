@@ -39,7 +39,7 @@ def test_another_preset_begins_with_a_keyframe_and_loses_no_picture() -> None:
         now_s = MonotonicClock().now_s()
         shown = picture(SMALL, number)
         assert thread.offer(
-            Picture(shown, number * TICKS, Colour(), now_s, now_s, now_s, StageTimes())
+            Picture(shown, number * TICKS, Colour(), now_s, now_s, now_s, StageTimes(), SMALL)
         )
     thread.finish()
     assert done.wait(20)
@@ -74,7 +74,7 @@ def test_a_picture_that_waited_too_long_brings_the_fastest_preset_before_any_is_
         since_s = 100.0 - waited_s
         shown = picture(SMALL, number)
         assert thread.offer(
-            Picture(shown, number * TICKS, Colour(), since_s, since_s, since_s, StageTimes())
+            Picture(shown, number * TICKS, Colour(), since_s, since_s, since_s, StageTimes(), SMALL)
         )
     thread.finish()
     assert done.wait(20)

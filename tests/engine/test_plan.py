@@ -20,6 +20,7 @@ VNNI = Costs(
     tiers_ms={"xs": 5.5, "s": 7.7, "m": 11.0},
     steady_ms=3.5,
     presets_ms={"superfast": 7.3, "ultrafast": 4.0},
+    resample_ms=1.5,
     repeatable=True,
 )
 AVX2 = Costs(
@@ -28,6 +29,7 @@ AVX2 = Costs(
     tiers_ms={"xs": 14.0, "s": 29.0, "m": 45.0},
     steady_ms=12.0,
     presets_ms={"superfast": 13.8, "ultrafast": 8.1},
+    resample_ms=3.0,
     repeatable=True,
 )
 
@@ -53,6 +55,23 @@ def test_more_cores_give_a_better_picture_but_no_thread_more_than_a_frames_time(
     found = plan(AVX2, 16)
     # m alone, and s with its stabiliser, take longer than a frame on the engine's one thread.
     assert (found.tier, found.rung) == (Tier.S, Rung.UNSTEADIED)
+
+
+def test_a_larger_output_is_paid_for_in_coding_and_a_smaller_one_spares_some() -> None:
+    def frame_ms(scale: float | None) -> float:
+        found = make_plan(VNNI, cores=16, preset="superfast", stabilised=True, scale=scale)
+        return found.frame_ms
+
+    assert frame_ms(None) == frame_ms(2.0)
+    assert frame_ms(3.0) == pytest.approx(frame_ms(None) + 1.25 * 7.3 + 2.25 * 1.5)
+    assert frame_ms(1.5) == pytest.approx(frame_ms(None) - 0.4375 * 7.3 + 1.5)
+
+
+def test_what_does_not_fit_at_a_larger_output_is_a_cheaper_picture() -> None:
+    own = make_plan(VNNI, cores=2, preset="superfast", stabilised=True)
+    large = make_plan(VNNI, cores=2, preset="superfast", stabilised=True, scale=3.0)
+    assert large.fits
+    assert large.rung > own.rung or large.tier is not own.tier
 
 
 def test_one_slow_core_begins_with_bicubic_and_says_so() -> None:

@@ -14,7 +14,8 @@ import pytest
 from streamlift.clock import ManualClock
 from streamlift.engine.chain import UpscaleChain
 from streamlift.errors import InvalidOutput
-from streamlift.frames import Colour, Frame, Planes, Size, Stabilise
+from streamlift.frames import Colour, Fit, Frame, Planes, Size, Stabilise, Target
+from streamlift.sizes import placed_in
 
 torch = pytest.importorskip("torch", reason="RGB models need torch")
 
@@ -183,3 +184,61 @@ def _planes(level: int) -> Planes:
 
 def _frame(number: int) -> Frame:
     return Frame(3600 * number, SIZE, _planes(100), Colour(), 0.0)
+
+
+class _Doubles:
+    """An RGB model and its session: nearest neighbour, on sides that are multiples of 16."""
+
+    spec = UpscalerSpec(name="doubles", scale=2, multiple=16, pixels=Pixels.RGB)
+    wanted = 1
+
+    def session_bytes(self, size: Size) -> int:
+        return 0
+
+    def open(self, size: Size, *, seed: int = 0) -> _Doubles:
+        return self
+
+    def push(self, rgb: Any) -> Iterator[Any]:
+        yield rgb.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
+
+    def finish(self) -> Iterator[Any]:
+        yield from ()
+
+
+def _slope(number: int) -> Frame:
+    """Of a size that is padded before the model."""
+    size = Size(50, 34)
+    y = np.add.outer(np.arange(34) * 2, np.arange(50) * 2 + 30).astype(np.uint8)
+    chroma = np.full((17, 25), 128, np.uint8)
+    return Frame(3600 * number, size, Planes(y, chroma, chroma), Colour(), 0.0)
+
+
+@pytest.mark.parametrize("strength", [Stabilise.OFF, Stabilise.STRONG])
+@pytest.mark.parametrize(
+    "target",
+    [Target(scale=1.5), Target(size=Size(128, 64)), Target(size=Size(128, 64), fit=Fit.COVER)],
+)
+def test_a_target_is_met_where_the_pictures_are_and_is_the_processors_to_the_eye(
+    target: Target, strength: Stabilise
+) -> None:
+    chain, plain = (
+        UpscaleChain(_Doubles(), "cpu", Stabilise.OFF, clock=ManualClock()) for _ in range(2)
+    )
+    chain._rgb, plain._rgb = RgbWay("cpu", strength), RgbWay("cpu", strength)
+    outs = list(chain.push(_slope(0)))
+    chain._rgb.wanted = target
+    outs += chain.push(_slope(1))
+    chain._rgb.wanted = None
+    outs += chain.push(_slope(2))
+    assert [out.shaped for out in outs] == [None, target, None]
+    assert [out.planes.size for out in outs] == [
+        Size(100, 68), target.output(Size(50, 34)), Size(100, 68),
+    ]  # fmt: skip
+    (_, same) = [out for number in range(2) for out in plain.push(_slope(number))]
+    pytest.importorskip("av", reason="the processor's way is FFmpeg's")
+    from streamlift.codec.resample import Resampler
+
+    layout = placed_in(Size(100, 68), target.output(Size(50, 34)), target.fit)
+    expected = Resampler().laid_out(same.planes, layout, Colour())
+    for one, other in zip(outs[1].planes.each(), expected.each(), strict=True):
+        assert np.abs(one.astype(int) - other.astype(int)).mean() < 1.5

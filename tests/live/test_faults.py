@@ -221,7 +221,7 @@ async def test_a_paused_stream_is_back_soon_after_a_viewer_asks(serve: Any) -> N
         async with sending(service.whip()), service.http() as http:
             await service.live()
             stream = service.parts.router.stream("live")
-            stream.settings = dataclasses.replace(stream.settings, idle_after_s=0.2)
+            stream._tuning.settings = dataclasses.replace(stream.settings, idle_after_s=0.2)
             answer = await http.patch("/api/v1/streams/live", json={"idle": "pause"})
             assert answer.status_code == 200
             await until(lambda: _dropped(service, "idle") > 3, "the stream to pause")

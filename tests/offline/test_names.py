@@ -107,12 +107,20 @@ def test_an_older_result_is_replaced_only_by_a_whole_one(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("source", "target", "said"),
     [
-        ("nowhere.mp4", "out.mp4", r"reading .*nowhere\.mp4: no such file"),
+        (
+            "nowhere.mp4",
+            "out.mp4",
+            r"reading .*nowhere\.mp4: no such file .*; expected a video",
+        ),
         ("nowhere.png", "out.png", r"reading .*nowhere\.png: no such file"),
         ("folder", "out.mp4", r"reading .*folder: it is a folder"),
-        ("notes.txt", "out.mp4", r"reading .*notes\.txt: it is no video or image"),
+        (
+            "notes.txt",
+            "out.mp4",
+            r"reading .*notes\.txt: it is no video .*; expected a video",
+        ),
         ("empty.mp4", "out.mp4", r"reading .*empty\.mp4: the file is empty"),
-        ("sound.wav", "out.mp4", r"reading .*sound\.wav: it holds no video"),
+        ("sound.wav", "out.mp4", r"reading .*sound\.wav: it holds no video; expected a video"),
         ("fake.png", "out.png", r"reading .*fake\.png: the picture is damaged or cut off"),
         ("in.mp4", "notes.txt/out.mp4", r"writing .*out\.mp4: "),
         ("in.mp4", "folder.mp4", r"writing .*folder\.mp4: it is no ordinary file"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from streamlift.frames import (
     Size,
     Slots,
     StageTimes,
+    Target,
     Unencoded,
 )
 from streamlift.routing.ports import IngestCounts
@@ -157,6 +158,7 @@ class FakeLane:
         self.can_spend_less = False
         self.upscaled = 0
         self.dropped: Counter[str] = Counter()
+        self.refuses: frozenset[Target | None] = frozenset()  # what it goes on without
 
     def offer(self, item: Frame) -> bool:
         self.offered.append(item.pts)
@@ -234,13 +236,15 @@ class FakeLane:
         made: list[EncodedFrame | Unencoded] = []
         for rendition in sorted(self.wanted, key=lambda r: (r.codec, r.thin)):
             keyframe = rendition in self._keyframe or rendition not in self._known
+            refused = rendition.target in self.refuses
+            target = None if refused else rendition.target
             self._keyframe.discard(rendition)
             self.keyframes_made += keyframe
             made.append(
                 EncodedFrame(
                     out.pts,
-                    out.size.times(2),
-                    rendition,
+                    out.size.times(2) if target is None else target.output(out.size),
+                    replace(rendition, target=target),
                     keyframe,
                     f"{self._backend.name} {self.number}".encode(),
                     out.arrived_s,

@@ -19,6 +19,7 @@ from streamlift.routing.policy import Policy
 from streamlift.routing.router import Router
 from streamlift.routing.settings import Idle, StreamSettings
 from streamlift.routing.states import StreamState
+from streamlift.routing.tuning import Change
 
 
 @asynccontextmanager
@@ -273,9 +274,9 @@ async def test_settings_of_a_running_stream_can_be_changed() -> None:
         frames = asyncio.ensure_future(stream_frames(publisher, clock, 75))
         await asyncio.sleep(1.0)
         stream = router.stream("cam")
-        stream.change(bitrate_bps=2_000_000)
+        stream.change(Change(bitrate_bps=2_000_000))
         assert {r.bitrate_bps for r in backend.lanes[0].wanted} == {2_000_000}
-        stream.change(stabilise=Stabilise.STRONG, idle=Idle.PAUSE)
+        stream.change(Change(stabilise=Stabilise.STRONG, idle=Idle.PAUSE))
         await frames
         await settle()
         assert [lane.options.stabilise for lane in backend.lanes] == [None, Stabilise.STRONG]

@@ -179,6 +179,7 @@ class Fake:
             "degraded": False,
             "backend": self.behaviour.backend,
             "policy": self.behaviour.policy,
+            "target": None,
             "publisher": {"codec": "h264", "size": [LOW, LOW], "fps": 25.0},
             "output": {
                 "size": [2 * LOW, 2 * LOW],

@@ -11,7 +11,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
-from streamlift.frames import BackendState, Codec
+from streamlift.frames import BackendState, Codec, Fit
 from streamlift.routing import StreamState
 from streamlift.service import JobState, PullState, Role
 
@@ -44,6 +44,7 @@ __all__ = [
     "Stream",
     "StreamOutput",
     "Streams",
+    "Target",
     "Worker",
 ]
 
@@ -90,8 +91,19 @@ class FrameCounts(TypedDict):
     dropped: dict[str, int]
 
 
+class Target(TypedDict):
+    """The size that is wanted: a factor of the publisher's sides, or a size and how to fit it."""
+
+    scale: NotRequired[float]
+    size: NotRequired[list[int]]
+    fit: NotRequired[Fit]
+
+
 class Stream(TypedDict):
-    """One stream. `backend` is the one whose picture is shown now; `latency_ms` is by stage."""
+    """One stream. `backend` is the one whose picture is shown now; `latency_ms` is by stage.
+
+    `target`: null for the backend's own size; `output` has the one that goes out.
+    """
 
     name: str
     state: StreamState
@@ -99,6 +111,7 @@ class Stream(TypedDict):
     degraded: bool
     backend: str
     policy: str
+    target: Target | None
     publisher: Publisher | None
     output: StreamOutput
     latency_ms: dict[str, Quantiles]

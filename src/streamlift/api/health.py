@@ -148,10 +148,14 @@ class _ServiceCollector(Collector):
 
     def _backends(self) -> Iterator[Metric]:
         total = GaugeMetricFamily(
-            PREFIX + "slots", "Streams a backend can hold.", labels=["backend"]
+            PREFIX + "slots",
+            "Streams of 512x512 at 25 fps that a backend can hold.",
+            labels=["backend"],
         )
         used = GaugeMetricFamily(
-            PREFIX + "slots_used", "Streams a backend holds.", labels=["backend"]
+            PREFIX + "slots_used",
+            "As many of those as the streams it holds now amount to, rounded up.",
+            labels=["backend"],
         )
         state = GaugeMetricFamily(
             PREFIX + "backend_state", "1 for the state it is in.", labels=["backend", "state"]

@@ -13,8 +13,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 from streamlift.api import answers
 from streamlift.codec import encoded_bitrate_bps
 from streamlift.config import NAME_PATTERN
-from streamlift.frames import BackendInfo, PlanInfo, Size, Stabilise, WorkerInfo
-from streamlift.routing import Idle, StreamSnapshot, SwitchMode
+from streamlift.frames import BackendInfo, Fit, PlanInfo, Size, Stabilise, Target, WorkerInfo
+from streamlift.routing import Change, Idle, StreamSnapshot, SwitchMode
 from streamlift.service import Downloads, Output, PullPublisher, WhipPush
 
 __all__ = [
@@ -65,12 +65,51 @@ class Switch(_Body):
         return self
 
 
+EvenSide = Annotated[int, Field(ge=64, le=8192, multiple_of=2)]
+
+
+class NewTarget(_Body):
+    """Exactly one of `scale`, of the publisher's sides, and `size`, which may come with `fit`."""
+
+    scale: float | None = Field(None, ge=1, le=4)
+    size: Annotated[list[EvenSide], Field(min_length=2, max_length=2)] | None = None
+    fit: Fit | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.scale is None) == (self.size is None):
+            raise ValueError("give exactly one of scale and size")
+        if self.fit is not None and self.size is None:
+            raise ValueError("fit goes with size; a scale keeps the aspect")
+        return self
+
+    def target(self) -> Target:
+        """Raises UnsupportedSize for more than an encoder codes."""
+        if self.size is None:
+            return Target(scale=self.scale)
+        return Target(size=Size(*self.size), fit=self.fit or Fit.CONTAIN)
+
+
 class StreamChange(_Body):
-    """What may be changed of a running stream; what is left out stays as it is."""
+    """What may be changed of a running stream; what is left out stays as it is.
+
+    `target`: the size that its pictures come out in; null for the backend's own.
+    """
 
     bitrate_bps: int | None = Field(None, ge=100_000, le=50_000_000)
     stabilise: Stabilise | None = None
     idle: Idle | None = None
+    target: NewTarget | None = None
+
+    def change(self) -> Change:
+        """Raises UnsupportedSize for a target of more than an encoder codes."""
+        return Change(
+            bitrate_bps=self.bitrate_bps,
+            stabilise=self.stabilise,
+            idle=self.idle,
+            retarget="target" in self.model_fields_set,
+            target=None if self.target is None else self.target.target(),
+        )
 
 
 def stream_json(stream: StreamSnapshot) -> answers.Stream:
@@ -83,6 +122,7 @@ def stream_json(stream: StreamSnapshot) -> answers.Stream:
         "degraded": stream.degraded,
         "backend": stream.backend,
         "policy": stream.policy,
+        "target": None if stream.target is None else _target_json(stream.target),
         "publisher": None
         if publisher is None
         else {
@@ -116,6 +156,12 @@ def stream_json(stream: StreamSnapshot) -> answers.Stream:
         },
         "viewers": stream.viewers,
     }
+
+
+def _target_json(target: Target) -> answers.Target:
+    if target.size is None:
+        return {"scale": target.scale or 1.0}
+    return {"size": [target.size.width, target.size.height], "fit": target.fit}
 
 
 def backend_json(

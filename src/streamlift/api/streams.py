@@ -39,9 +39,12 @@ async def read_stream(stream: StreamName, service: TheService) -> answers.Stream
 async def change_stream(
     stream: StreamName, change: StreamChange, service: TheService
 ) -> answers.Stream:
-    """Change the bit rate, the stabiliser, or what the stream does without viewers."""
+    """Change the bit rate, the stabiliser, the size, or what the stream does without viewers.
+
+    Another size is shown from its first picture on; the event `switched` tells when that is.
+    """
     found = service.router.stream(stream)
-    found.change(bitrate_bps=change.bitrate_bps, stabilise=change.stabilise, idle=change.idle)
+    found.change(change.change())
     return stream_json(found.snapshot())
 
 

@@ -86,6 +86,7 @@ async def _run(
         clock=clock,
         present=present,
         exits_when_stuck=True,
+        scale=backend.scale,
     )
     await run_worker(
         arguments.name or config.cluster.name or socket.gethostname(),

@@ -27,6 +27,7 @@ from streamlift.client.shapes import (
     Session,
     Source,
     Stream,
+    Target,
 )
 from streamlift.client.watching import Watching, WatchOptions, watch
 from streamlift.errors import reason_of
@@ -60,9 +61,16 @@ class Client(Calls):
         bitrate_bps: int | None = None,
         stabilise: Literal["off", "lite", "strong"] | None = None,
         idle: Literal["run", "pause"] | None = None,
+        target: Target | Literal["own"] | None = None,
     ) -> Stream:
-        """Change a running stream; what is None stays as it is."""
+        """Change a running stream; what is None stays as it is.
+
+        `target`: the size that comes out, "own" for the backend's. The event `switched` tells when
+        another one is there.
+        """
         body = _given(bitrate_bps=bitrate_bps, stabilise=stabilise, idle=idle)
+        if target is not None:
+            body["target"] = None if target == "own" else _target(target)
         return read(Stream, await self._json("PATCH", _stream(name), body))
 
     async def switch(
@@ -328,6 +336,11 @@ def _stream(name: str) -> str:
 
 def _given(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _target(target: Target) -> dict[str, Any]:
+    size = None if target.size is None else list(target.size)
+    return _given(scale=target.scale, size=size, fit=target.fit)
 
 
 def _prompts(prompts: Sequence[str | tuple[str, float]]) -> list[Any]:

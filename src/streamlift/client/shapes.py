@@ -34,6 +34,7 @@ __all__ = [
     "Source",
     "Stream",
     "StreamOutput",
+    "Target",
     "Worker",
 ]
 
@@ -103,8 +104,21 @@ class FrameCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """The size that is wanted: `scale`, 1 to 4, of the publisher's sides, or `size`, width and
+    height, with `fit` for another aspect."""
+
+    scale: float | None = None
+    size: tuple[int, int] | None = None
+    fit: Literal["contain", "cover", "stretch"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
-    """One stream. `backend` is the one whose picture is shown now; `latency_ms` is by stage."""
+    """One stream. `backend` is the one whose picture is shown now; `latency_ms` is by stage.
+
+    `target`: None for the backend's own size; `output` has the one that goes out.
+    """
 
     name: str
     state: StreamState
@@ -112,6 +126,7 @@ class Stream:
     degraded: bool
     backend: str
     policy: str
+    target: Target | None
     publisher: Publisher | None
     output: StreamOutput
     latency_ms: Mapping[str, Quantiles]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from streamlift.errors import UnsupportedSize
 from streamlift.frames import Size
+from streamlift.sizes import MOST_MACROBLOCKS, macroblocks
 
 __all__ = ["h264_level"]
 
@@ -17,8 +16,8 @@ _LEVELS = (
     ("4.0", 245_760, 8_192),
     ("4.2", 522_240, 8_704),
     ("5.0", 589_824, 22_080),
-    ("5.1", 983_040, 36_864),
-    ("5.2", 2_073_600, 36_864),
+    ("5.1", 983_040, MOST_MACROBLOCKS),
+    ("5.2", 2_073_600, MOST_MACROBLOCKS),
 )
 
 
@@ -28,12 +27,12 @@ def h264_level(size: Size, fps: float) -> str:
     A rate beyond all levels gets the highest: it is measured of a publisher's timestamps, which
     may say anything. Raises UnsupportedSize when no level allows the size.
     """
-    macroblocks = math.ceil(size.width / 16) * math.ceil(size.height / 16)
+    needed = macroblocks(size)
     for level, most_per_second, most_per_picture in _LEVELS:
-        if macroblocks <= most_per_picture and macroblocks * fps <= most_per_second:
+        if needed <= most_per_picture and needed * fps <= most_per_second:
             return level
     highest, _, most_per_picture = _LEVELS[-1]
-    if macroblocks <= most_per_picture:
+    if needed <= most_per_picture:
         return highest
     raise UnsupportedSize(
         f"no H.264 level up to {highest} allows {size}",

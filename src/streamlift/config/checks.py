@@ -21,6 +21,7 @@ from streamlift.config.tree import (
     TokenConfig,
 )
 from streamlift.errors import ConfigError
+from streamlift.sizes import MOST_SCALE
 
 __all__ = [
     "KINDS",
@@ -96,6 +97,8 @@ def check(config: Config) -> None:
     if len(set(names)) != len(names):
         raise ConfigError("two backends have the same name", found=names)
     for backend in config.named_backends:
+        if backend.scale is not None and not 1 <= backend.scale <= MOST_SCALE:
+            raise wrong(f"backends.{backend.name}.scale", backend.scale, f"1 to {MOST_SCALE:g}")
         if "stabilise" in backend.settings:
             raise ConfigError(
                 f"backends.{backend.name}.settings.stabilise is now backends.{backend.name}"

@@ -226,6 +226,8 @@ class BackendConfig:
 
     `stabilise`: strength of the temporal stabiliser for streams that ask for none of their own.
     `cuda_priority`: of its CUDA stream, among the backends of one process (see `docs/flashvsr.md`).
+    `scale`: how many times larger pictures come out, 1 to 4, for streams that ask for no size; None
+    is the model's own.
     `link`: where it runs. inproc: in the service's own process, so a crash ends the service;
     process: in `workers` processes of this machine, one a GPU; remote: on the workers of `cluster`.
     Said nothing, backends on a GPU run in a process, others in the service.
@@ -237,6 +239,7 @@ class BackendConfig:
     slots: int | None = None
     stabilise: Literal["off", "lite", "strong"] = "off"
     cuda_priority: Literal["default", "low", "high"] = "default"
+    scale: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     link: Literal["inproc", "process", "remote"] | None = None
     workers: int = 1

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from streamlift.clock import Clock
-from streamlift.engine.capacity import SLOT_PPS, Capacity, need_pps
+from streamlift.engine.capacity import SLOT_PPS, Capacity, Need
 from streamlift.engine.chain import UpscaleChain
 from streamlift.engine.costs import known_costs
 from streamlift.engine.cpu_budget import CpuBudget, usable_cores
@@ -29,6 +29,7 @@ from streamlift.frames import (
     LaneOptions,
     Size,
     Stabilise,
+    Target,
 )
 from streamlift.upscalers import Upscaler, create_upscaler
 from streamlift.upscalers.base import WorksIn
@@ -69,10 +70,12 @@ class EngineBackend:
         exits_when_stuck: bool = False,
         budget: CpuBudget | None = None,
         cuda_priority: CudaPriority = CudaPriority.DEFAULT,
+        scale: float | None = None,
     ) -> None:
         """`slots`: its capacity, instead of what it measures; `backlog_age_s`: how old a frame
         may be that a failed lane owed and this backend is to show, as fallback. `cuda_priority`: of
-        the stream that all its work on a GPU is launched on.
+        the stream that all its work on a GPU is launched on. `scale`: how many times larger
+        pictures come out where a stream asks for no size; None is the model's own.
 
         `exits_when_stuck`: for a process that does nothing else. When the model hangs, all lanes
         end with `UpscalerHung` and the process exits with status 70, so that the device's memory
@@ -92,6 +95,7 @@ class EngineBackend:
         self._exits_when_stuck = exits_when_stuck
         self._budget = budget
         self._cuda_priority = cuda_priority
+        self._own = None if scale is None else Target(scale=scale)
         self._engine = Engine(name, clock)
         self._device = device
         self._upscaler: Upscaler | None = None
@@ -151,13 +155,16 @@ class EngineBackend:
                 expected="ready",
             )
         self._must_fit(size)
+        spec = self._upscaler.spec
+        need = Need(spec.scale, own=self._own, codes=self._device == "cpu")
+        need.wanted = next((r.target for r in options.renditions), None)
         try:
-            share = self._capacity.take(need_pps(size, options.fps), stands_in=options.stands_in)
+            pps = need.pps(size, options.fps)
+            share = self._capacity.take(pps, stands_in=options.stands_in)
         except NoCapacity as error:
             raise NoCapacity(
                 f"backend {self.name} is full: {error}", found=error.found, expected=error.expected
             ) from None
-        spec = self._upscaler.spec
         try:
             lane = EngineLane(
                 self._engine,
@@ -173,6 +180,7 @@ class EngineBackend:
                 on_close=self._lane_closed,
                 begin=Rung.FULL if self._plan is None else self._plan.rung,
                 budget=self._budget,
+                need=need,
             )
         except BaseException:
             share.release()  # a thread that cannot be started must not cost a slot
@@ -302,6 +310,7 @@ class EngineBackend:
             cores=usable_cores(),
             preset=self._preset,
             stabilised=self._default_stabilise not in (None, Stabilise.OFF),
+            scale=None if self._own is None else self._own.scale,
         )
         logger.info("backend %s: the plan is %s", self.name, plan.words())
         return plan

@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 
 from streamlift.errors import NoCapacity
-from streamlift.frames import Size, Slots
+from streamlift.frames import Size, Slots, Target
 
-__all__ = ["ASSUMED_FPS", "SLOT_PPS", "Capacity", "Share", "need_pps"]
+__all__ = ["ASSUMED_FPS", "SLOT_PPS", "Capacity", "Need", "Share", "need_pps"]
 
 ASSUMED_FPS = 25.0
 """A publisher's rate until it is measured."""
 SLOT_PPS = 512 * 512 * ASSUMED_FPS
 """What one slot stands for: a stream of 512x512 at 25 fps, in pixels a second."""
 LEAST_OF_STAND_IN = 0.25
+CODED_PART = 0.4
+"""Of a frame's time on a processor, what goes with the size that is encoded."""
 TOLERANCE = 0.05
 """A measured rate is never exact: so much of a slot too little is still enough."""
 
@@ -24,6 +26,35 @@ TOLERANCE = 0.05
 def need_pps(size: Size, fps: float | None) -> float:
     """Pixels a second of a stream; None stands for a rate that was not measured yet."""
     return size.pixels * (fps or ASSUMED_FPS)
+
+
+class Need:
+    """What one stream needs of a backend.
+
+    `scale`: the model's; `own`: the backend's target, for streams that ask for none. `codes`: the
+    processor that upscales has to encode as well, so that the size of what goes out counts.
+    """
+
+    def __init__(self, scale: int = 2, *, own: Target | None = None, codes: bool = False) -> None:
+        self.own = own
+        self.wanted: Target | None = None
+        """The stream's."""
+        self._scale = scale
+        self._codes = codes
+
+    @property
+    def target(self) -> Target | None:
+        """The size that its pictures come out in; None for the model's."""
+        return self.wanted or self.own
+
+    def pps(self, size: Size, fps: float | None) -> float:
+        """Low-resolution pixels a second, more or fewer where more or less is encoded than the
+        model's own size."""
+        pps, target = need_pps(size, fps), self.target
+        if target is None or not self._codes:
+            return pps
+        larger = target.output(size).pixels / size.times(self._scale).pixels
+        return pps * (1 + CODED_PART * (larger - 1))
 
 
 class Capacity:

@@ -17,7 +17,7 @@ from streamlift.engine.ladder import Adjustable, Rung, take_rung
 from streamlift.engine.launched import Group, There, Underway
 from streamlift.engine.padding import crop_planes, pad_planes, padded_size
 from streamlift.errors import UpscaleError
-from streamlift.frames import Frame, Planes, Size, Stabilise
+from streamlift.frames import Frame, Planes, Size, Stabilise, Target
 from streamlift.upscalers.base import OnCut, Parkable, Pixels, Upscaler, UpscaleSession
 
 if TYPE_CHECKING:
@@ -29,11 +29,15 @@ __all__ = ["UpscaleChain", "Upscaled"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Upscaled:
-    """One finished picture, the frame it was made of, and when work on that frame began."""
+    """One finished picture, the frame it was made of, and when work on that frame began.
+
+    `shaped`: the target that it has been brought to; None for the model's own size.
+    """
 
     frame: Frame
     planes: Planes
     started_s: float
+    shaped: Target | None = None
 
 
 class UpscaleChain:
@@ -69,6 +73,12 @@ class UpscaleChain:
         self._rung: Rung | None = None
         self._parked: Parkable | None = None
         self._cuts = Cuts()
+
+    def set_target(self, target: Target | None) -> None:
+        """Bring pictures to this size where they are on a GPU and that costs next to nothing there;
+        whoever gets others resamples them. From any thread; for what is pushed from now on."""
+        if self._rgb is not None and self._device != "cpu":
+            self._rgb.wanted = target
 
     @property
     def adjustable(self) -> bool:
@@ -167,9 +177,13 @@ class UpscaleChain:
 
     def _match(self, group: Group) -> Iterator[Upscaled]:
         scale = self._upscaler.spec.scale
+        shaped = group.shaped
         for hr in group.wait():
             frame, lr, started_s = self._owed.popleft()
-            check_output(lr.y, hr, lr.size.times(scale))
+            whole = lr.size.times(scale) if shaped is None else shaped.output(frame.size)
+            check_output(lr.y, hr, whole)
             if self._stabiliser is not None:
                 hr = self._stabiliser.apply(lr.y, hr, pts=frame.pts, motion=frame.motion)
-            yield Upscaled(frame, crop_planes(hr, frame.size.times(scale)), started_s)
+            if shaped is None:
+                hr = crop_planes(hr, frame.size.times(scale))
+            yield Upscaled(frame, hr, started_s, shaped)

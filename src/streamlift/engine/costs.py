@@ -22,11 +22,13 @@ from streamlift import __version__
 from streamlift.clock import VIDEO_CLOCK_HZ, MonotonicClock
 from streamlift.codec import H264Encoder
 from streamlift.codec.decoder import CodedPicture, DecodeThread
+from streamlift.codec.resample import Resampler
 from streamlift.engine.cpu_budget import usable_cores
 from streamlift.engine.ladder import FAST_PRESET
 from streamlift.engine.plan import PAIR_CORES, Costs
 from streamlift.engine.stabilise import Stabiliser
-from streamlift.frames import Codec, CodedVideo, Frame, Plane, Planes, Size, Stabilise
+from streamlift.frames import Codec, CodedVideo, Colour, Fit, Frame, Plane, Planes, Size, Stabilise
+from streamlift.sizes import placed_in
 from streamlift.upscalers.bicubic import enlarge_plane
 from streamlift.upscalers.compact import Precision, Tier
 from streamlift.upscalers.compact.network import Network
@@ -45,6 +47,7 @@ LATE_MS = 60.0
 """Where tier s takes so long, tier m is not worth measuring."""
 
 _SOURCE_BPS, _OUTPUT_BPS = 1_500_000, 6_000_000
+_LARGER = placed_in(SIZE.times(2), Size(1280, 1280), Fit.CONTAIN)
 _DECODE_S = 5.0
 
 
@@ -84,6 +87,8 @@ def measure_costs(preset: str, precision: Precision) -> Costs:
     parts: dict[str, list[float]] = {"decode": decode[1:]}
     parts["bicubic"] = _timed([partial(_bicubic, f.planes) for f in frames])
     stabiliser = Stabiliser(Stabilise.LITE)
+    resampled = partial(Resampler().laid_out, layout=_LARGER, colour=Colour())
+    parts["resample"] = _timed([partial(resampled, hr) for hr in enlarged])[1:]
     parts["steady"] = _timed(
         [
             partial(stabiliser.apply, f.planes.y, hr, pts=f.pts, motion=f.motion)
@@ -119,6 +124,7 @@ def _costs(parts: Mapping[str, Sequence[float]]) -> Costs:
         tiers_ms=kind("tier "),
         steady_ms=ms["steady"],
         presets_ms=kind("preset "),
+        resample_ms=ms["resample"] * SIZE.times(2).pixels / _LARGER.out.pixels,
         repeatable=repeatable(parts.values()),
         pairs_ms=kind("pair "),
     )

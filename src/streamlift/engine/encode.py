@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from streamlift.clock import Clock
 from streamlift.codec import AdjustableEncoder, VideoEncoder, encoded_bitrate_bps, open_encoder
+from streamlift.codec.resample import Resampler
 from streamlift.engine.ladder import PresetChoice
 from streamlift.errors import StreamliftError, UpscaleError
 from streamlift.frames import (
@@ -19,8 +20,10 @@ from streamlift.frames import (
     Rendition,
     Size,
     StageTimes,
+    Target,
     Unencoded,
 )
+from streamlift.sizes import placed_in
 
 __all__ = ["EncodeThread", "Picture"]
 
@@ -31,7 +34,10 @@ _ASSUMED_FPS = 30.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """One finished high-resolution picture on its way to the encoders."""
+    """One finished high-resolution picture on its way to the encoders.
+
+    `source`: the publisher's size. `shaped`: the target that it has been brought to already.
+    """
 
     planes: Planes
     pts: int
@@ -40,6 +46,8 @@ class Picture:
     late_after_s: float
     ready_s: float
     stages: StageTimes
+    source: Size
+    shaped: Target | None = None
 
     def overdue_s(self, now_s: float) -> float:
         """How long it has waited in all queues since it was due; not for the model's own work."""
@@ -53,6 +61,10 @@ class EncodeThread:
     that has waited for longer than `age_limit_s(pts)` since it was due, because the machine
     encodes less than comes, and that in the fastest way already; `turn(overdue_s, fastest)` when
     a picture's turn comes, which says whether it is encoded; `worked(ready_s)` when it is.
+
+    Pictures are brought to the size that the renditions ask for, else to `own`, the backend's; None
+    leaves them as the model gave them. A size that cannot be coded is let be: the one before goes
+    on, and what is delivered says so in its rendition.
     """
 
     def __init__(
@@ -64,6 +76,7 @@ class EncodeThread:
         fps: float | None,
         depth: int,
         clock: Clock,
+        own: Target | None = None,
         deliver: Callable[[EncodedFrame | Unencoded], None],
         skip: Callable[[], None],
         done: Callable[[StreamliftError | None], None],
@@ -75,6 +88,8 @@ class EncodeThread:
         self._choice = PresetChoice(clock, preset)
         self._fps = fps or _ASSUMED_FPS
         self._clock = clock
+        self._own = own
+        self._resampler = Resampler()
         self._deliver = deliver
         self._skip = skip
         self._done = done
@@ -83,9 +98,9 @@ class EncodeThread:
         self._worked = worked
         self._pictures: queue.Queue[Picture | None] = queue.Queue(maxsize=depth)
         self._encoders: dict[Rendition, VideoEncoder] = {}
-        self._size: Size | None = None
-        self._open_preset = preset
-        self._colour = Colour()
+        self._opened: tuple[Size, Colour, str] | None = None  # what the encoders were opened for
+        self._target: Target | None = None  # that is in use; None: `own`
+        self._refused: frozenset[Target | None] = frozenset()  # one, until another is asked for
         self._last_pts: int | None = None
         self._begin_after: int | None = None  # pts
         self._busy_since_s: float | None = None
@@ -178,34 +193,86 @@ class EncodeThread:
             self._close_encoders()
             self._deliver(Unencoded(picture.pts))
             return True
-        size = picture.planes.size
-        if (size, picture.colour, preset) != (self._size, self._colour, self._open_preset):
-            self._close_encoders()
-            self._size, self._colour, self._open_preset = size, picture.colour, preset
-        self._follow(wanted)
         keyframe = self._keyframe_wanted.is_set()
         if keyframe:
             self._keyframe_wanted.clear()
+        target = self._asked(picture, wanted)
+        if target == self._target:
+            for encoded in self._coded(picture, wanted, preset, target, keyframe=keyframe):
+                self._deliver(encoded)
+            return True
+        for encoded in self._resized(picture, wanted, preset, target, keyframe=keyframe):
+            self._deliver(encoded)
+        return True
+
+    def _asked(self, picture: Picture, wanted: frozenset[Rendition]) -> Target | None:
+        """The target for this picture: one that has been brought to another keeps the last."""
+        target = next(iter(wanted)).target
+        if target in self._refused:
+            return self._target
+        self._refused = frozenset()
+        shaped = picture.shaped
+        return target if shaped is None or shaped == (target or self._own) else self._target
+
+    def _resized(
+        self,
+        picture: Picture,
+        wanted: frozenset[Rendition],
+        preset: str,
+        target: Target | None,
+        *,
+        keyframe: bool,
+    ) -> list[EncodedFrame]:
+        """The first picture of another target, or where that fails, one more of the last."""
+        try:
+            frames = list(self._coded(picture, wanted, preset, target, keyframe=keyframe))
+        except Exception as error:  # noqa: BLE001 - PyAV and OpenCV raise many types
+            logger.warning("target %s is refused: %s", target, error)
+            self._refused = frozenset({target})
+            self._opened = None
+            return list(self._coded(picture, wanted, preset, self._target, keyframe=True))
+        self._target = target
+        return frames
+
+    def _coded(
+        self,
+        picture: Picture,
+        wanted: frozenset[Rendition],
+        preset: str,
+        target: Target | None,
+        *,
+        keyframe: bool,
+    ) -> Iterator[EncodedFrame]:
+        planes = self._shaped(picture, target or self._own)
+        opened = (planes.size, picture.colour, preset)
+        if opened != self._opened:
+            self._close_encoders()
+            self._opened = opened
+        self._follow(wanted)
         for rendition in wanted:
             encoder = self._encoders.get(rendition)
             if encoder is None:
                 encoder = self._encoders[rendition] = open_encoder(
-                    rendition, size, self._fps, preset=preset, colour=picture.colour
+                    rendition, planes.size, self._fps, preset=preset, colour=picture.colour
                 )
-            data, is_key = encoder.encode(picture.planes, picture.pts, keyframe=keyframe)
+            data, is_key = encoder.encode(planes, picture.pts, keyframe=keyframe)
             encode_s = self._clock.now_s() - picture.ready_s
-            self._deliver(
-                EncodedFrame(
-                    pts=picture.pts,
-                    size=size,
-                    rendition=rendition,
-                    keyframe=is_key,
-                    data=data,
-                    arrived_s=picture.arrived_s,
-                    stages=replace(picture.stages, encode_s=encode_s),
-                )
+            yield EncodedFrame(
+                pts=picture.pts,
+                size=planes.size,
+                rendition=replace(rendition, target=target),
+                keyframe=is_key,
+                data=data,
+                arrived_s=picture.arrived_s,
+                stages=replace(picture.stages, encode_s=encode_s),
             )
-        return True
+
+    def _shaped(self, picture: Picture, target: Target | None) -> Planes:
+        """The picture in the size of a target; as it is where none is given or it is so already."""
+        if target is None or target == picture.shaped:
+            return picture.planes
+        layout = placed_in(picture.planes.size, target.output(picture.source), target.fit)
+        return self._resampler.laid_out(picture.planes, layout, picture.colour)
 
     def _follow(self, wanted: frozenset[Rendition]) -> None:
         """Where only the bit rate changed, the encoder runs on: opening one costs a keyframe."""
@@ -227,7 +294,9 @@ class EncodeThread:
 
 def _runs_on(encoder: VideoEncoder, former: Rendition, wanted: Rendition) -> bool:
     """Give the running encoder the new bit rate, if it is of the same format and takes it."""
-    if replace(former, bitrate_bps=wanted.bitrate_bps) != wanted:
+    if replace(former, target=wanted.target) == wanted:
+        return True  # another target, of the same size
+    if replace(former, bitrate_bps=wanted.bitrate_bps, target=wanted.target) != wanted:
         return False
     if not isinstance(encoder, AdjustableEncoder):
         return False

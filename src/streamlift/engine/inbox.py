@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from streamlift.clock import Clock
 from streamlift.codec.motion import bridged
-from streamlift.engine.capacity import ASSUMED_FPS, Share, need_pps
+from streamlift.engine.capacity import ASSUMED_FPS, Need, Share
 from streamlift.engine.thinning import Pulse, Thinning
 from streamlift.frames import Frame
 
@@ -39,6 +39,7 @@ class Inbox:
         clock: Clock,
         *,
         share: Share,
+        need: Need | None = None,
         fps: float | None,
         max_age_s: float,
         backlog_age_s: float | None = None,
@@ -49,6 +50,7 @@ class Inbox:
         same for frames that a failed lane owed, until this one has caught up. `most`: which part
         of the frames this machine has time for."""
         self.dropped: Counter[str] = Counter()
+        self.need = need or Need()
         self.rate = ArrivalRate(fps)
         self.thinning = Thinning(chunk)
         self.models = Pulse(chunk)
@@ -87,7 +89,7 @@ class Inbox:
     def put(self, frame: Frame) -> bool:
         """Let a frame in; False where it is more than the stream's share."""
         if self.rate.arrived(frame.arrived_s):
-            self._share.ask(need_pps(frame.size, self.rate.fps))
+            self._share.ask(self.need.pps(frame.size, self.rate.fps))
         if self._left_out is not None:
             frame = bridged(frame, self._left_out)
         if not self._share.admit():

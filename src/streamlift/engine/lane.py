@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 
 from streamlift.clock import Clock
-from streamlift.engine.capacity import Share
+from streamlift.engine.capacity import Need, Share
 from streamlift.engine.chain import UpscaleChain, Upscaled
 from streamlift.engine.cpu_budget import CpuBudget
 from streamlift.engine.encode import EncodeThread, Picture
@@ -60,8 +60,10 @@ class EngineLane:
         backlog_age_s: float | None = None,
         begin: Rung = Rung.FULL,
         budget: CpuBudget | None = None,
+        need: Need | None = None,
     ) -> None:
-        """`begin`: how much to spend on a frame at first. `max_age_s`: how long a frame may wait
+        """`need`: what the stream needs of the share; it knows the size that the pictures come in.
+        `begin`: how much to spend on a frame at first. `max_age_s`: how long a frame may wait
         in all queues together once it is due; `backlog_age_s`: the same for frames that a failed
         lane owed, until this one has caught up. `budget`: of this machine's processors."""
         self._engine = engine
@@ -74,9 +76,11 @@ class EngineLane:
         self._on_close = on_close
         # Shared with the engine thread, guarded by engine.changed.
         spec = upscaler.spec
+        need = need or Need()
         self._inbox = Inbox(
             clock,
             share=share,
+            need=need,
             fps=options.fps,
             max_age_s=max_age_s,
             backlog_age_s=backlog_age_s,
@@ -107,6 +111,7 @@ class EngineLane:
             fps=options.fps,
             depth=max(_ENCODE_DEPTH, 4 + 2 * max(spec.first, spec.step + spec.lag)),
             clock=clock,
+            own=need.own,
             deliver=lambda encoded: self._post(self._deliver, encoded),
             skip=self._count_skip,
             done=lambda error: self._post(self._out.end, error),
@@ -114,6 +119,7 @@ class EngineLane:
             turn=self._encoder_turn,
             worked=self._encoder_worked,
         )
+        self._aim(options.renditions)
         if begin is not Rung.FULL:
             self._spend(self._ladder.rung)
         engine.attach(self)
@@ -172,6 +178,7 @@ class EngineLane:
             self._engine.changed.notify_all()
 
     def set_renditions(self, wanted: frozenset[Rendition]) -> None:
+        self._aim(wanted)
         self._encode.set_renditions(wanted, self._last_offered)
 
     def request_keyframe(self) -> None:
@@ -301,6 +308,8 @@ class EngineLane:
                 arrived_s=frame.arrived_s,
                 late_after_s=frame.late_after_s,
                 ready_s=ready_s,
+                source=frame.size,
+                shaped=output.shaped,
                 stages=StageTimes(
                     decode_s=frame.decode_s,
                     queue_s=max(0.0, output.started_s - frame.arrived_s - frame.decode_s),
@@ -352,6 +361,16 @@ class EngineLane:
             self._loop.call_soon_threadsafe(call, *args)
 
     # ---- back on the event loop ----
+
+    def _aim(self, wanted: frozenset[Rendition]) -> None:
+        """At the size that is wanted, where pictures are resampled before they are encoded."""
+        if wanted:
+            need, target = self._inbox.need, next(iter(wanted)).target
+            self._chain.set_target(target or need.own)
+            if target != need.wanted:
+                need.wanted = target
+                with self._engine.changed:
+                    self._inbox.encoders.clear()
 
     def _deliver(self, encoded: EncodedFrame | Unencoded) -> None:
         if not self._out.put(encoded) and not self._closed:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from streamlift.frames import Planes
+from streamlift.frames import Planes, Target
 
 __all__ = ["Group", "There", "Underway"]
 
@@ -25,6 +25,11 @@ class Group(Protocol):
         """Whether `wait` would return at once."""
         ...
 
+    @property
+    def shaped(self) -> Target | None:
+        """The target that they are brought to; None for the model's own size."""
+        ...
+
     def wait(self) -> list[Planes]:
         """The pictures in host memory. Raises InvalidOutput where they are none."""
         ...
@@ -37,6 +42,7 @@ class There:
     planes: Planes
     count = 1
     ready = True
+    shaped = None
 
     def wait(self) -> list[Planes]:
         return [self.planes]

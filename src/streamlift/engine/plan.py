@@ -20,6 +20,9 @@ MACHINE_SHARE = 0.45
 THREAD_SHARE = 0.9
 """Of one core, for the engine's thread and for the encoder's: what takes longer falls behind."""
 
+MODEL_SCALE = 2
+"""Of `compact`, whose plan it is."""
+
 PAIR_CORES = 4
 """From so many cores on the network may compute one picture on two threads."""
 
@@ -43,7 +46,8 @@ FAST_DB = 0.3
 class Costs:
     """CPU ms of the parts of one 512x512 frame, and whether repeats of the measurement agreed.
 
-    `pairs_ms`: wall time of tiers on two threads, measured where there are cores for it.
+    `resample_ms`: of one upscaled picture, for as many pixels as it has. `pairs_ms`: wall time of
+    tiers on two threads, measured where there are cores for it.
     """
 
     decode_ms: float
@@ -51,6 +55,7 @@ class Costs:
     tiers_ms: Mapping[str, float]
     steady_ms: float
     presets_ms: Mapping[str, float]
+    resample_ms: float
     repeatable: bool
     pairs_ms: Mapping[str, float] = field(default_factory=dict)
 
@@ -99,18 +104,30 @@ class Plan:
         return "bicubic" if self.rung is Rung.BICUBIC else f"tier {small}"
 
 
-def make_plan(costs: Costs, *, cores: int, preset: str, stabilised: bool) -> Plan:
+def make_plan(
+    costs: Costs, *, cores: int, preset: str, stabilised: bool, scale: float | None = None
+) -> Plan:
     """The best picture whose frame fits this machine, or else the cheapest.
 
     `preset` is the encoder's, `stabilised` whether streams are to be calmed: both are the most that
-    is spent. Of equal pictures the one with the larger network is taken, which can be climbed to,
-    and the network is given two threads where that shortens the frame.
+    is spent. `scale`: of what comes out, where it is not the model's. Of equal pictures the one
+    with the larger network is taken, which can be climbed to, and the network is given two threads
+    where that shortens the frame.
     """
+    costs = costs if scale is None else _at_scale(costs, scale)
     candidates = list(_candidates(costs, cores, preset=preset, stabilised=stabilised))
     fitting = [c for c in candidates if c.plan.fits and c.thread_ms <= THREAD_SHARE * FRAME_MS]
     if fitting:
         return max(fitting, key=lambda c: (c.picture_db, c.plan.threads, -c.plan.frame_ms)).plan
     return min(candidates, key=lambda c: c.plan.frame_ms).plan
+
+
+def _at_scale(costs: Costs, scale: float) -> Costs:
+    """Coding goes with the pixels that come out; resampling with the more of both its sides."""
+    larger = (scale / MODEL_SCALE) ** 2
+    resampled_ms = 0.0 if scale == MODEL_SCALE else costs.resample_ms * max(1.0, larger)
+    presets_ms = {name: ms * larger + resampled_ms for name, ms in costs.presets_ms.items()}
+    return replace(costs, presets_ms=presets_ms)
 
 
 @dataclass(frozen=True, slots=True)

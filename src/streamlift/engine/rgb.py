@@ -20,7 +20,8 @@ from streamlift.engine.yuv import (
     rgb_to_levels,
 )
 from streamlift.errors import InvalidOutput, UpscaleError
-from streamlift.frames import Colour, Frame, Planes, Size, Stabilise
+from streamlift.frames import Colour, Frame, Planes, Size, Stabilise, Target
+from streamlift.sizes import placed_in
 from streamlift.upscalers.base import Redoable
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class _Given:
     luma: Tensor
     colour: Colour
     pts: int
+    size: Size  # of the frame, without padding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +62,7 @@ class _Launched:
     given: list[_Given]
     session: object
     before: _History
+    shaped: Target | None
 
     @property
     def count(self) -> int:
@@ -91,6 +94,8 @@ class RgbWay:
         self._download = download
         self._owed: deque[_Given] = deque()
         self._last_pts: int | None = None
+        self.wanted: Target | None = None
+        """Whoever wants another size says so here; it holds for what is launched from now on."""
         self._stabiliser: TorchStabiliser | None = None
         if strength is not Stabilise.OFF:
             from streamlift.engine.stabilise_torch import TorchStabiliser
@@ -100,12 +105,15 @@ class RgbWay:
     def to_rgb(self, lr: Planes, frame: Frame) -> Tensor:
         """The next frame for the model, (1, 3, H, W) in [0, 1] on the device."""
         rgb, luma = planes_to_rgb_and_luma(lr, frame.colour, self._device)
-        self._owed.append(_Given(luma, frame.colour, frame.pts))
+        self._owed.append(_Given(luma, frame.colour, frame.pts, frame.size))
         return rgb
 
     def launch(self, groups: Iterable[Tensor], session: object) -> Iterator[_Launched]:
         """The model's outputs (n, 3, H, W), in order, each with all that is left to do queued."""
-        launched = (self._begin(group, self._match(group.shape[0]), session) for group in groups)
+        launched = (
+            self._begin(group, self._match(group.shape[0]), session, self.wanted)
+            for group in groups
+        )
         return iter(tuple(launched)) if self.launches_all else launched
 
     def to_planes(self, groups: Iterable[Tensor], session: object) -> Iterator[Planes]:
@@ -132,7 +140,7 @@ class RgbWay:
         if self._stabiliser is not None:
             self._stabiliser.recall(launched.before.calmed)
             self._last_pts = launched.before.pts
-        anew = self._begin(session.redo(), launched.given, session)
+        anew = self._begin(session.redo(), launched.given, session, launched.shaped)
         planes = anew.download.wait()
         if not anew.download.finite:
             raise InvalidOutput(
@@ -147,7 +155,9 @@ class RgbWay:
             raise UpscaleError("upscaler gave more frames than it took")
         return [self._owed.popleft() for _ in range(count)]
 
-    def _begin(self, group: Tensor, given: list[_Given], session: object) -> _Launched:
+    def _begin(
+        self, group: Tensor, given: list[_Given], session: object, target: Target | None
+    ) -> _Launched:
         """Queue all that is left to do; a flag travels with each picture that is none."""
         import torch
 
@@ -160,9 +170,11 @@ class RgbWay:
             y, chroma = rgb_to_levels(group, given[0].colour)
             if self._stabiliser is not None:
                 y, chroma = self._calmed(self._stabiliser, y, chroma, given)
+            size = Size(width, height)
+            if target is not None:
+                y, chroma, size = _shaped(y, chroma, given[0], target)
             packed = join_levels(y, chroma, finite)
-        download = self._download(packed, Size(width, height))
-        return _Launched(self, download, given, session, before)
+        return _Launched(self, self._download(packed, size), given, session, before, target)
 
     def _calmed(
         self, stabiliser: TorchStabiliser, y: Tensor, chroma: Tensor, given: list[_Given]
@@ -182,3 +194,16 @@ class RgbWay:
             torch.stack([calm for calm, _, _ in pictures]),
             torch.stack([torch.stack((u, v)) for _, u, v in pictures]),
         )
+
+
+def _shaped(
+    y: Tensor, chroma: Tensor, given: _Given, target: Target
+) -> tuple[Tensor, Tensor, Size]:
+    """The levels in the size of a target, without what was padded."""
+    from streamlift.engine.resample_torch import laid_out_levels
+
+    whole = given.size.times(y.shape[-1] // given.luma.shape[-1])
+    layout = placed_in(whole, target.output(given.size), target.fit)
+    y = y[..., : whole.height, : whole.width]
+    chroma = chroma[..., : (whole.height + 1) // 2, : (whole.width + 1) // 2]
+    return *laid_out_levels(y, chroma, layout, given.colour), layout.out

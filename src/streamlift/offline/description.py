@@ -20,7 +20,7 @@ from streamlift.frames import Size
 from streamlift.offline.colour import UNSPECIFIED, ColourTags
 from streamlift.offline.names import url
 from streamlift.offline.siting import chroma_siting
-from streamlift.offline.steps import shown, step, why
+from streamlift.offline.steps import TAKEN, shown, step, why
 
 __all__ = ["Description", "Light", "Turn", "describe", "main_video", "opened"]
 
@@ -178,11 +178,17 @@ def opened(source: Path) -> Iterator[InputContainer]:
         container = av.open(url(source), metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(
-            f"reading {shown(source)}: {_unopened(source, error)}", found=str(source)
+            f"reading {shown(source)}: {_unopened(source, error)}; expected {TAKEN}",
+            found=str(source),
+            expected=TAKEN,
         ) from error
     with container:
         if not any(_is_picture(s) for s in container.streams.video):
-            raise MediaError(f"reading {shown(source)}: it holds no video", found=str(source))
+            raise MediaError(
+                f"reading {shown(source)}: it holds no video; expected {TAKEN}",
+                found=str(source),
+                expected=TAKEN,
+            )
         yield container
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 import numpy.typing as npt
 from av.filter import Graph
 from av.video.stream import VideoStream
 
+from streamlift.codec.resample import Resampler
 from streamlift.frames import Size
 from streamlift.offline.colour import ColourTags
 from streamlift.offline.description import Turn
@@ -80,23 +80,11 @@ def frame_of(picture: Picture, tags: ColourTags) -> av.VideoFrame:
     return frame
 
 
-def resized(picture: Picture, size: Size) -> Picture:
-    """The picture at another size: Lanczos up, the mean of what a pixel covers down."""
+def resized(picture: Picture, size: Size, resampler: Resampler) -> Picture:
+    """The picture at another size."""
     if picture.size == size:
         return picture
-    shrinks = size.width <= picture.size.width and size.height <= picture.size.height
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LANCZOS4
-    chroma = ((size.width + 1) // 2, (size.height + 1) // 2)
-    most = (1 << picture.bits) - 1
-    y, u, v = (
-        np.minimum(cv2.resize(plane, to, interpolation=how), most)
-        for plane, to in (
-            (picture.y, (size.width, size.height)),
-            (picture.u, chroma),
-            (picture.v, chroma),
-        )
-    )
-    return picture.with_planes(y, u, v)
+    return picture.with_planes(*resampler.resized((picture.y, picture.u, picture.v), size))
 
 
 class Deinterlacer:

@@ -17,7 +17,7 @@ from streamlift.offline.colour import ColourTags
 from streamlift.offline.description import Description, Light, Turn
 from streamlift.offline.names import Numbered, kind_of
 from streamlift.offline.pictures import Picture, picture_of_frame
-from streamlift.offline.steps import Notes, shown, step
+from streamlift.offline.steps import TAKEN, Notes, shown, step
 from streamlift.offline.stills import Pixels, Still, read_still, size_of
 
 __all__ = [
@@ -52,7 +52,7 @@ def kind_of_source(source: Path) -> tuple[Kind, str]:
     """The kind, and the form by its first bytes ("" for a video). Raises MediaError."""
     if Numbered.read(source) is not None:
         return Kind.SEQUENCE, ""
-    with step("reading", source), source.open("rb") as file:
+    with step("reading", source, TAKEN), source.open("rb") as file:
         form = kind_of(file.read(256))
     if form == "heic":
         raise MediaError(

@@ -11,7 +11,10 @@ import av
 
 from streamlift.errors import MediaError
 
-__all__ = ["Notes", "shown", "step", "why"]
+__all__ = ["TAKEN", "Notes", "shown", "step", "why"]
+
+TAKEN = "a video, an image, an animation, or a numbered sequence such as in/%04d.png"
+"""What can be upscaled."""
 
 _REASONS = {
     errno.ENOENT: "no such file or folder",
@@ -54,12 +57,15 @@ class Notes:
 
 
 @contextmanager
-def step(doing: str, path: Path) -> Iterator[None]:
-    """Turns what a library or the system raises into "`doing` PATH: reason" (MediaError)."""
+def step(doing: str, path: Path, expected: str = "") -> Iterator[None]:
+    """Turns what a library or the system raises into "`doing` PATH: reason" (MediaError), with what
+    was expected where it is said."""
     try:
         yield
     except (av.FFmpegError, OSError) as error:
-        raise MediaError(f"{doing} {shown(path)}: {why(error)}", found=str(path)) from error
+        also = f"; expected {expected}" if expected else ""
+        text = f"{doing} {shown(path)}: {why(error)}{also}"
+        raise MediaError(text, found=str(path), expected=expected or None) from error
 
 
 def why(error: Exception) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 
+from streamlift.codec.resample import Resampler
 from streamlift.frames import Size
 from streamlift.offline.description import Description, main_video
 from streamlift.offline.names import url
@@ -50,6 +51,7 @@ class VideoWriter:
         self._last = -1
         self._notes = notes
         self._came: Size | None = None
+        self._resampler = Resampler()
         """The size of the first picture."""
         self._held: av.Packet[VideoStream] | None = None
         self._first_dts: int | None = None
@@ -101,7 +103,7 @@ class VideoWriter:
         if self._came is not None and picture.size != self._came:
             self._notes.count("pictures of another size were fitted to the first one's")
         self._came = self._came or picture.size
-        shown = padded(resized(picture, self._size), odd=self._encoding.odd)
+        shown = padded(resized(picture, self._size, self._resampler), odd=self._encoding.odd)
         frame = frame_of(shown, self._about.colour)
         frame.colorspace = self._stream.codec_context.colorspace
         frame.pts = self._time(picture.time)

@@ -23,11 +23,13 @@ from streamlift.routing.status import (
 )
 from streamlift.routing.stream import Slate, Stream
 from streamlift.routing.transition import SwitchMode
+from streamlift.routing.tuning import Change
 
 __all__ = [
     "Backend",
     "BackendTable",
     "Broadcast",
+    "Change",
     "Choice",
     "Cursor",
     "Event",

@@ -47,7 +47,18 @@ class Counts:
         self.egress = Rate()
         self.last_in: Frame | None = None
         self.last_out: EncodedFrame | None = None
+        self.retarget_gap_s: float | None = None
+        """Between the last picture of one target size and the first of the next."""
         self._sent_s = float("-inf")
+
+    @property
+    def shown_frames(self) -> int:
+        """Of the default rendition, that went out."""
+        return self._encoded
+
+    def showing(self, now_s: float) -> bool:
+        """Whether pictures have gone out lately."""
+        return now_s - self._sent_s <= SHOWN_S
 
     def submitted(self, frame: Frame) -> None:
         self.last_in = frame
@@ -58,6 +69,9 @@ class Counts:
     def sent(self, encoded: EncodedFrame, now_s: float, backend: str) -> None:
         """A frame of the default rendition goes out to the viewers."""
         self._encoded += 1
+        before = self.last_out
+        if before is not None and before.rendition.target != encoded.rendition.target:
+            self.retarget_gap_s = now_s - self._sent_s
         self.last_out, self._sent_s = encoded, now_s
         self.egress.observe(encoded.pts, len(encoded.data))
         stages = encoded.stages
@@ -147,7 +161,7 @@ class Counts:
     def output(self, now_s: float) -> OutputSnapshot:
         """What goes out; without rates while nothing does."""
         size = self.last_out.size if self.last_out is not None else None
-        if now_s - self._sent_s > SHOWN_S:
+        if not self.showing(now_s):
             return OutputSnapshot(size, None, None, ())
         return OutputSnapshot(size, self.egress.fps, self.egress.bitrate_bps, ())
 

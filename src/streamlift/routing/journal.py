@@ -71,7 +71,7 @@ class Journal:
         if not move.told:
             return
         self._tell_move(EventKind.SWITCHED, move, move.reason, gap_s)
-        self._count(move, "ok")
+        self._count(move.before, move.after, "ok")
         if gap_s is not None:
             fault = move.cause is Cause.FAULT
             name = "failover_gap_seconds" if fault else "backend_switch_gap_seconds"
@@ -81,11 +81,28 @@ class Journal:
     def gave_up(self, move: Transition, reason: str) -> None:
         """The new lane failed or another move is due: a switch is told, a succession only ends."""
         if move.kind is Kind.SWITCH:
-            self._count(move, "aborted")
+            self._count(move.before, move.after, "aborted")
             self._tell_move(EventKind.SWITCH_ABORTED, move, reason)
             self.apply(StreamEvent.SETTLED, f"switch to {move.after} aborted: {reason}")
         elif move.told:
             self.apply(StreamEvent.SETTLED, move.reason)
+
+    def resizing(self, backend: str, reason: str) -> None:
+        """Another target size was asked for: told as a switch from a backend to itself."""
+        self.tell(EventKind.SWITCH_STARTED, before=backend, after=backend, reason=reason)
+
+    def resized(self, backend: str, reason: str, gap_s: float | None) -> None:
+        """The first picture in it went out, `gap_s` after the last one before."""
+        gap_ms = None if gap_s is None else round(gap_s * 1000, 1)
+        self.tell(EventKind.SWITCHED, before=backend, after=backend, gap_ms=gap_ms, reason=reason)
+        self._count(backend, backend, "ok")
+        if gap_s is not None:
+            self._metrics.observe("backend_switch_gap_seconds", gap_s)
+
+    def resize_given_up(self, backend: str, reason: str) -> None:
+        """None came, or another one was asked for meanwhile."""
+        self.tell(EventKind.SWITCH_ABORTED, before=backend, after=backend, reason=reason)
+        self._count(backend, backend, "aborted")
 
     def fault(self, backend: str, kind: FaultKind, after: str | None, reason: str) -> None:
         """A lane failed; `after` is the backend that replaces it, if any."""
@@ -105,7 +122,7 @@ class Journal:
         gap_ms = None if gap_s is None else round(gap_s * 1000, 1)
         self.tell(kind, before=move.before, after=move.after, gap_ms=gap_ms, reason=reason)
 
-    def _count(self, move: Transition, result: str) -> None:
+    def _count(self, before: str | None, after: str, result: str) -> None:
         # As a dict because `from` is no Python name.
-        labels = {"from": move.before or "", "to": move.after, "result": result}
+        labels = {"from": before or "", "to": after, "result": result}
         self._metrics.count("backend_switch_total", 1, **labels)

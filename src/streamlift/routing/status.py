@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from streamlift.frames import Codec, Rendition, Size
+from streamlift.frames import Codec, Rendition, Size, Target
 from streamlift.routing.states import StreamState
 
 __all__ = [
@@ -60,7 +60,8 @@ class StreamSnapshot:
     """One stream at one moment. Stages: decode, queue, upscale, encode, send, total.
 
     `backend` is the one whose picture is shown now; `send` is the time between the encoder and
-    the viewers' sessions, pacing included.
+    the viewers' sessions, pacing included. `target`: the size that is wanted, None for the
+    backend's own; `output` has the one that goes out.
     """
 
     name: str
@@ -69,6 +70,7 @@ class StreamSnapshot:
     degraded: bool
     backend: str
     policy: str
+    target: Target | None
     publisher: PublisherSnapshot | None
     output: OutputSnapshot
     latency_ms: Mapping[str, LatencySnapshot]

@@ -9,7 +9,7 @@ from functools import partial
 
 from streamlift.clock import Clock
 from streamlift.errors import UnknownStream
-from streamlift.frames import Codec, Frame, LaneOptions, Stabilise
+from streamlift.frames import Codec, Frame, LaneOptions
 from streamlift.metrics import Metrics
 from streamlift.routing.autopilot import Autopilot
 from streamlift.routing.backends import BackendTable
@@ -29,6 +29,7 @@ from streamlift.routing.settings import Idle, StreamSettings, View
 from streamlift.routing.states import StreamEvent, StreamState
 from streamlift.routing.status import StreamSnapshot
 from streamlift.routing.transition import SwitchMode
+from streamlift.routing.tuning import Change, Tuning
 from streamlift.timeline import Timeline
 
 __all__ = ["Slate", "Stream"]
@@ -57,7 +58,6 @@ class Stream:
         slate: Slate | None = None,
     ) -> None:
         self.name = name
-        self.settings = settings
         self._slate = slate
         self._clock = clock
         self._metrics = metrics
@@ -74,6 +74,9 @@ class Stream:
             self.request_source_keyframe,
             self._viewers_changed,
             self._skipped,
+        )
+        self._tuning = Tuning(
+            settings, self._fanout, self._counts, self._journal, clock, self._viewers_changed
         )
         self._autopilot = Autopilot(policy, partial(table.infos, name), clock.now_s())
         choice = self._autopilot.choose(None, None)
@@ -106,6 +109,10 @@ class Stream:
     def publisher(self) -> Publisher | None:
         """Who publishes now; for the relay of its audio."""
         return self._seat.publisher
+
+    @property
+    def settings(self) -> StreamSettings:
+        return self._tuning.settings
 
     @property
     def backend(self) -> str:
@@ -199,27 +206,9 @@ class Stream:
         if choice is not None:
             self._lanes.switch(choice.backend, mode, f"policy {policy}: {choice.reason}")
 
-    def change(
-        self,
-        *,
-        bitrate_bps: int | None = None,
-        stabilise: Stabilise | None = None,
-        idle: Idle | None = None,
-    ) -> None:
-        """Change settings of a running stream; viewers stay, None leaves a setting as it is."""
-        settings = self.settings
-        if bitrate_bps is not None:
-            rendition = dataclasses.replace(settings.rendition, bitrate_bps=bitrate_bps)
-            settings = dataclasses.replace(settings, rendition=rendition)
-            self._fanout.rendition = rendition
-        if idle is not None:
-            settings = dataclasses.replace(settings, idle=idle)
-        restart = stabilise is not None and stabilise is not settings.stabilise
-        if restart:
-            settings = dataclasses.replace(settings, stabilise=stabilise)
-        self.settings = settings
-        self._viewers_changed()
-        if restart:
+    def change(self, change: Change) -> None:
+        """Change settings of a running stream; viewers stay. Raises UnsupportedSize."""
+        if self._tuning.apply(change, self.backend):
             self._lanes.finish()  # the next frame opens a lane with the new settings
 
     async def close(self, reason: str) -> None:
@@ -239,6 +228,7 @@ class Stream:
             degraded=degraded is not None,
             backend=self.backend,
             policy=self._autopilot.policy,
+            target=self._tuning.target,
             publisher=None if self._seat.publisher is None else counts.publisher(),
             output=dataclasses.replace(counts.output(self._clock.now_s()), renditions=renditions),
             latency_ms=counts.latency_ms(),
@@ -344,6 +334,7 @@ class Stream:
             reason = f"no publisher for {self.settings.waiting_s:g} s"
             self._close_reason = self._close_reason or reason
         self._report()
+        self._tuning.tend()
         if self._paused(now_s):
             kept = now_s - self._watched_s <= self.settings.idle_after_s + self.settings.parked_s
             (self._lanes.park if kept else self._lanes.finish)()

@@ -27,6 +27,7 @@ from streamlift.frames import (
     CodedVideo,
     Colour,
     EncodedFrame,
+    Fit,
     Frame,
     LaneOptions,
     Planes,
@@ -34,6 +35,7 @@ from streamlift.frames import (
     Size,
     Stabilise,
     StageTimes,
+    Target,
 )
 
 __all__ = [
@@ -106,15 +108,36 @@ def _rendition_message(rendition: Rendition) -> pb.Rendition:
         bitrate_bps=rendition.bitrate_bps,
         profile=rendition.profile,
         thin=rendition.thin,
+        target=None if rendition.target is None else _target_message(rendition.target),
     )
 
 
 def _rendition(message: pb.Rendition) -> Rendition:
-    return Rendition(_codec(message.codec), message.bitrate_bps, message.profile, message.thin)
+    target = _target(message.target) if message.HasField("target") else None
+    return Rendition(
+        _codec(message.codec), message.bitrate_bps, message.profile, message.thin, target
+    )
+
+
+def _target_message(target: Target) -> pb.Target:
+    if target.size is None:
+        return pb.Target(scale=target.scale)
+    return pb.Target(width=target.size.width, height=target.size.height, fit=target.fit)
+
+
+def _target(message: pb.Target) -> Target:
+    """Raises MediaError for one that we do not know."""
+    if not message.width:
+        return Target(scale=message.scale)
+    try:
+        fit = Fit(message.fit)
+    except ValueError as error:
+        raise MediaError(f"unknown fit {message.fit!r:.40}", expected=[*Fit]) from error
+    return Target(size=Size(message.width, message.height), fit=fit)
 
 
 def renditions(messages: Iterable[pb.Rendition]) -> frozenset[Rendition]:
-    """Raises MediaError for an unknown codec, or too many."""
+    """Raises MediaError for an unknown codec or target, or too many."""
     found = frozenset(_rendition(m) for m in messages)
     if len(found) > _MOST_RENDITIONS:
         raise MediaError("too many renditions", found=len(found), expected=_MOST_RENDITIONS)

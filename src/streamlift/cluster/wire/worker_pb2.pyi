@@ -149,16 +149,30 @@ class FromLane(_message.Message):
     def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., denied: _Optional[_Union[Denied, _Mapping]] = ..., encoded: _Optional[_Union[Encoded, _Mapping]] = ..., unencoded: _Optional[_Union[Unencoded, _Mapping]] = ..., returned: _Optional[_Union[Returned, _Mapping]] = ..., need_source: _Optional[_Union[NeedSource, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ...) -> None: ...
 
 class Rendition(_message.Message):
-    __slots__ = ("codec", "bitrate_bps", "profile", "thin")
+    __slots__ = ("codec", "bitrate_bps", "profile", "thin", "target")
     CODEC_FIELD_NUMBER: _ClassVar[int]
     BITRATE_BPS_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     THIN_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
     codec: str
     bitrate_bps: int
     profile: str
     thin: bool
-    def __init__(self, codec: _Optional[str] = ..., bitrate_bps: _Optional[int] = ..., profile: _Optional[str] = ..., thin: _Optional[bool] = ...) -> None: ...
+    target: Target
+    def __init__(self, codec: _Optional[str] = ..., bitrate_bps: _Optional[int] = ..., profile: _Optional[str] = ..., thin: _Optional[bool] = ..., target: _Optional[_Union[Target, _Mapping]] = ...) -> None: ...
+
+class Target(_message.Message):
+    __slots__ = ("scale", "width", "height", "fit")
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    FIT_FIELD_NUMBER: _ClassVar[int]
+    scale: float
+    width: int
+    height: int
+    fit: str
+    def __init__(self, scale: _Optional[float] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., fit: _Optional[str] = ...) -> None: ...
 
 class Open(_message.Message):
     __slots__ = ("width", "height", "renditions", "stabilise", "stream", "fps", "stands_in")
