@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 from collections.abc import AsyncIterator
@@ -180,3 +181,21 @@ async def test_only_a_control_token_for_all_streams_may(tmp_path: Path) -> None:
         for token, status in (("v", 403), ("some", 403), ("c", 200)):
             headers = {"Authorization": f"Bearer {token}"}
             assert (await http.get(FILES, headers=headers)).status_code == status
+
+
+async def test_over_a_real_connection_a_large_file_comes_whole_and_holds_nobody_up(
+    tmp_path: Path, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamlift.service.files._COMMAND", ("-c", "import time; time.sleep(99)"))
+    served = await serve(light(files=FilesConfig(directory=str(tmp_path))))
+    body = b"\x89PNG\r\n\x1a\n" + bytes(3_000_000)
+    async with served.http() as http:
+        sending = asyncio.create_task(post(http, body))
+        others = 0
+        while not sending.done():
+            assert (await http.get("/healthz")).status_code == 200
+            others += 1
+        assert (await sending).status_code == 201
+        (job,) = served.parts.files.jobs
+        assert job.source.stat().st_size == len(body)
+        assert others > 1, "others had to wait for the upload"

@@ -100,8 +100,7 @@ export class BackendPanel {
     const speed = fps === null ? device : `${device} · ${fps.toFixed(0)} fps`;
     setText(note, ready ? `${speed} · ${slots.used}/${slots.total} used` : button.title);
     button.title = [button.title, ...workers].join("\n");
-    const settings = Object.entries(backend.settings ?? {}).map(([key, value]) => `${key} ${value}`);
-    setText(configured, settings.join(" · "));
+    setText(configured, describeSettings(backend.settings ?? {}));
     if (backend.weights) setText(note, `${device}: weights missing`);
     if (backend.download) setText(note, `${device}: fetching weights`);
     this.#showWeights(backend, button);
@@ -148,6 +147,12 @@ export class BackendPanel {
       );
     }
   }
+}
+
+/** @param {Record<string, string>} settings as configured */
+function describeSettings(settings) {
+  const told = Object.entries(settings).filter(([, value]) => value !== "off");
+  return told.map(([key, value]) => `${key} ${value}`).join(" · ");
 }
 
 /** @param {import("./api.js").Worker} worker */
