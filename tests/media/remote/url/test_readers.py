@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+from tests.media.remote.url import media
 from tests.media.remote.url.webserver import website
 
 from streamlift.errors import ConfigError
@@ -118,7 +120,7 @@ print(held)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to its bounds")
-def test_a_confined_process_gets_no_more_memory_and_writes_no_file(tmp_path: object) -> None:
+def test_a_confined_process_gets_no_more_memory_and_writes_no_file(tmp_path: Path) -> None:
     code = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)" + CONFINED
     done = subprocess.run(
         [sys.executable, "-c", code, f"{tmp_path}/out"],
@@ -128,3 +130,49 @@ def test_a_confined_process_gets_no_more_memory_and_writes_no_file(tmp_path: obj
         timeout=60,
     )
     assert done.stdout.split() == ["done", "MemoryError", "done", "OSError", "True"], done.stderr
+
+
+PLAYED = """
+import sys
+from collections import deque
+from streamlift.errors import StreamliftError
+from streamlift.media.remote.url.child import Play
+from streamlift.media.remote.url.opening import Opening
+from streamlift.media.remote.url.rules import UrlRules
+
+class Box:
+    stale = pictures = 0
+    grown = []
+    ahead = deque(maxlen=25)  # what waits for its time
+    def put(self, due_s, message, *, picture=False):
+        self.pictures += picture
+        self.ahead.append(message)
+        if picture and self.pictures % 100 == 0:
+            with open("/proc/self/statm") as statm:
+                self.grown.append(int(statm.read().split()[1]) * 4096 / 1e6)
+        if self.pictures == 400:
+            raise StreamliftError("enough")
+    def beat(self): pass
+    def wait(self, seconds): pass
+
+rules = UrlRules((), (), (sys.argv[1],))
+opening = Opening(rules, rules.check(f"file://{sys.argv[1]}/a.mp4"), Box(), max_side=1280)
+try:
+    Play(opening, Box(), max_side=1280, loop=True).run()
+except StreamliftError as error:
+    print(error, Box.grown[-1] - Box.grown[0])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
+def test_pictures_that_were_handed_over_are_not_kept(tmp_path: Path) -> None:
+    media.clip(tmp_path / "a.mp4", frames=50, size=(512, 512))
+    done = subprocess.run(
+        [sys.executable, "-c", PLAYED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": ":".join(sys.path)},
+        timeout=100,
+    )
+    assert done.stdout.startswith("enough"), done.stderr
+    assert float(done.stdout.split()[1]) < 30, "MB; 300 pictures are 118 MB"

@@ -6,6 +6,7 @@ is the lifeline. Messages (`wire`) go to stdout. What it opens is in `opening`.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -46,6 +47,8 @@ _MEMORY = 256 << 20
 _PICTURES_AHEAD = 128
 _COUNTS_EVERY_S = 1.0
 _LAST_WORDS_S = 3.0
+_COLLECT_EVERY = 16
+"""Pictures. PyAV's hold themselves by their motion vectors, and Python would not look for long."""
 
 
 class Play:
@@ -61,6 +64,7 @@ class Play:
         self._base_s = 0.0
         """Where the media's clock stands at the beginning of this round."""
         self._end_s = self._at_s = 0.0
+        self._shown = 0
         self._last: tuple[int | None, int] | None = None
         """Of the picture before: its pts, and that on our line."""
         self._past = IngestCounts()
@@ -127,6 +131,9 @@ class Play:
         self._last = (decoded.raw_pts, pts)
         shown = Shown(pts, decoded.planes, decoded.colour, decoded.decode_s, decoded.coded, motion)
         self._outbox.put(due_s, write_picture(shown), picture=True)
+        self._shown += 1
+        if self._shown % _COLLECT_EVERY == 0:
+            gc.collect()
 
     def _let_hear(self, opus: bytes, time_s: float) -> None:
         due_s = self._pace.sound_due(time_s)
@@ -150,6 +157,7 @@ def main() -> int:
     out = os.dup(1)
     os.dup2(2, 1)  # what libraries print must not be taken for a message
     bound_arenas()
+    gc.freeze()  # what was imported is never garbage
     watch_lifeline()
     max_side: int = order["max_side"]
     confine(_MEMORY + _PICTURES_AHEAD * max_side * max_side * 3 // 2)
