@@ -172,6 +172,10 @@ def test_settings_are_changed_on_the_stream_that_is_shown(
     says(page, "#settings-message", "Bit rate: 3.5 Mbit/s.")
     page.select_option("#settings-idle", "pause")
     says(page, "#settings-message", "Without viewers: pause.")
+    page.select_option("#settings-scale", "1.5")
+    says(page, "#settings-message", "Size: 1.5×.")
+    page.select_option("#settings-scale", "720 × 720")
+    says(page, "#settings-message", "Size: 720 × 720.")
     page.fill("#settings-bitrate", "900")
     page.keyboard.press("Tab")
     says(page, "#settings-message", "0.1 to 50 Mbit/s")
@@ -179,6 +183,8 @@ def test_settings_are_changed_on_the_stream_that_is_shown(
         {"stabilise": "strong"},
         {"bitrate_bps": 3_500_000},
         {"idle": "pause"},
+        {"target": {"scale": 1.5}},
+        {"target": {"size": [720, 720]}},
     ]
 
 
@@ -273,6 +279,7 @@ def test_addresses_are_copied(page: Page, service: Any, api: Api, context: Brows
     context.grant_permissions(["clipboard-read", "clipboard-write"], origin=service.url.rstrip("/"))
     open_panel(page, service, "connect")
     says(page, "#connect-list", "rtsp://127.0.0.1:8554/demo")
+    says(page, "#connect-list", f"{service.url}?stream=demo&view=clean")
     page.click("button[aria-label='Copy WHIP address (publish)']")
     says(page, "#connect-message", "Copied: WHIP address (publish).")
     assert page.evaluate("() => navigator.clipboard.readText()") == f"{service.url}whip/demo"

@@ -11,8 +11,8 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
-from streamlift.frames import BackendState, Codec, Fit
-from streamlift.routing import StreamState
+from streamlift.frames import BackendState, Codec, Fit, Stabilise
+from streamlift.routing import Idle, StreamState
 from streamlift.service import JobState, PullState, Role
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Source",
     "Stream",
     "StreamOutput",
+    "StreamSettings",
     "Streams",
     "Target",
     "Worker",
@@ -99,6 +100,14 @@ class Target(TypedDict):
     fit: NotRequired[Fit]
 
 
+class StreamSettings(TypedDict):
+    """What can be changed of it; `stabilise` null leaves it to the backend."""
+
+    bitrate_bps: int
+    stabilise: Stabilise | None
+    idle: Idle
+
+
 class Stream(TypedDict):
     """One stream. `backend` is the one whose picture is shown now; `latency_ms` is by stage.
 
@@ -112,6 +121,7 @@ class Stream(TypedDict):
     backend: str
     policy: str
     target: Target | None
+    settings: StreamSettings
     publisher: Publisher | None
     output: StreamOutput
     latency_ms: dict[str, Quantiles]

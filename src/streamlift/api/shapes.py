@@ -123,6 +123,11 @@ def stream_json(stream: StreamSnapshot) -> answers.Stream:
         "backend": stream.backend,
         "policy": stream.policy,
         "target": None if stream.target is None else _target_json(stream.target),
+        "settings": {
+            "bitrate_bps": stream.settings.rendition.bitrate_bps,
+            "stabilise": stream.settings.stabilise,
+            "idle": stream.settings.idle,
+        },
         "publisher": None
         if publisher is None
         else {

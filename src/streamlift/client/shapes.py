@@ -34,6 +34,7 @@ __all__ = [
     "Source",
     "Stream",
     "StreamOutput",
+    "StreamSettings",
     "Target",
     "Worker",
 ]
@@ -114,6 +115,15 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """What can be changed of a stream; `stabilise` None leaves it to the backend."""
+
+    bitrate_bps: int
+    stabilise: Literal["off", "lite", "strong"] | None
+    idle: Literal["run", "pause"]
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
     """One stream. `backend` is the one whose picture is shown now; `latency_ms` is by stage.
 
@@ -127,6 +137,7 @@ class Stream:
     backend: str
     policy: str
     target: Target | None
+    settings: StreamSettings
     publisher: Publisher | None
     output: StreamOutput
     latency_ms: Mapping[str, Quantiles]

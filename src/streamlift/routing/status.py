@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from streamlift.frames import Codec, Rendition, Size, Target
+from streamlift.routing.settings import StreamSettings
 from streamlift.routing.states import StreamState
 
 __all__ = [
@@ -71,6 +72,7 @@ class StreamSnapshot:
     backend: str
     policy: str
     target: Target | None
+    settings: StreamSettings
     publisher: PublisherSnapshot | None
     output: OutputSnapshot
     latency_ms: Mapping[str, LatencySnapshot]

@@ -229,6 +229,7 @@ class Stream:
             backend=self.backend,
             policy=self._autopilot.policy,
             target=self._tuning.target,
+            settings=self.settings,
             publisher=None if self._seat.publisher is None else counts.publisher(),
             output=dataclasses.replace(counts.output(self._clock.now_s()), renditions=renditions),
             latency_ms=counts.latency_ms(),

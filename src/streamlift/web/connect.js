@@ -149,6 +149,10 @@ export function recipes(base, name, about) {
     { label: "WHIP address (publish)", text: whip },
     { label: "WHEP address (watch)", text: whep },
     {
+      label: "Picture alone (OBS browser source)",
+      text: new URL(`?stream=${stream}&view=clean`, base).href + (tokens ? "#view=VIEW_TOKEN" : ""),
+    },
+    {
       label: "OBS settings",
       text: [
         "Settings, Stream: Service WHIP",
