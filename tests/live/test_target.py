@@ -12,8 +12,8 @@ import pytest
 from tests.live.test_rtsp import Read, read
 from tests.machine import in_time
 from tests.serving import until
-from tests.staged import Stage, late, stage
-from tests.stamped import viewing
+from tests.staged import SLOWEST_GAP_MS, Stage, stage, too_long
+from tests.stamped import lost, viewing
 
 from streamlift.clock import MonotonicClock
 from streamlift.config import BackendConfig, OutputsConfig, RtspConfig
@@ -63,7 +63,10 @@ async def test_a_viewer_sees_720p_of_360p_in_mid_stream() -> None:
             assert stream["target"] == {"size": [1280, 720], "fit": "contain"}
             assert stream["output"]["size"] == [1280, 720]
             assert stream["state"] == "live"
-            return await late(on, on.viewer.since(started_s))
+            # At 12.5 fps a frame's time is twice as long.
+            found = too_long(on.viewer.since(started_s), 2 * SLOWEST_GAP_MS)
+            missing = lost(on.viewer.since(started_s))
+            return found + ([f"{missing} lost"] if missing else [])
 
     await in_time(run)
 
@@ -92,7 +95,9 @@ async def test_forth_and_back_under_two_viewers_no_frame_is_lost() -> None:
             for viewer in viewers:
                 await viewer.more(5)
                 viewer.assert_unbroken()
-                found += await late(on, viewer.since(started_s))
+                found += too_long(viewer.since(started_s), 2 * SLOWEST_GAP_MS)
+                if missing := lost(viewer.since(started_s)):
+                    found.append(f"{missing} lost")
             assert (await on.service.stream())["target"] is None
             metrics = (await on.http.get("/metrics")).text
             counted = 'streamlift_backend_switch_total{from="bicubic",result="ok",to="bicubic"} 5'
