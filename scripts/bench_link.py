@@ -233,8 +233,10 @@ async def run_control(
         reading = asyncio.create_task(read())
         async for frame in send():
             sent[frame.pts] = time.perf_counter()
-            message = convert.picture_message(frame, 0.0) if not units else pb.ToLane()
-            if units:
+            message = pb.ToLane()
+            if not units:
+                fill_picture(message.picture, frame)
+            else:
                 assert frame.coded is not None
                 message.unit.CopyFrom(convert.unit_message(frame, frame.coded, 0.0))
             await call.write(message.SerializeToString())
@@ -246,6 +248,14 @@ async def run_control(
     took = await _all(stream, streams)
     await channel.close()
     return took
+
+
+def fill_picture(picture: pb.Picture, frame: Frame) -> None:
+    """As protobuf's users do it."""
+    picture.pts, picture.age_s, picture.decode_s = frame.pts, 0.0, frame.decode_s
+    picture.width, picture.height = frame.size.width, frame.size.height
+    picture.matrix, picture.full_range = frame.colour.matrix, frame.colour.full_range
+    picture.data = b"".join(plane.tobytes() for plane in frame.planes.each())
 
 
 async def _all(stream: Callable[[], Any], streams: int) -> list[float]:

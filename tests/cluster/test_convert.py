@@ -58,7 +58,7 @@ def test_a_picture_arrives_as_it_was_on_the_other_clock(size: Size) -> None:
     chroma = rng.integers(0, 256, ((size.height + 1) // 2, (size.width + 1) // 2), np.uint8)
     planes = Planes(wide[:, : size.width], chroma, chroma.copy())
     sent = Frame(900, size, planes, Colour("bt709", True), arrived_s=100.0, decode_s=0.002)
-    data = convert.picture_message(sent, age_s=0.25).SerializeToString()
+    data = convert.picture_bytes(sent, age_s=0.25)
     got = convert.picture_frame(pb.ToLane.FromString(data).picture, now_s=7.0, max_side=1280)
     assert (got.pts, got.size, got.colour, got.decode_s) == (900, size, sent.colour, 0.002)
     assert got.arrived_s == 6.75

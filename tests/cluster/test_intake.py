@@ -38,7 +38,7 @@ def intake(offered: list[int]) -> Intake:
 
 
 def sent_picture(number: int) -> pb.Picture:
-    return convert.picture_message(picture_frame(number), 0.0).picture
+    return pb.ToLane.FromString(convert.picture_bytes(picture_frame(number), 0.0)).picture
 
 
 def first_unit_with_b_frames() -> pb.Unit:

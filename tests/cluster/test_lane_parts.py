@@ -54,7 +54,7 @@ async def test_a_part_that_dies_on_the_worker_ends_the_lane(
     await backend.aclose()
 
 
-@pytest.mark.parametrize("name", ["picture_message", "encoded_frame"])
+@pytest.mark.parametrize("name", ["picture_bytes", "encoded_frame"])
 async def test_a_part_that_dies_on_the_anchor_ends_the_lane(
     worker: Worker, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -53,8 +54,8 @@ __all__ = [
     "error_of",
     "lane_options",
     "open_message",
+    "picture_bytes",
     "picture_frame",
-    "picture_message",
     "refusal_of",
     "renditions",
     "renditions_message",
@@ -194,16 +195,43 @@ def unit_video(message: pb.Unit) -> CodedVideo:
     return CodedVideo(_codec(message.codec), message.data, message.keyframe, message.number)
 
 
-def picture_message(frame: Frame, age_s: float) -> pb.ToLane:
-    """Copies the picture: not for the event loop."""
-    message = pb.ToLane()
-    # Filled in place: a message that is given to another is copied, pixels and all.
-    picture = message.picture
-    picture.pts, picture.age_s, picture.decode_s = frame.pts, age_s, frame.decode_s
-    picture.width, picture.height = frame.size.width, frame.size.height
-    picture.matrix, picture.full_range = frame.colour.matrix, frame.colour.full_range
-    picture.data = b"".join(plane.tobytes() for plane in frame.planes.each())
-    return message
+def picture_bytes(frame: Frame, age_s: float) -> bytes:
+    """A serialized `ToLane` with a picture. Its pixels are copied once.
+
+    The generated code copies them four times on the way, so they are put behind the other fields
+    here: serialized messages may be joined
+    (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
+    """
+    fields = pb.Picture(
+        pts=frame.pts,
+        age_s=age_s,
+        width=frame.size.width,
+        height=frame.size.height,
+        matrix=frame.colour.matrix,
+        full_range=frame.colour.full_range,
+        decode_s=frame.decode_s,
+    ).SerializeToString()
+    planes = [np.ascontiguousarray(plane).reshape(-1) for plane in frame.planes.each()]
+    data = _DATA + _varint(sum(plane.nbytes for plane in planes))
+    size = len(fields) + len(data) + sum(plane.nbytes for plane in planes)
+    return b"".join((_PICTURE, _varint(size), fields, data, *(plane.data for plane in planes)))
+
+
+def _key(message: Any, field: str) -> bytes:
+    """What stands before a field whose length is told."""
+    return _varint(message.DESCRIPTOR.fields_by_name[field].number << 3 | 2)
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+_PICTURE, _DATA = _key(pb.ToLane, "picture"), _key(pb.Picture, "data")
 
 
 def picture_frame(message: pb.Picture, now_s: float, max_side: int) -> Frame:
