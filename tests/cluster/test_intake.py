@@ -38,7 +38,8 @@ def intake(offered: list[int]) -> Intake:
 
 
 def sent_picture(number: int) -> pb.Picture:
-    return pb.ToLane.FromString(convert.picture_bytes(picture_frame(number), 0.0)).picture
+    message: pb.ToLane = pb.ToLane.FromString(convert.picture_bytes(picture_frame(number), 0.0))
+    return message.picture
 
 
 def first_unit_with_b_frames() -> pb.Unit:
