@@ -72,7 +72,8 @@ CALLS = {
     ),
     "GET /api/v1/streams/{stream}/outputs": Call(Client.outputs),
     "POST /api/v1/streams/{stream}/outputs": Call(
-        Client.add_output, ({"url": "https://b", "token": "t"},)
+        Client.add_output,
+        ({"url": "https://b", "token": "t"}, {"type": "v4l2", "device": "/dev/video10"}),
     ),
     "GET /api/v1/streams/{stream}/outputs/{output}": Call(Client.output, arguments=("live", "out")),
     "DELETE /api/v1/streams/{stream}/outputs/{output}": Call(

@@ -12,6 +12,9 @@ from streamlift.errors import Overloaded
 from streamlift.media.outgoing.packetizer import Packetizer
 from streamlift.metrics import Metrics
 from streamlift.service.outputs import FAILED_SHOWN_S, MAX_OUTPUTS, Output, Outputs
+from streamlift.service.pushes import PushOrder
+
+ORDER = PushOrder("whip", "http://127.0.0.1:9/")
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def outputs(clock: ManualClock, tmp_path: Path) -> Outputs:
 
 
 def push(outputs: Outputs, stream: str = "live") -> Output:
-    return outputs.push(stream, "http://127.0.0.1:9/", None, ice=IceConfig(), metrics=Metrics())
+    return outputs.push(stream, ORDER, ice=IceConfig(), metrics=Metrics())
 
 
 def test_an_output_that_ended_with_its_stream_is_forgotten_at_once(outputs: Outputs) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "About",
     "Backend",
     "Backends",
+    "CameraOutput",
     "Download",
     "Event",
     "File",
@@ -230,15 +231,29 @@ class Source(TypedDict):
 
 
 class PushOutput(TypedDict):
-    """A push to another server."""
+    """A push to another server; `frames_skipped`: what that did not take in time."""
 
     id: str
-    type: Literal["whip"]
+    type: Literal["whip", "rtmp", "rtsp"]
     url: str
     state: str
     reason: str
     connections: int
     bytes_sent: int
+    frames_skipped: int
+
+
+class CameraOutput(TypedDict):
+    """A camera device of the service's machine."""
+
+    id: str
+    type: Literal["v4l2"]
+    device: str
+    state: str
+    reason: str
+    connections: int
+    frames_written: int
+    frames_skipped: int
 
 
 class FileOutput(TypedDict):
@@ -252,7 +267,7 @@ class FileOutput(TypedDict):
     bytes_written: int
 
 
-Output = PushOutput | FileOutput
+Output = PushOutput | CameraOutput | FileOutput
 
 
 class Outputs(TypedDict):

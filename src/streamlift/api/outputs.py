@@ -1,4 +1,4 @@
-"""Outputs of a stream beside its viewers: pushed to other servers by WHIP, recorded to files."""
+"""Outputs of a stream beside its viewers: pushed to other servers, fed to cameras, recorded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streamlift.api.door import TheService
 from streamlift.api.forwarded import outside
 from streamlift.api.pulls import DiscreetRoute
 from streamlift.api.rights import Scope, needs
-from streamlift.api.shapes import NewOutput, StreamName, output_json
+from streamlift.api.shapes import NewOutput, StreamName, output_json, push_order
 
 __all__ = ["outputs"]
 
@@ -25,9 +25,8 @@ _CONTROL = [needs(Scope.CONTROL)]
 async def add_output(
     stream: StreamName, body: NewOutput, request: Request, service: TheService
 ) -> JSONResponse:
-    """Publish the upscaled stream elsewhere too; tried again and again until it is deleted."""
-    token = None if body.token is None else body.token.get_secret_value()
-    output = service.push(stream, body.url, token)
+    """Send the upscaled stream elsewhere too; tried again and again until it is deleted."""
+    output = service.push(stream, push_order(body))
     where = outside(request, f"/api/v1/streams/{stream}/outputs/{output.id}")
     return JSONResponse(output_json(output), status_code=201, headers={"Location": where})
 

@@ -15,7 +15,7 @@ from streamlift.codec import encoded_bitrate_bps
 from streamlift.config import NAME_PATTERN
 from streamlift.frames import BackendInfo, Fit, PlanInfo, Size, Stabilise, Target, WorkerInfo
 from streamlift.routing import Change, Idle, StreamSnapshot, SwitchMode
-from streamlift.service import Downloads, Output, PullPublisher, WhipPush
+from streamlift.service import CameraPush, Downloads, Output, PullPublisher, Push, PushOrder
 
 __all__ = [
     "DaydreamBody",
@@ -32,6 +32,7 @@ __all__ = [
     "backend_json",
     "output_json",
     "prompts_json",
+    "push_order",
     "source_json",
     "stream_json",
 ]
@@ -335,7 +336,7 @@ def source_json(pull: PullPublisher) -> answers.Source:
 # ---- outputs ----
 
 
-class NewOutput(_Body):
+class WhipOutput(_Body):
     """Another server's WHIP address; the token goes to it as a bearer token."""
 
     type: Literal["whip"]
@@ -343,18 +344,67 @@ class NewOutput(_Body):
     token: SecretStr | None = None
 
 
+class RtmpOutput(_Body):
+    """An RTMP server; the token is the stream key, else that is the last part of the address."""
+
+    type: Literal["rtmp"]
+    url: str = Field(description="rtmp:// or rtmps://")
+    token: SecretStr | None = None
+
+
+class RtspOutput(_Body):
+    """An RTSP server that records; the token is the password."""
+
+    type: Literal["rtsp"]
+    url: str = Field(description="rtsp:// or rtsps://, with a user if need be")
+    token: SecretStr | None = None
+
+
+class CameraOutput(_Body):
+    """A Video4Linux output device of the service's machine, such as one of v4l2loopback."""
+
+    type: Literal["v4l2"]
+    device: str = Field(max_length=200)
+
+
+NewOutput = Annotated[
+    WhipOutput | RtmpOutput | RtspOutput | CameraOutput, Field(discriminator="type")
+]
+
+
+def push_order(body: WhipOutput | RtmpOutput | RtspOutput | CameraOutput) -> PushOrder:
+    """What is asked for, as the service takes it."""
+    if isinstance(body, CameraOutput):
+        return PushOrder(body.type, body.device)
+    token = None if body.token is None else body.token.get_secret_value()
+    return PushOrder(body.type, body.url, token)
+
+
 def output_json(output: Output) -> answers.Output:
-    """A push or a recording and how it goes; never a token."""
+    """A push or a recording and how it goes; never a token, key or password."""
     work = output.work
-    if isinstance(work, WhipPush):
+    if isinstance(work, CameraPush):
         return {
             "id": output.id,
-            "type": "whip",
+            "type": "v4l2",
+            "device": work.device,
+            "state": work.state,
+            "reason": work.reason,
+            "connections": work.connections,
+            "frames_written": work.frames_written,
+            "frames_skipped": work.frames_skipped,
+        }
+    if isinstance(work, Push):
+        assert work.kind != "v4l2"
+        return {
+            "id": output.id,
+            "type": work.kind,
             "url": work.shown_url,
             "state": work.state,
             "reason": work.reason,
             "connections": work.connections,
             "bytes_sent": work.bytes_sent,
+            "frames_skipped": work.frames_skipped,
         }
     return {
         "id": output.id,

@@ -202,10 +202,17 @@ class Client(Calls):
         return await self._list(Output, f"{_stream(name)}/outputs", "outputs")
 
     async def add_output(
-        self, name: str, url: str, *, type: Literal["whip"] = "whip", token: str | None = None
+        self,
+        name: str,
+        url: str | None = None,
+        *,
+        type: Literal["whip", "rtmp", "rtsp", "v4l2"] = "whip",
+        token: str | None = None,
+        device: str | None = None,
     ) -> Output:
-        """Publish the upscaled stream elsewhere too; tried again and again until it is ended."""
-        body = {"type": type, "url": url, **_given(token=token)}
+        """Send the upscaled stream elsewhere too, to `url` or (v4l2) to `device`; tried again and
+        again until it is ended. `token`: bearer token, stream key or password."""
+        body = {"type": type, **_given(url=url, token=token, device=device)}
         return read(Output, await self._json("POST", f"{_stream(name)}/outputs", body))
 
     async def output(self, name: str, output: str) -> Output:

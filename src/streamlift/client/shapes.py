@@ -251,6 +251,9 @@ class Output:
     url: str | None = None
     connections: int | None = None
     bytes_sent: int | None = None
+    frames_skipped: int | None = None
+    device: str | None = None
+    frames_written: int | None = None
     files: tuple[str, ...] | None = None
     bytes_written: int | None = None
 

@@ -49,7 +49,9 @@ KINDS: Mapping[type, str] = {
     type(None): "nothing",
 }
 """Python's types in YAML's words; the first that fits."""
-_SECRET = re.compile(r"auth(\.|$)|(.*\.)?(turn_secret|credential|daydream_key|token)\b")
+_SECRET = re.compile(
+    r"(auth|outputs\.push)([.\[]|$)|(.*\.)?(turn_secret|credential|daydream_key|token)\b"
+)
 """Keys whose values no message repeats: what cannot be read is often a token without quotes."""
 SHORTEST_SECRET = 32
 POLICIES = ("auto", "quality", "speed")
@@ -93,6 +95,11 @@ def check(config: Config) -> None:
         _check_files(config.files)
     for push in config.outputs.push:
         check_name("outputs.push stream", push.stream)
+    for camera in config.outputs.cameras:
+        check_name("outputs.cameras stream", camera.stream)
+    for device in (*config.outputs.devices, *(c.device for c in config.outputs.cameras)):
+        if not re.fullmatch(r"/dev/[^\s\0]+", device) or "/.." in device:
+            raise wrong("outputs.devices", device, "a device such as /dev/video10")
     names = [check_name("backend", b.name) for b in config.named_backends]
     if len(set(names)) != len(names):
         raise ConfigError("two backends have the same name", found=names)

@@ -11,6 +11,7 @@ __all__ = [
     "DEFAULT_BACKENDS",
     "AuthConfig",
     "BackendConfig",
+    "CameraConfig",
     "ClusterConfig",
     "Config",
     "EncodeConfig",
@@ -146,22 +147,34 @@ class SourcesConfig:
 
 @dataclass(frozen=True, slots=True)
 class PushConfig:
-    """Publish `stream`, whenever it is there, to another server by WHIP."""
+    """Send `stream`, whenever it is there, to another server: by WHIP (https), RTMP (rtmp, rtmps)
+    or RTSP (rtsp, rtsps). `token`: bearer token, stream key or password."""
 
     stream: str
-    url: str
+    url: str = field(repr=False)
     token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CameraConfig:
+    """Show `stream`, whenever it is there, on a Video4Linux output device (v4l2loopback)."""
+
+    stream: str
+    device: str
 
 
 @dataclass(frozen=True, slots=True)
 class OutputsConfig:
     """Where streams go beside the viewers. `allowed_hosts` as in SourcesConfig, for pushes.
 
-    `save`: a directory in which every stream is recorded.
+    `save`: a directory in which every stream is recorded. `devices`: Video4Linux output devices
+    that the API may use, beside those of `cameras`.
     """
 
     allowed_hosts: tuple[str, ...] = ()
     push: tuple[PushConfig, ...] = ()
+    cameras: tuple[CameraConfig, ...] = ()
+    devices: tuple[str, ...] = ()
     save: str | None = None
 
 

@@ -7,8 +7,9 @@ from streamlift.service.files import FileJob, FileJobs, JobState, Wanted
 from streamlift.service.followers import Followers
 from streamlift.service.grants import LONGEST_LINK_S, Grant, Grants, Scope
 from streamlift.service.loop_lag import LoopWatch
-from streamlift.service.outputs import Output, Outputs, Recorder, WhipPush
+from streamlift.service.outputs import CameraPush, Output, Outputs, Push, Recorder
 from streamlift.service.pulls import PullPublisher, Pulls, PullState, Source
+from streamlift.service.pushes import PushOrder
 from streamlift.service.readers import RtspDoor, rtsp_socket
 from streamlift.service.service import Answered, Service
 from streamlift.service.sessions import Role, Session, Sessions
@@ -19,6 +20,7 @@ __all__ = [
     "UPSCALERS_OF_FILES",
     "Answered",
     "Caller",
+    "CameraPush",
     "Downloads",
     "FileJob",
     "FileJobs",
@@ -33,6 +35,8 @@ __all__ = [
     "PullPublisher",
     "PullState",
     "Pulls",
+    "Push",
+    "PushOrder",
     "Recorder",
     "Role",
     "RtspDoor",
@@ -43,7 +47,6 @@ __all__ = [
     "Snapshots",
     "Source",
     "Wanted",
-    "WhipPush",
     "address_of",
     "rtsp_socket",
 ]

@@ -16,14 +16,23 @@ from streamlift.errors import Overloaded, StreamliftError, UnknownOutput
 from streamlift.frames import Codec
 from streamlift.media.files.record import Recorder, recording_directory
 from streamlift.media.outgoing.packetizer import Packetizer
-from streamlift.media.remote.fetch import Fetcher
-from streamlift.media.remote.push import WhipPush
-from streamlift.media.remote.url_safety import HostRules, Resolve, resolve_name
+from streamlift.media.remote.push import Push
+from streamlift.media.remote.url_safety import Resolve, resolve_name
+from streamlift.media.targets.camera import CameraPush
 from streamlift.metrics import Metrics
 from streamlift.routing import Cursor, EventKind
 from streamlift.service.parts import Parts
+from streamlift.service.pushes import Pushes, PushOrder
 
-__all__ = ["FAILED_SHOWN_S", "Output", "Outputs", "Recorder", "WhipPush", "run_output"]
+__all__ = [
+    "FAILED_SHOWN_S",
+    "CameraPush",
+    "Output",
+    "Outputs",
+    "Push",
+    "Recorder",
+    "run_output",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +47,7 @@ class Output:
     """One output of one stream."""
 
     stream: str
-    work: WhipPush | Recorder
+    work: Push | Recorder
     id: str = field(default_factory=lambda: secrets.token_urlsafe(6))
     error: str = ""
     """Why it ended before its stream did."""
@@ -48,13 +57,13 @@ class Output:
 
     @property
     def kind(self) -> str:
-        """whip or file."""
-        return "whip" if isinstance(self.work, WhipPush) else "file"
+        """whip, rtmp, rtsp, v4l2 or file."""
+        return self.work.kind if isinstance(self.work, Push) else "file"
 
     @property
     def state(self) -> str:
         """Of a push its own states, of a recording live, failed or closed."""
-        if isinstance(self.work, WhipPush):
+        if isinstance(self.work, Push):
             return self.work.state
         return "failed" if self.error else "live" if self.ended_s is None else "closed"
 
@@ -77,16 +86,12 @@ class Outputs:
         packetizer: Packetizer,
         resolve: Resolve = resolve_name,
     ) -> None:
-        """Raises ConfigError when `allowed_hosts` or `save` cannot be used."""
+        """Raises ConfigError when `allowed_hosts`, `push` or `save` cannot be used."""
         self.config = config
-        self._rules = HostRules(config.allowed_hosts, "outputs.allowed_hosts")
+        self._pushes = Pushes(config, clock=clock, packetizer=packetizer, resolve=resolve)
         self._directory: Path | None = recording_directory(config.save) if config.save else None
         self._clock = clock
-        self._packetizer = packetizer
-        self._resolve = resolve
         self._outputs: dict[str, list[Output]] = {}
-        for push in config.push:
-            self._rules.check(push.url)
 
     @property
     def saves(self) -> bool:
@@ -119,27 +124,9 @@ class Outputs:
             expected=[known.id for known in self.of(stream)],
         )
 
-    def push(
-        self,
-        stream: str,
-        url: str,
-        token: str | None,
-        *,
-        ice: IceConfig,
-        metrics: Metrics,
-    ) -> Output:
-        """A new push. Raises ConfigError when the URL is not allowed, Overloaded."""
-        self._rules.check(url)
-        work = WhipPush(
-            stream,
-            url,
-            token,
-            ice=ice,
-            fetcher=lambda: Fetcher(self._rules, resolve=self._resolve),
-            packetizer=self._packetizer,
-            clock=self._clock,
-            metrics=metrics,
-        )
+    def push(self, stream: str, order: PushOrder, *, ice: IceConfig, metrics: Metrics) -> Output:
+        """A new push. Raises ConfigError when it is not allowed, Overloaded."""
+        work = self._pushes.make(stream, order, ice=ice, metrics=metrics)
         return self._add(Output(stream, work))
 
     def record(self, stream: str) -> Output:
@@ -156,7 +143,7 @@ class Outputs:
     def end_pushes(self) -> None:
         """Stop all pushes; recordings end with their streams."""
         for output in self:
-            if isinstance(output.work, WhipPush):
+            if isinstance(output.work, Push):
                 self.end(output)
 
     def ended(self, output: Output, error: str = "") -> None:

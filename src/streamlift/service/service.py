@@ -33,9 +33,10 @@ from streamlift.service.downloads import Downloads
 from streamlift.service.files import FileJob, FileJobs, Wanted
 from streamlift.service.followers import Followers
 from streamlift.service.grants import Grants
-from streamlift.service.outputs import Output, Outputs, Recorder, WhipPush, run_output
+from streamlift.service.outputs import Output, Outputs, Push, Recorder, run_output
 from streamlift.service.parts import Parts
 from streamlift.service.pulls import Pulls, run_pull
+from streamlift.service.pushes import PushOrder
 from streamlift.service.sessions import Session, Sessions, run_publisher, run_viewer
 from streamlift.service.snapshots import Snapshots
 from streamlift.tasks import supervise
@@ -179,15 +180,15 @@ class Service(Parts):
             raise NotReady(f"stream {stream} cannot be pulled: {pull.status.reason}")
         return pull
 
-    def push(self, stream: str, url: str, token: str | None = None) -> Output:
-        """Publish a stream to another WHIP server too, until the output or the stream ends.
+    def push(self, stream: str, order: PushOrder) -> Output:
+        """Send a stream somewhere else too, until the output or the stream ends.
 
-        Raises ShuttingDown, UnknownStream, ConfigError when the URL is not allowed, or Overloaded.
+        Raises ShuttingDown, UnknownStream, ConfigError when that is not allowed, or Overloaded.
         """
         self._must_take_more()
         self.router.stream(stream)
         return self._start(
-            self.outputs.push(stream, url, token, ice=self.ice_now(), metrics=self.metrics)
+            self.outputs.push(stream, order, ice=self.ice_now(), metrics=self.metrics)
         )
 
     def record(self, stream: str) -> Output:
@@ -276,10 +277,13 @@ class Service(Parts):
 
     def _start_configured(self, stream: str) -> None:
         running = [output.work for output in self.outputs.of(stream) if not output.over]
-        pushed = {work.url for work in running if isinstance(work, WhipPush)}
-        for push in self.config.outputs.push:
-            if push.stream == stream and push.url not in pushed:
-                self.push(stream, push.url, push.token)
+        pushed = {work.address for work in running if isinstance(work, Push)}
+        outputs = self.config.outputs
+        orders = [PushOrder.of_url(p.url, p.token) for p in outputs.push if p.stream == stream]
+        orders += [PushOrder("v4l2", c.device) for c in outputs.cameras if c.stream == stream]
+        for order in orders:
+            if (order.address, order.token) not in pushed:
+                self.push(stream, order)
         if self.outputs.saves and not any(isinstance(work, Recorder) for work in running):
             self.record(stream)
 

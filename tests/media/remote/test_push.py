@@ -28,11 +28,8 @@ from streamlift.config import (
 from streamlift.frames import Codec, EncodedFrame
 from streamlift.media.outgoing.packetizer import Packetizer
 from streamlift.media.remote.fetch import Fetcher
-from streamlift.media.remote.push import (
-    PushRefused,
-    PushState,
-    WhipPush,
-)
+from streamlift.media.remote.push import PushRefused, PushState
+from streamlift.media.remote.push_whip import WhipPush
 from streamlift.media.remote.url_safety import HostRules
 from streamlift.media.rtc.audio import AudioFeed
 from streamlift.media.rtc.connection import Peer
@@ -49,7 +46,9 @@ TOKENS = AuthConfig(publish=("in",), view=("view",), control=("control",))
 
 
 class Pictures:
-    """Fits `media_out.Frames`; nobody here asks for a keyframe."""
+    """Fits `push.Pictures`; nobody here asks for a keyframe."""
+
+    skipped = 0
 
     def __init__(self, frames: AsyncIterator[EncodedFrame]) -> None:
         self._frames = frames

@@ -16,7 +16,7 @@ from streamlift.errors import MediaError, reason_of
 from streamlift.media.remote.http import Unreachable
 from streamlift.media.remote.url_safety import Address, HostRules, Resolve, Target, resolve_name
 
-__all__ = ["Fetcher", "Reply"]
+__all__ = ["Fetcher", "Reply", "trusted_authorities"]
 
 TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 64 * 1024
@@ -35,7 +35,7 @@ class Reply:
 
 
 @cache
-def _trust() -> ssl.SSLContext:
+def trusted_authorities() -> ssl.SSLContext:
     """The machine's certificate authorities: some tens of milliseconds of reading, done once."""
     return httpx.create_ssl_context(trust_env=False)
 
@@ -60,7 +60,7 @@ class Fetcher:
             timeout=self._timeout_s,
             follow_redirects=False,
             trust_env=False,
-            verify=await asyncio.to_thread(_trust),
+            verify=await asyncio.to_thread(trusted_authorities),
         )
         return self
 
