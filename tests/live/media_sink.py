@@ -17,7 +17,8 @@ from streamlift.stamp import read_stamp
 
 OPTIONS = {
     "rtmp": {"listen": "1"},
-    "rtsp": {"rtsp_flags": "listen"},
+    # FFmpeg 8 refuses its own default of the time limit.
+    "rtsp": {"rtsp_flags": "listen", "listen_timeout": "120"},
 }
 SOON = {"analyzeduration": "1000000", "probesize": "500000", "fflags": "nobuffer"}
 

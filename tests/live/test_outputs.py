@@ -112,15 +112,18 @@ async def in_state(served: Served, state: str, timeout_s: float = 30.0) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["rtmp", "rtsp"])
-async def test_pictures_arrive_and_after_the_server_was_killed_they_arrive_again(
-    scheme: str,
+async def test_pictures_and_sound_arrive_and_after_the_server_was_killed_they_arrive_again(
+    scheme: str, certificate: tuple[Path, Path]
 ) -> None:
     url = f"{scheme}://127.0.0.1:{free_port()}/live"
     body = {"url": url, "token": KEY} if scheme == "rtmp" else {"url": url}
     there = f"{url}/{KEY}" if scheme == "rtmp" else url
-    async with serving(light(outputs=HERE)) as served, sending(served.whip()):
-        await served.live()
+    async with (
+        serving(light(outputs=HERE)) as served,
+        ffmpeg_whip(served.whip(), certificate, sound=True, size=str(TINY)),
+    ):
         async with listening(there) as sink:
+            await served.live()
             made = await add(served, type=scheme, **body)
             await sink.more(50)
             seen = sink.pictures
@@ -132,6 +135,10 @@ async def test_pictures_arrive_and_after_the_server_was_killed_they_arrive_again
             for one, other in pairwise(seen):
                 due = 0.04 * (other["number"] - one["number"])
                 assert other["at"] - one["at"] == pytest.approx(due, abs=0.003)
+            await until(lambda: len(sink.sound) >= 2, "a second of sound")
+            sound = "aac" if scheme == "rtmp" else "opus"
+            assert sorted(sink.told[0]["tracks"]) == sorted(["h264", sound])
+            assert sink.sound[0]["rate"] == 48_000
             told = await output(served)
             assert (told["type"], told["state"], told["connections"]) == (scheme, "live", 1)
             assert told["bytes_sent"] > 10_000
@@ -151,39 +158,21 @@ async def test_pictures_arrive_and_after_the_server_was_killed_they_arrive_again
         assert (await served.read(OUTPUTS))["outputs"] == []
 
 
-@pytest.mark.parametrize("scheme", ["rtmp", "rtsp"])
-async def test_sound_arrives_with_the_pictures(scheme: str, certificate: tuple[Path, Path]) -> None:
-    url = f"{scheme}://127.0.0.1:{free_port()}/live/{KEY}"
+async def test_a_configured_push_begins_with_its_stream_and_anew_with_another_size() -> None:
+    url = f"rtmp://127.0.0.1:{free_port()}/live/{KEY}"
     configured = OutputsConfig(("127.0.0.1",), push=(PushConfig("live", url),))
     async with (
-        listening(url) as sink,
         serving(light(outputs=configured)) as served,
-        ffmpeg_whip(served.whip(), certificate, sound=True, size="128x128"),
+        listening(url) as sink,
+        sending(served.whip()) as source,
     ):
-        await sink.more(75)
-        await until(lambda: len(sink.sound) >= 3, "sound", show=lambda: sink.told[-3:])
-        assert sink.told[0]["tracks"] == ["h264", "aac" if scheme == "rtmp" else "opus"]
-        assert sink.sound[0]["rate"] == 48_000
-        times = [line["at"] for line in sink.sound]
-        assert all(b > a for a, b in pairwise(times))
-        # Both were made at the same moment there, so both are at the same place here.
-        assert abs(sink.sound[-1]["at"] - sink.pictures[-1]["at"]) < 2.0
-
-
-@pytest.mark.parametrize("scheme", ["rtmp", "rtsp"])
-async def test_another_size_is_another_session(scheme: str) -> None:
-    url = f"{scheme}://127.0.0.1:{free_port()}/live/x"
-    async with serving(light(outputs=HERE)) as served, sending(served.whip()) as source:
-        await served.live()
-        async with listening(url) as sink:
-            await add(served, type=scheme, url=url)
-            await sink.more(10)
-            source.size = Size(192, 128)
-            await asyncio.wait_for(sink.process.wait(), 30)
-            assert {tuple(p["size"]) for p in sink.pictures} == {tuple(UPSCALED)}
-        async with listening(url) as sink:
-            await sink.more(5)
-            assert {tuple(p["size"]) for p in sink.pictures} == {(384, 256)}
+        await sink.more(10)
+        source.size = Size(192, 128)
+        await asyncio.wait_for(sink.process.wait(), 30)
+        assert {tuple(p["size"]) for p in sink.pictures} == {tuple(UPSCALED)}
+        async with listening(url) as another:
+            await another.more(5)
+            assert {tuple(p["size"]) for p in another.pictures} == {(384, 256)}
 
 
 async def test_a_server_that_takes_nothing_holds_neither_stream_nor_viewers_back() -> None:
@@ -205,33 +194,8 @@ async def test_a_server_that_takes_nothing_holds_neither_stream_nor_viewers_back
                 await add(served, type="rtsp", url=f"rtsp://127.0.0.1:{port}/live")
                 await in_state(served, "live")
                 await viewer.more(100, timeout_s=40)
-                viewer.assert_unbroken()
+                assert not viewer.gone.done(), "the viewer would have had to reconnect"
                 assert (await output(served))["state"] in ("live", "waiting")
     finally:
         gone.set()
         server.close()
-
-
-async def test_eight_outputs_are_a_streams_most_whatever_they_are() -> None:
-    async with serving(light(outputs=HERE)) as served, sending(served.whip()):
-        await served.live()
-        for number in range(8):
-            scheme = ("rtmp", "rtsp")[number % 2]
-            await add(served, type=scheme, url=f"{scheme}://127.0.0.1:9/live/{number}")
-        async with served.http() as http:
-            body = {"type": "rtmp", "url": f"rtmp://127.0.0.1:9/live/{KEY}"}
-            full = await http.post(OUTPUTS, json=body)
-            assert full.status_code == 503
-            for bad, where in (
-                ({"type": "rtmp", "url": f"rtmp://203.0.113.9/live/{KEY}"}, "allowed_hosts"),
-                ({"type": "rtmp", "url": f"http://127.0.0.1/live/{KEY}"}, "rtmp://"),
-                ({"type": "rtmp", "url": f"rtmp://127.0.0.1/{KEY}"}, "stream key"),
-                ({"type": "rtsp", "url": f"rtsp://me:{KEY}@203.0.113.9/x"}, "allowed_hosts"),
-                ({"type": "v4l2", "device": "/dev/video10"}, "outputs.devices"),
-                ({"type": "v4l2", "url": KEY}, "device"),
-                ({"type": "srt", "url": KEY}, "whip"),
-            ):
-                refused = await http.post(OUTPUTS, json=bad)
-                assert refused.status_code == 422, refused.text
-                assert where in refused.text
-                assert KEY not in refused.text

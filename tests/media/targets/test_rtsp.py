@@ -58,8 +58,9 @@ class Rtsp:
             )
 
 
-def push_to(url: str, token: str | None = None) -> tuple[Push, list[Wait]]:
-    return waits_of(RtspPush, url, token, open_line=line, packetizer=Packetizer(), unix_s=time.time)
+def push_to(url: str, token: str | None = None, tries: int = 1000) -> tuple[Push, list[Wait]]:
+    parts = {"open_line": line, "packetizer": Packetizer(), "unix_s": time.time}
+    return waits_of(RtspPush, url, token, tries=tries, **parts)
 
 
 def test_user_and_password_are_no_part_of_what_is_shown_or_asked() -> None:
@@ -208,7 +209,7 @@ def test_no_bytes_of_a_server_do_more_than_end_their_connection(data: bytes, lat
         feed = Feed()
         feed.put(pictures(50))
         async with serving(serve) as at:
-            push, waits = push_to(f"rtsp://127.0.0.1:{at.port}/live")
+            push, waits = push_to(f"rtsp://127.0.0.1:{at.port}/live", tries=1)
             async with pushing(push, feed):
                 await until(lambda: bool(waits) or push.state is PushState.REFUSED, "the end of it")
             assert not any("an error in this service" in wait.reason for wait in waits)

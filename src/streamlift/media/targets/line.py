@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -146,7 +147,8 @@ def _reason(error: OSError) -> str:
         return f"its certificate is not valid: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return "TLS failed"
-    return error.strerror or reason_of(error)
+    # asyncio puts the address into the text of what the system said.
+    return os.strerror(error.errno) if error.errno else reason_of(error)
 
 
 def query_of(url: str) -> list[str]:
