@@ -34,6 +34,7 @@ async def test_each_type_is_told_without_its_secrets(http: Any) -> None:
     here = "127.0.0.1:9"
     asked = [
         ({"type": "whip", "url": f"http://{here}/whip?k={KEY}", "token": KEY}, "/whip"),
+        ({"type": "whip", "url": f"http://{here}/{2 * KEY}/publish"}, ":9/.../publish"),
         ({"type": "rtmp", "url": f"rtmp://{here}/app", "token": KEY}, "/app/..."),
         ({"type": "rtmp", "url": f"rtmp://{here}/app/{KEY}"}, "/app/..."),
         ({"type": "rtsp", "url": f"rtsp://me:{KEY}@{here}/live?k={KEY}"}, f"//{here}/live"),
@@ -49,7 +50,15 @@ async def test_each_type_is_told_without_its_secrets(http: Any) -> None:
     told = (await http.post(OUTPUTS, json=camera)).json()
     assert (told["device"], told["frames_written"]) == ("/dev/video-of-a-test", 0)
     listed = (await http.get(OUTPUTS)).json()["outputs"]
-    assert [one["type"] for one in listed] == ["whip", "rtmp", "rtmp", "rtsp", "rtsp", "v4l2"]
+    assert [one["type"] for one in listed] == [
+        "whip",
+        "whip",
+        "rtmp",
+        "rtmp",
+        "rtsp",
+        "rtsp",
+        "v4l2",
+    ]
     assert KEY not in json.dumps(listed)
 
 

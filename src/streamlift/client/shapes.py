@@ -245,7 +245,7 @@ class Output:
     `type`."""
 
     id: str
-    type: str
+    type: Literal["whip", "rtmp", "rtsp", "v4l2", "file"]
     state: str
     reason: str
     url: str | None = None

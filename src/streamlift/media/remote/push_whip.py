@@ -23,6 +23,8 @@ from streamlift.tasks import to_its_end
 __all__ = ["WhipPush"]
 
 _SDP = "application/sdp"
+_SECRET_LENGTH = 24
+"""Characters: no name that people give is as long, and no secret much shorter."""
 _FINAL = {
     400: "it does not understand the offer",
     401: "it wants another token",
@@ -64,8 +66,11 @@ class WhipPush(Push):
 
     @property
     def shown_url(self) -> str:
-        """The address without its query, which may hold a secret."""
-        return self.url.partition("?")[0]
+        """The address without its query, and without parts that can only be a secret: there are
+        servers that have one in the path."""
+        parts = self.url.partition("?")[0].split("/")
+        host = parts[:3]
+        return "/".join([*host, *("..." if len(p) >= _SECRET_LENGTH else p for p in parts[3:])])
 
     @property
     def bytes_sent(self) -> int:
