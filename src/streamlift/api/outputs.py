@@ -8,9 +8,10 @@ from fastapi.responses import JSONResponse
 from streamlift.api import answers
 from streamlift.api.door import TheService
 from streamlift.api.forwarded import outside
+from streamlift.api.output_shapes import NewOutput, output_json, push_order
 from streamlift.api.pulls import DiscreetRoute
 from streamlift.api.rights import Scope, needs
-from streamlift.api.shapes import NewOutput, StreamName, output_json, push_order
+from streamlift.api.shapes import StreamName
 
 __all__ = ["outputs"]
 

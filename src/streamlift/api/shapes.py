@@ -1,4 +1,4 @@
-"""The JSON of the control API: what bodies may hold, and how streams, sources and outputs look."""
+"""The JSON of the control API: what bodies may hold, and how streams and sources look."""
 
 from __future__ import annotations
 
@@ -15,24 +15,22 @@ from streamlift.codec import encoded_bitrate_bps
 from streamlift.config import NAME_PATTERN
 from streamlift.frames import BackendInfo, Fit, PlanInfo, Size, Stabilise, Target, WorkerInfo
 from streamlift.routing import Change, Idle, StreamSnapshot, SwitchMode
-from streamlift.service import CameraPush, Downloads, Output, PullPublisher, Push, PushOrder
+from streamlift.service import Downloads, PullPublisher
 
 __all__ = [
     "DaydreamBody",
-    "NewOutput",
     "NewStream",
     "Prompt",
     "ScopeBody",
     "SourceChange",
     "StreamChange",
     "StreamName",
+    "StrictBody",
     "Switch",
     "UrlBody",
     "WhepBody",
     "backend_json",
-    "output_json",
     "prompts_json",
-    "push_order",
     "source_json",
     "stream_json",
 ]
@@ -45,14 +43,16 @@ _MOST_PARAMETERS = 100
 _DEEPEST = 32
 
 
-class _Body(BaseModel):
+class StrictBody(BaseModel):
+    """A body of a request; a key that nobody knows is an error."""
+
     model_config = ConfigDict(extra="forbid")
 
 
 # ---- streams ----
 
 
-class Switch(_Body):
+class Switch(StrictBody):
     """Exactly one of `backend` and `policy`."""
 
     backend: str | None = Field(None, pattern=f"^{NAME_PATTERN}$")
@@ -69,7 +69,7 @@ class Switch(_Body):
 EvenSide = Annotated[int, Field(ge=64, le=8192, multiple_of=2)]
 
 
-class NewTarget(_Body):
+class NewTarget(StrictBody):
     """Exactly one of `scale`, of the publisher's sides, and `size`, which may come with `fit`."""
 
     scale: float | None = Field(None, ge=1, le=4)
@@ -91,7 +91,7 @@ class NewTarget(_Body):
         return Target(size=Size(*self.size), fit=self.fit or Fit.CONTAIN)
 
 
-class StreamChange(_Body):
+class StreamChange(StrictBody):
     """What may be changed of a running stream; what is left out stays as it is.
 
     `target`: the size that its pictures come out in; null for the backend's own.
@@ -256,14 +256,14 @@ Parameters = Annotated[
 """Scope's own, passed on as they are."""
 
 
-class Prompt(_Body):
+class Prompt(StrictBody):
     """One of several prompts that are mixed by weight."""
 
     text: str = Field(max_length=10_000)
     weight: float = Field(default=1.0, allow_inf_nan=False)
 
 
-class WhepBody(_Body):
+class WhepBody(StrictBody):
     """Any WHEP server; the token goes to it as a bearer token."""
 
     kind: Literal["whep"]
@@ -271,14 +271,14 @@ class WhepBody(_Body):
     token: SecretStr | None = None
 
 
-class DaydreamBody(_Body):
+class DaydreamBody(StrictBody):
     """A stream of daydream.live; the key is the operator's, from the environment."""
 
     kind: Literal["daydream"]
     stream_id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")
 
 
-class ScopeBody(_Body):
+class ScopeBody(StrictBody):
     """A Scope server; its pipeline is loaded and started anew."""
 
     kind: Literal["scope"]
@@ -289,7 +289,7 @@ class ScopeBody(_Body):
     parameters: Parameters = Field(default_factory=dict)
 
 
-class UrlBody(_Body):
+class UrlBody(StrictBody):
     """Any address that FFmpeg reads and the operator allows; `loop`: a file again and again."""
 
     kind: Literal["url"]
@@ -297,14 +297,14 @@ class UrlBody(_Body):
     loop: bool = False
 
 
-class NewStream(_Body):
+class NewStream(StrictBody):
     """A stream and where it comes from."""
 
     name: str = Field(pattern=f"^{NAME_PATTERN}$")
     source: Annotated[WhepBody | DaydreamBody | ScopeBody | UrlBody, Field(discriminator="kind")]
 
 
-class SourceChange(_Body):
+class SourceChange(StrictBody):
     """Prompts, or any of Scope's own parameters, such as `transition` or `reset_cache`."""
 
     prompts: list[Prompt | str] | None = Field(default=None, max_length=20)
@@ -331,89 +331,6 @@ def source_json(pull: PullPublisher) -> answers.Source:
         "jumps": status.jumps,
     }
     return cast(answers.Source, {**pull.source.describe(), **told})
-
-
-# ---- outputs ----
-
-
-class WhipOutput(_Body):
-    """Another server's WHIP address; the token goes to it as a bearer token."""
-
-    type: Literal["whip"]
-    url: str
-    token: SecretStr | None = None
-
-
-class RtmpOutput(_Body):
-    """An RTMP server; the token is the stream key, else that is the last part of the address."""
-
-    type: Literal["rtmp"]
-    url: str = Field(description="rtmp:// or rtmps://")
-    token: SecretStr | None = None
-
-
-class RtspOutput(_Body):
-    """An RTSP server that records; the token is the password."""
-
-    type: Literal["rtsp"]
-    url: str = Field(description="rtsp:// or rtsps://, with a user if need be")
-    token: SecretStr | None = None
-
-
-class CameraOutput(_Body):
-    """A Video4Linux output device of the service's machine, such as one of v4l2loopback."""
-
-    type: Literal["v4l2"]
-    device: str = Field(max_length=200)
-
-
-NewOutput = Annotated[
-    WhipOutput | RtmpOutput | RtspOutput | CameraOutput, Field(discriminator="type")
-]
-
-
-def push_order(body: WhipOutput | RtmpOutput | RtspOutput | CameraOutput) -> PushOrder:
-    """What is asked for, as the service takes it."""
-    if isinstance(body, CameraOutput):
-        return PushOrder(body.type, body.device)
-    token = None if body.token is None else body.token.get_secret_value()
-    return PushOrder(body.type, body.url, token)
-
-
-def output_json(output: Output) -> answers.Output:
-    """A push or a recording and how it goes; never a token, key or password."""
-    work = output.work
-    if isinstance(work, CameraPush):
-        return {
-            "id": output.id,
-            "type": "v4l2",
-            "device": work.device,
-            "state": work.state,
-            "reason": work.reason,
-            "connections": work.connections,
-            "frames_written": work.frames_written,
-            "frames_skipped": work.frames_skipped,
-        }
-    if isinstance(work, Push):
-        assert work.kind != "v4l2"
-        return {
-            "id": output.id,
-            "type": work.kind,
-            "url": work.shown_url,
-            "state": work.state,
-            "reason": work.reason,
-            "connections": work.connections,
-            "bytes_sent": work.bytes_sent,
-            "frames_skipped": work.frames_skipped,
-        }
-    return {
-        "id": output.id,
-        "type": "file",
-        "files": [path.name for path in work.paths],
-        "state": output.state,
-        "reason": output.error,
-        "bytes_written": work.bytes_written,
-    }
 
 
 def _size(size: Size) -> list[int]:
