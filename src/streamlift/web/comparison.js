@@ -18,6 +18,7 @@ import { bytes, fileTime, size } from "./format.js";
  * @typedef {object} Layout
  * @property {number} width of the whole, even
  * @property {number} height of the whole, even
+ * @property {number} unit how much larger than usual the writing is
  * @property {import("./drawing.js").Box[]} panes
  */
 
@@ -25,6 +26,8 @@ const GAP = 8;
 const TITLE = 40;
 const CAPTION = 36;
 const WIDEST = 1920;
+/** Up to this width of a pane the writing has its usual size; beyond, it grows with it. */
+const USUAL = 640;
 /** A clip is coded on this machine, beside all else that runs on it. */
 const WIDEST_IN_CLIP = 640;
 export const LONGEST_CLIP_S = 30;
@@ -40,10 +43,13 @@ const CLIP_BPS = 8_000_000;
 export function layOut([pictureWidth, pictureHeight], count, widest = WIDEST) {
   const width = Math.max(160, Math.min(widest, pictureWidth)) & ~1;
   const height = Math.round((width * pictureHeight) / pictureWidth) & ~1;
+  const unit = Math.max(1, width / USUAL);
+  const top = Math.round(TITLE * unit);
   const panes = Array.from({ length: count }, (_, index) => ({
-    left: GAP + index * (width + GAP), top: TITLE, width, height,
+    left: GAP + index * (width + GAP), top, width, height,
   }));
-  return { width: GAP + count * (width + GAP), height: TITLE + height + CAPTION, panes };
+  const total = (top + height + Math.round(CAPTION * unit) + 1) & ~1;
+  return { width: GAP + count * (width + GAP), height: total, unit, panes };
 }
 
 /**
@@ -111,12 +117,13 @@ export function title({ stream, shownMs }, zoom, locked) {
 function write(context, layout, title, captions) {
   context.textBaseline = "middle";
   context.fillStyle = "#a9b4c3";
-  context.font = "16px system-ui, sans-serif";
-  context.fillText(title, GAP, TITLE / 2, layout.width - 2 * GAP);
+  const { unit } = layout;
+  context.font = `${16 * unit}px system-ui, sans-serif`;
+  context.fillText(title, GAP, (TITLE * unit) / 2, layout.width - 2 * GAP);
   context.fillStyle = "#f1f4f8";
-  context.font = "600 17px system-ui, sans-serif";
+  context.font = `600 ${17 * unit}px system-ui, sans-serif`;
   layout.panes.forEach((pane, index) => {
-    const middle = pane.top + pane.height + CAPTION / 2;
+    const middle = pane.top + pane.height + (CAPTION * unit) / 2;
     context.fillText(captions[index] ?? "", pane.left, middle, pane.width);
   });
 }
