@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.docker.manifests import DOCKER, documents
+
+from streamlift.config import load_config
 
 CORE = [
     document
@@ -97,3 +101,27 @@ def test_pods_run_without_root() -> None:
         assert pod["securityContext"]["runAsNonRoot"] is True
         for container in pod["containers"]:
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
+
+
+def test_the_anchor_has_a_backend_of_rays_workers_and_what_they_are_reached_with(
+    tmp_path: Path,
+) -> None:
+    anchor = {d["kind"]: d for d in documents(DOCKER / "kubernetes" / "anchor.yaml")}
+    (container,) = anchor["Deployment"]["spec"]["template"]["spec"]["containers"]
+    file = tmp_path / "streamlift.yaml"
+    file.write_text(anchor["ConfigMap"]["data"]["streamlift.yaml"])
+    given = {entry["name"]: entry.get("value", "x" * 32) for entry in container["env"]}
+    (place,) = (a.partition("=")[2] for a in container["args"] if a.startswith("--cluster="))
+    config = load_config(file, {**given, "STREAMLIFT_CLUSTER__PLACEMENT": place})
+    assert [b.link for b in config.backends if b.name == "flashvsr"] == ["remote"]
+    assert config.cluster.token == "x" * 32
+    rays = {
+        entry["name"]: entry for entry in nodes()[0]["template"]["spec"]["containers"][0]["env"]
+    }
+    mine = {entry["name"]: entry for entry in container["env"]}
+    for name in ("STREAMLIFT_CLUSTER__TOKEN", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        assert mine[name] == rays[name]
+    secret = [entry["valueFrom"]["secretKeyRef"] for entry in mine.values() if "valueFrom" in entry]
+    named = {reference["key"] for reference in secret}
+    text = (DOCKER / "kubernetes" / "anchor.yaml").read_text()
+    assert named == set(re.findall(r"--from-literal=([\w-]+)=", text))
