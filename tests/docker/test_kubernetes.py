@@ -113,6 +113,7 @@ def test_the_anchor_has_a_backend_of_rays_workers_and_what_they_are_reached_with
     given = {entry["name"]: entry.get("value", "x" * 32) for entry in container["env"]}
     (place,) = (a.partition("=")[2] for a in container["args"] if a.startswith("--cluster="))
     config = load_config(file, {**given, "STREAMLIFT_CLUSTER__PLACEMENT": place})
+    assert config.backends is not None
     assert [b.link for b in config.backends if b.name == "flashvsr"] == ["remote"]
     assert config.cluster.token == "x" * 32
     rays = {
