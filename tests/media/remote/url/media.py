@@ -26,6 +26,8 @@ def clip(
 ) -> Path:
     """Write a clip; its container is the one of the suffix."""
     options = _X264 if codec == "libx264" else {}
+    if path.stem.endswith("-b"):
+        options = {"g": "12", "bf": "2"}  # pictures are shown in another order than they are coded
     sounds = () if sound is None else (Sound(sound),)
     plain = Clip(frames=frames, size=size, codec=codec, options=options, sounds=sounds)
     if path.suffix not in (".ts", ".flv"):

@@ -117,6 +117,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a clip of every kind."""
     folder = tmp_path_factory.mktemp("clips")
     media.clip(folder / "a.mp4")
+    media.clip(folder / "reordered-b.mp4")
     media.clip(folder / "a.ts")
     media.clip(folder / "a.flv")
     media.clip(folder / "a.webm", sound="libopus", codec="libvpx")
@@ -134,6 +135,7 @@ def times(packets: list[Any]) -> list[int]:
     ("name", "video", "sound", "relayed"),
     [
         ("a.mp4", "h264", "aac", Codec.H264),
+        ("reordered-b.mp4", "h264", "aac", Codec.H264),
         ("a.ts", "h264", "aac", Codec.H264),
         ("a.flv", "h264", "aac", Codec.H264),
         ("a.webm", "vp8", "opus", Codec.VP8),
@@ -204,6 +206,30 @@ async def test_the_web_gives_mp4_ts_and_hls(site: Site, clips: Path, name: str) 
     lost = sum(it.pull.counts.dropped.values())
     assert len(it.frames) + lost == (75 if name == "live.m3u8" else 50)
     assert it.source.describe()["url"] == f"{site.url}/{name}"
+
+
+async def test_a_live_playlist_is_followed(site: Site, clips: Path) -> None:
+    site.serve(clips)
+    lines = (clips / "live.m3u8").read_text().splitlines()
+    first = lines.index(next(line for line in lines if line.startswith("#EXTINF")))
+    asked_s: list[float] = []
+
+    def grown(request: BaseHTTPRequestHandler) -> None:
+        asked_s.append(MonotonicClock().now_s())
+        segments = 3 + int((asked_s[-1] - asked_s[0]) / 0.5)
+        head = [line for line in lines[:first] if "PLAYLIST-TYPE" not in line]
+        text = "\n".join([*head, *lines[first : first + 2 * segments], ""])
+        body = text.replace("#EXT-X-ENDLIST", "").encode()
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    site.pages["/live.m3u8"] = grown
+    async with pulling(f"{site.url}/live.m3u8") as it:
+        await it.wait(60)  # three segments have 36
+        assert it.state is PullState.LIVE
+    assert len(asked_s) > 1
 
 
 async def test_user_and_password_go_to_the_first_server_and_nowhere_else(
