@@ -40,8 +40,11 @@ class Served:
     def whip(self, stream: str = "live") -> str:
         return f"{self.url}/whip/{stream}"
 
-    def whep(self, stream: str = "live", view: str | None = None) -> str:
-        return f"{self.url}/whep/{stream}" + (f"?view={view}" if view else "")
+    def whep(
+        self, stream: str = "live", view: str | None = None, backend: str | None = None
+    ) -> str:
+        query = f"?view={view}" if view else f"?backend={backend}" if backend else ""
+        return f"{self.url}/whep/{stream}{query}"
 
     def http(self, **options: Any) -> httpx.AsyncClient:
         """A client of this service; close it (`async with`)."""

@@ -242,6 +242,7 @@ class LaneOptions:
 
     `stabilise` None means the backend's own default; `fps` is the publisher's rate, if known.
     `stands_in`: for a lane that failed; rather with few frames than not at all.
+    `guest`: for a picture beside the stream's own; it takes nothing that streams' own lanes need.
     `ask_source` asks the publisher for a keyframe, merged to one in half a second; never waits.
     """
 
@@ -250,6 +251,7 @@ class LaneOptions:
     stream: str = ""
     fps: float | None = None
     stands_in: bool = False
+    guest: bool = False
     ask_source: Callable[[], None] = field(default=_ask_nobody, compare=False)
 
 

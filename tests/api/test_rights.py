@@ -384,3 +384,46 @@ async def test_one_token_follows_the_events_so_many_times(call: Callable[..., An
                 return again.status_code == 200
 
         await until(follows_again, "a place to be free")
+
+
+@pytest.mark.parametrize(
+    ("bearer", "other", "status"),
+    [
+        ("view-1", None, 403),
+        ("view-1", "ctl-1", 400),
+        ("view-1", "view-1", 403),
+        ("ctl-1", None, 403),
+        (None, "ctl-1", 401),
+    ],
+)
+async def test_comparing_backends_needs_the_right_to_view_and_to_control(
+    guarded: httpx.AsyncClient, bearer: str | None, other: str | None, status: int
+) -> None:
+    headers = {**SDP}
+    if bearer is not None:
+        headers["Authorization"] = f"Bearer {bearer}"
+    if other is not None:
+        headers["Streamlift-Control"] = other
+    answer = await guarded.post("/whep/live?backend=bicubic", content=b"not sdp", headers=headers)
+    assert answer.status_code == status, answer.text
+
+
+async def test_a_token_of_both_doors_may_compare_and_an_open_door_to_view_is_not_enough(
+    call: Callable[..., Any],
+) -> None:
+    both = await call(light(auth=AuthConfig(view=("both",), control=("both",))))
+    answer = await both.post(
+        "/whep/live?backend=bicubic",
+        content=b"not sdp",
+        headers={**SDP, "Authorization": "Bearer both"},
+    )
+    assert answer.status_code == 400
+    open_to_view = await call(light(auth=AuthConfig(control=("ctl-1",))))
+    answer = await open_to_view.post("/whep/live?backend=bicubic", content=b"x", headers=SDP)
+    assert answer.status_code == 401
+    answer = await open_to_view.post(
+        "/whep/live?backend=bicubic",
+        content=b"not sdp",
+        headers={**SDP, "Authorization": "Bearer ctl-1"},
+    )
+    assert answer.status_code == 400

@@ -74,7 +74,9 @@ def test_a_picture_that_does_not_fit_its_size_is_refused() -> None:
 
 
 def test_options_of_a_lane_arrive_as_they_were() -> None:
-    options = LaneOptions(frozenset({THIN}), Stabilise.LITE, "live", 24.5, stands_in=True)
+    options = LaneOptions(
+        frozenset({THIN}), Stabilise.LITE, "live", 24.5, stands_in=True, guest=True
+    )
     sent = convert.open_message(Size(640, 360), options).SerializeToString()
     assert convert.lane_options(pb.Open.FromString(sent)) == options
     bare = convert.open_message(Size(64, 64), LaneOptions(frozenset()))

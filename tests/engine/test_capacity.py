@@ -124,3 +124,20 @@ def test_nobody_who_stays_within_what_it_came_with_loses_a_frame(
         shares[0].ask(total / (2 * len(needs)) * SLOT_PPS)
         assert all(shares[0].admit() for _ in range(50))
         assert capacity.used_pps <= total * SLOT_PPS * 1.001
+
+
+def test_a_guest_keeps_no_stream_from_growing() -> None:
+    capacity = Capacity(2 * SLOT_PPS)
+    stream = capacity.take(SLOT_PPS)
+    guest = capacity.take(SLOT_PPS, guest=True)
+    stream.ask(2 * SLOT_PPS)
+    assert stream.granted_pps == 2 * SLOT_PPS
+    guest.ask(2 * SLOT_PPS)
+    assert guest.granted_pps == SLOT_PPS  # what it was let in with
+
+
+def test_a_guest_is_let_in_only_where_there_is_room() -> None:
+    capacity = Capacity(SLOT_PPS)
+    capacity.take(SLOT_PPS)
+    with pytest.raises(NoCapacity):
+        capacity.take(SLOT_PPS, guest=True)

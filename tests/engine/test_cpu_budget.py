@@ -50,3 +50,31 @@ def test_when_the_load_is_gone_all_frames_are_taken_again() -> None:
         clock.advance(0.5)
         budget.note()
     assert budget.most() == 1.0
+
+
+def test_lanes_that_give_way_are_left_out_before_any_frame_of_a_stream() -> None:
+    clock, used = ManualClock(), 0.0
+    budget = CpuBudget(2, clock, thread_s=lambda: used)
+    budget.note()
+    budget.guest_came()
+    for _ in range(100):  # own lanes 1.2 cores, a guest 1.2 more
+        clock.advance(0.1)
+        used += 0.1 * (1.2 * budget.most() + 1.2 * budget.most_of_guests())
+        budget.note()
+        assert budget.most() == 1.0
+    assert budget.most_of_guests() < 0.6
+    budget.guest_left()
+    assert budget.most_of_guests() == 1.0
+
+
+def test_where_a_guest_is_not_to_blame_the_streams_are_left_out_as_before() -> None:
+    clock, used = ManualClock(), 0.0
+    budget = CpuBudget(2, clock, thread_s=lambda: used)
+    budget.note()
+    budget.guest_came()
+    for _ in range(100):
+        clock.advance(0.1)
+        used += 0.1 * 3.6 * budget.most()
+        budget.note()
+    assert budget.most() < 0.55
+    assert budget.most_of_guests() <= 0.05

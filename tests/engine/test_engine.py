@@ -32,7 +32,9 @@ class FakeLane:
         order: list[str],
         *,
         step: Callable[[], None] = lambda: None,
+        guest: bool = False,
     ) -> None:
+        self.guest = guest
         self._name = name
         self._arrivals = arrivals
         self._order = order
@@ -62,6 +64,18 @@ class FakeLane:
 def test_a_job_runs_on_the_engines_thread_and_gives_its_result(engine: Engine) -> None:
     name = engine.run(lambda: threading.current_thread().name).result(WAIT_S)
     assert name == "engine-test"
+
+
+def test_a_guest_has_its_turn_when_nobody_else_waits() -> None:
+    order: list[str] = []
+    engine = Engine("test", ManualClock())
+    lanes = [FakeLane("guest", [1.0, 2.0], order, guest=True), FakeLane("own", [3.0, 4.0], order)]
+    for lane in lanes:
+        engine.attach(lane)
+    engine.start()
+    assert all(lane.done.wait(WAIT_S) for lane in lanes)
+    assert engine.stop()
+    assert order == ["own", "own", "guest", "guest"]
 
 
 def test_a_jobs_error_goes_to_whoever_asked(engine: Engine) -> None:

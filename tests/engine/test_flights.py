@@ -49,6 +49,8 @@ class Flight:
 class Lane:
     """Chunks with the times when they were due; `more` gives it another one each time."""
 
+    guest = False
+
     def __init__(
         self,
         name: str,

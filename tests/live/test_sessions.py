@@ -276,3 +276,21 @@ async def test_a_token_that_is_taken_back_ends_its_sessions(
         await service.live()
         service.parts.grants.replace(AuthConfig(("p",), ("v",), ("c",)))
         await until(lambda: len(service.parts.sessions) == 0, "the publisher to be ended")
+
+
+async def test_a_comparison_ends_with_the_token_by_which_it_may_control(
+    serve: Callable[..., Awaitable[Served]],
+) -> None:
+    auth = AuthConfig(("p",), ("v",), ("c", "d"))
+    service = await serve(light(auth=auth))
+    async with publishing(service.whip(), coded_clip(), token="p", delete=False):
+        await service.live()
+        headers = {**SDP, "Authorization": "Bearer v", "Streamlift-Control": "d"}
+        async with service.http() as http:
+            answer = await http.post(
+                service.whep(backend="bicubic"), content=await make_offer(), headers=headers
+            )
+        assert answer.status_code == 201, answer.text
+        assert len(service.parts.sessions) == 2
+        service.parts.grants.replace(AuthConfig(("p",), ("v",), ("c",)))
+        await until(lambda: len(service.parts.sessions) == 1, "the comparison to be ended")

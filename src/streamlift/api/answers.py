@@ -20,6 +20,7 @@ __all__ = [
     "Backend",
     "Backends",
     "CameraOutput",
+    "Comparison",
     "Download",
     "Event",
     "File",
@@ -109,6 +110,18 @@ class StreamSettings(TypedDict):
     idle: Idle
 
 
+class Comparison(TypedDict):
+    """A backend that the shown picture is held against; `kept`, 0 to 1, is what it takes of the
+    frames."""
+
+    backend: str
+    state: str
+    viewers: int
+    kept: float
+    size: list[int] | None
+    fps: float | None
+
+
 class Stream(TypedDict):
     """One stream. `backend` is the one whose picture is shown now; `latency_ms` is by stage.
 
@@ -128,6 +141,7 @@ class Stream(TypedDict):
     latency_ms: dict[str, Quantiles]
     frames: FrameCounts
     viewers: int
+    compare: list[Comparison]
 
 
 class Streams(TypedDict):

@@ -17,7 +17,7 @@ __all__ = ["PAGE_POLICY", "Gate"]
 _EXPOSED = "Location, ETag, Link, Retry-After, Livepeer-Playback-URL"
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, PATCH, DELETE, OPTIONS",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match, Streamlift-Control",
     "Access-Control-Max-Age": "600",
 }
 _SECURITY = {

@@ -95,6 +95,7 @@ class _ServiceCollector(Collector):
         yield from self._counted()
         yield from self._sessions()
         yield from self._outputs()
+        yield self._compared()
         backends = self._service.router.backends()
         yield from self._backends()
         yield from _worker_metrics([(b.name, w) for b in backends for w in b.workers])
@@ -145,6 +146,17 @@ class _ServiceCollector(Collector):
         for (kind, name), count in sorted(counts.items()):
             state.add_metric([kind, name], count)
         yield state
+
+    def _compared(self) -> Metric:
+        """Bounded by the number of backends."""
+        lanes = GaugeMetricFamily(
+            PREFIX + "comparisons", "Lanes that streams are compared on.", labels=["backend"]
+        )
+        streams = self._service.router.streams()
+        counts = Counter(one.backend for stream in streams for one in stream.compare)
+        for backend, count in sorted(counts.items()):
+            lanes.add_metric([backend], count)
+        return lanes
 
     def _backends(self) -> Iterator[Metric]:
         total = GaugeMetricFamily(

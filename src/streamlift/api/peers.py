@@ -20,7 +20,7 @@ from fastapi import APIRouter, Request, Response
 from streamlift.api.door import TheService
 from streamlift.api.forwarded import outside
 from streamlift.api.problems import Problem
-from streamlift.api.rights import GuardedRoute, Scope, needs
+from streamlift.api.rights import CONTROL_TOKEN, GuardedRoute, Scope, needs
 
 __all__ = ["Peers", "passed_on", "peer_sessions"]
 
@@ -31,7 +31,7 @@ _REMEMBERED = 256
 MOST_BYTES = 64 * 1024
 PASSED_ON = "streamlift-passed-on"
 """Request header of what came from another service: it goes no further."""
-_REQUEST_HEADERS = ("authorization", "content-type", "if-match")
+_REQUEST_HEADERS = ("authorization", "content-type", "if-match", CONTROL_TOKEN)
 _ANSWER_HEADERS = ("content-type", "etag", "link", "retry-after", "accept-post", "accept-patch")
 
 peer_sessions = APIRouter(tags=["WHIP and WHEP"], route_class=GuardedRoute)

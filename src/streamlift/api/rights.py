@@ -25,6 +25,7 @@ from streamlift.errors import TokenExpired, TokenUnknown
 from streamlift.service import Caller, Grant, Role, Scope, Service, address_of
 
 __all__ = [
+    "CONTROL_TOKEN",
     "GuardedRoute",
     "Right",
     "Scope",
@@ -32,10 +33,13 @@ __all__ = [
     "allowed",
     "must_allow",
     "must_allow_all",
+    "must_also_control",
     "needs",
     "of_session",
 ]
 
+CONTROL_TOKEN = "streamlift-control"
+"""Request header with a token of the control door, where the bearer token is another door's."""
 _INVALID = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
 
 
@@ -105,6 +109,19 @@ def must_allow_all(caller: Caller, scope: Scope) -> None:
             "Token not valid here",
             f"this needs a token to {scope} that is for all streams",
         )
+
+
+async def must_also_control(request: Request, caller: Caller, stream: str) -> Caller:
+    """By what this caller, who came in by another door, may control the stream too: the bearer
+    token, or that of the header `Streamlift-Control`. Raises Problem 401, 403 or 429."""
+    service = await service_of(request)
+    scopes = (Scope.CONTROL,)
+    if service.grants.open_to_all(scopes):
+        return Caller(caller.address)
+    token = request.headers.get(CONTROL_TOKEN) or _bearer(request, scopes)
+    found = Caller(caller.address, await _read(service, token, caller.address))
+    must_allow(found, scopes, stream)
+    return found
 
 
 class GuardedRoute(APIRoute):

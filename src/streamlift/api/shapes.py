@@ -161,6 +161,17 @@ def stream_json(stream: StreamSnapshot) -> answers.Stream:
             "dropped": dict(stream.frames.dropped),
         },
         "viewers": stream.viewers,
+        "compare": [
+            {
+                "backend": one.backend,
+                "state": one.state,
+                "viewers": one.viewers,
+                "kept": round(one.kept, 2),
+                "size": None if one.size is None else _size(one.size),
+                "fps": _rounded(one.fps),
+            }
+            for one in stream.compare
+        ],
     }
 
 

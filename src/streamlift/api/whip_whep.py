@@ -11,11 +11,19 @@ from streamlift.api.door import TheService
 from streamlift.api.forwarded import outside
 from streamlift.api.peers import passed_on
 from streamlift.api.problems import Problem
-from streamlift.api.rights import GuardedRoute, Scope, TheCaller, allowed, needs, of_session
+from streamlift.api.rights import (
+    GuardedRoute,
+    Scope,
+    TheCaller,
+    allowed,
+    must_also_control,
+    needs,
+    of_session,
+)
 from streamlift.api.shapes import StreamName
-from streamlift.config import IceConfig, IceServer
+from streamlift.config import NAME_PATTERN, IceConfig, IceServer
 from streamlift.routing import View
-from streamlift.service import Answered, Service, Session
+from streamlift.service import Answered, Compare, Service, Session
 
 __all__ = ["ice_link", "whip_whep", "whip_whep_open"]
 
@@ -44,7 +52,7 @@ _TRICKLED = {
 _ENDPOINT_OPTIONS = {
     "Accept-Post": _SDP,
     "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match, Streamlift-Control",
 }
 _SESSION_OPTIONS = {
     "Accept-Patch": _FRAGMENT,
@@ -86,14 +94,34 @@ async def watch(
     service: TheService,
     caller: TheCaller,
     view: Annotated[View, Query(description="What to watch")] = View.UPSCALED,
+    backend: Annotated[
+        str | None,
+        Query(description="Another backend to compare with", pattern=f"^{NAME_PATTERN}$"),
+    ] = None,
 ) -> Response:
     """Watch: body is an SDP offer, the answer comes back, `Location` names the session.
+
+    With `backend` the stream goes through that one too, in step with what it shows, until the last
+    such viewer has left; it takes a slot there, and the right to control the stream.
 
     A stream that is published at another service (`cluster.peers`) is watched there.
     """
     if (elsewhere := await passed_on(request, service, stream)) is not None:
         return elsewhere
-    answered = await service.watch(stream, await _read_body(request, _SDP), caller, view)
+    compare = None
+    if backend is not None:
+        if view is View.SOURCE:
+            raise Problem(
+                422,
+                "invalid-request",
+                "Invalid request",
+                "a view is either the source or a backend's picture",
+                found="view=source and backend",
+                expected="one of the two",
+            )
+        compare = Compare(backend, (await must_also_control(request, caller, stream)).grant)
+    sdp = await _read_body(request, _SDP)
+    answered = await service.watch(stream, sdp, caller, view, compare)
     return _created(request, answered)
 
 

@@ -315,11 +315,17 @@ class Client(Calls):
         self,
         name: str,
         view: Literal["upscaled", "source"] = "upscaled",
+        *,
+        backend: str | None = None,
         **options: Unpack[WatchOptions],
     ) -> AbstractAsyncContextManager[Watching]:
-        """As `watch`, of a stream of this service, with this client's token."""
+        """As `watch`, of a stream of this service, with this client's token.
+
+        `backend`: its picture, in step with the shown one; needs the right to control too.
+        """
         options.setdefault("token", self._token)
-        return watch(f"{self.url}/whep/{part_of(name)}?view={view}", **options)
+        query = f"view={view}" if backend is None else f"backend={part_of(backend)}"
+        return watch(f"{self.url}/whep/{part_of(name)}?{query}", **options)
 
 
 async def _written(answer: httpx.Response, path: Path) -> int:

@@ -14,6 +14,7 @@ __all__ = [
     "About",
     "Backend",
     "Codec",
+    "Comparison",
     "Download",
     "Event",
     "EventKind",
@@ -124,6 +125,19 @@ class StreamSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """A backend that the shown picture is held against; `kept`, 0 to 1, is what it takes of the
+    frames."""
+
+    backend: str
+    state: str
+    viewers: int
+    kept: float
+    size: tuple[int, int] | None
+    fps: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
     """One stream. `backend` is the one whose picture is shown now; `latency_ms` is by stage.
 
@@ -143,6 +157,7 @@ class Stream:
     latency_ms: Mapping[str, Quantiles]
     frames: FrameCounts
     viewers: int
+    compare: tuple[Comparison, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,7 +160,7 @@ class EngineBackend:
         need.wanted = next((r.target for r in options.renditions), None)
         try:
             pps = need.pps(size, options.fps)
-            share = self._capacity.take(pps, stands_in=options.stands_in)
+            share = self._capacity.take(pps, stands_in=options.stands_in, guest=options.guest)
         except NoCapacity as error:
             raise NoCapacity(
                 f"backend {self.name} is full: {error}", found=error.found, expected=error.expected

@@ -80,11 +80,12 @@ class Capacity:
         least = 1 if self.used_pps > 0 else 0
         return Slots(total=total, used=min(total, max(used, least)))
 
-    def take(self, pps: float, *, stands_in: bool = False) -> Share:
+    def take(self, pps: float, *, stands_in: bool = False, guest: bool = False) -> Share:
         """A part for a newcomer. Raises NoCapacity when less than that is free.
 
         One that stands in for a lane that failed gets what is free, and a quarter of its frames
         at least: its viewers have nothing else.
+        A guest counts for nobody who borrows, so that no stream gets less because of it.
         """
         free_pps = self.total_pps - self.used_pps
         fits = pps <= free_pps + TOLERANCE * SLOT_PPS if self._shares else self.total_pps > 0
@@ -96,13 +97,13 @@ class Capacity:
                 found=f"{max(0.0, free_pps) / SLOT_PPS:.2f} of {self.slots.total} slots free",
                 expected=f"{pps / SLOT_PPS:.2f} slots",
             )
-        share = Share(self, pps)
+        share = Share(self, pps, guest=guest)
         self._shares.add(share)
         return share
 
     def _lendable_to(self, share: Share) -> float:
         """What nobody else has or may claim back; a stream that is alone has no bound."""
-        others = self._shares - {share}
+        others = {s for s in self._shares - {share} if share.guest or not s.guest}
         if not others:
             return float("inf")
         taken_pps = share.own_pps + sum(other.granted_pps for other in others)
@@ -119,7 +120,8 @@ class Share:
     what is free, until others claim it.
     """
 
-    def __init__(self, capacity: Capacity, pps: float) -> None:
+    def __init__(self, capacity: Capacity, pps: float, *, guest: bool = False) -> None:
+        self.guest = guest
         self._capacity = capacity
         self._admitted_pps = pps
         self.own_pps = pps

@@ -17,13 +17,16 @@ REVIEW_S = 0.5
 LEAST_KEPT = 0.05
 RISE = 1.02
 """A review, while there is room; from half of the frames to all takes 18 s."""
+GUESTS_FALL, GUESTS_RISE = 0.25, 1.1
+"""Of lanes that give way, a review; from none to all takes 16 s."""
 
 
 class CpuBudget:
     """One for a process. Threads that work for streams call `note` after each piece of work.
 
     While they take more than `cores` less a tenth, a part of all frames is left out, the same in
-    each lane. Only what those threads use is counted, not what else runs in the process.
+    each lane, and before that nearly all of the guests' (`guest_came`). Only what those threads
+    use is counted, not what else runs in the process.
     """
 
     def __init__(
@@ -37,11 +40,27 @@ class CpuBudget:
         self._lock = threading.Lock()
         self._spent_s = 0.0
         self._since_s = clock.now_s()
-        self._kept = 1.0
+        self._kept = self._kept_of_guests = 1.0
+        self._guests = 0
 
     def most(self) -> float:
         """Which part of the frames there is time for, 0 to 1."""
         return self._kept
+
+    def most_of_guests(self) -> float:
+        """The same for lanes that are only looked at beside others."""
+        return min(self._kept, self._kept_of_guests)
+
+    def guest_came(self) -> None:
+        """A lane that gives way was opened."""
+        with self._lock:
+            self._guests += 1
+
+    def guest_left(self) -> None:
+        with self._lock:
+            self._guests -= 1
+            if not self._guests:
+                self._kept_of_guests = 1.0
 
     def note(self) -> None:
         """Count what the calling thread has used since it last called."""
@@ -55,10 +74,14 @@ class CpuBudget:
                 return
             over = self._spent_s / passed_s / self._allowed
             self._spent_s, self._since_s = 0.0, self._clock.now_s()
-            if over > 1.0:
+            if over > 1.0 and self._guests and self._kept_of_guests > LEAST_KEPT:
+                self._kept_of_guests = max(LEAST_KEPT, self._kept_of_guests * GUESTS_FALL)
+            elif over > 1.0:
                 self._kept = max(LEAST_KEPT, self._kept / over)
-            elif over * RISE < 1.0:
+            elif over * RISE < 1.0 and self._kept < 1.0:
                 self._kept = min(1.0, self._kept * RISE)
+            elif over * GUESTS_RISE < 1.0:
+                self._kept_of_guests = min(1.0, self._kept_of_guests * GUESTS_RISE)
 
 
 def usable_cores() -> int:

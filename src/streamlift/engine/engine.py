@@ -44,6 +44,11 @@ class Work(Protocol):
     """A lane as the engine sees it."""
 
     @property
+    def guest(self) -> bool:
+        """Whether it waits while any other has something to do."""
+        ...
+
+    @property
     def waiting_since_s(self) -> float | None:
         """Arrival of the oldest thing to do, or None; read under the engine's lock."""
         ...
@@ -69,6 +74,7 @@ class Engine:
     Lanes take turns: among those that have something to do, the one that has had the least of
     the thread's time goes first, and of equals the one with the oldest frame. A lane that was
     idle saves nothing up. So a lane that wants too much waits for itself, not the others for it.
+    Guests come after all others.
 
     On a GPU a step only launches: while the device computes for one lane, another one's turn
     comes, and nobody waits for anybody's download. What counts there is the device's time, and
@@ -222,6 +228,7 @@ class Engine:
     def _next_turn(self) -> Callable[[], None] | None:
         since_s = {lane: lane.waiting_since_s for lane in self._lanes if lane not in self._flights}
         waiting = [(self._lanes[lane], s, lane) for lane, s in since_s.items() if s is not None]
+        waiting = [turn for turn in waiting if not turn[2].guest] or waiting
         if not waiting:
             return None
         least_s = min(had_s for had_s, _, _ in waiting)

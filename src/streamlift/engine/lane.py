@@ -69,6 +69,7 @@ class EngineLane:
         self._engine = engine
         self._upscaler_name = upscaler.spec.name
         self._stream = options.stream
+        self.guest = options.guest
         self._share = share
         self._clock = clock
         self._budget = budget
@@ -85,7 +86,7 @@ class EngineLane:
             max_age_s=max_age_s,
             backlog_age_s=backlog_age_s,
             chunk=spec.step,
-            most=_all_of_them if budget is None else budget.most,
+            most=_most_of(budget, options.guest),
         )
         self._fastest_coding = False
         self._finishing_since_s: float | None = None
@@ -122,6 +123,8 @@ class EngineLane:
         self._aim(options.renditions)
         if begin is not Rung.FULL:
             self._spend(self._ladder.rung)
+        if budget is not None and self.guest:
+            budget.guest_came()
         engine.attach(self)
 
     # ---- ports.Lane, on the event loop ----
@@ -198,6 +201,8 @@ class EngineLane:
         self._engine.detach(self)
         self._encode.abort()
         self._out.end()
+        if self._budget is not None and self.guest:
+            self._budget.guest_left()
         self._share.release()
         self._on_close(self)
 
@@ -378,6 +383,8 @@ class EngineLane:
                 self._inbox.dropped["undelivered"] += 1
 
 
-def _all_of_them() -> float:
-    """For a lane that need not care for the machine."""
-    return 1.0
+def _most_of(budget: CpuBudget | None, guest: bool) -> Callable[[], float]:
+    """Which part of the frames a lane takes; all of them if it need not care for the machine."""
+    if budget is None:
+        return lambda: 1.0
+    return budget.most_of_guests if guest else budget.most

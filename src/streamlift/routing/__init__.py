@@ -2,6 +2,7 @@
 
 from streamlift.routing.backends import BackendTable
 from streamlift.routing.broadcast import Broadcast, Cursor
+from streamlift.routing.comparison import Comparison
 from streamlift.routing.events import Event, EventKind, EventLog, Subscription
 from streamlift.routing.policy import (
     Choice,
@@ -31,6 +32,7 @@ __all__ = [
     "Broadcast",
     "Change",
     "Choice",
+    "Comparison",
     "Cursor",
     "Event",
     "EventKind",

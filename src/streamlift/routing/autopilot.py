@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from streamlift.frames import BackendInfo
+from streamlift.routing.counts import Counts
+from streamlift.routing.events import EventKind
+from streamlift.routing.journal import Journal
+from streamlift.routing.lanes import Lanes
 from streamlift.routing.policy import Choice, Policy, Stepper, choose
+from streamlift.routing.states import StreamState
 
 __all__ = ["Autopilot"]
 
@@ -39,6 +44,23 @@ class Autopilot:
     def due(self, now_s: float) -> bool:
         """Whether it is time for a review: once a second."""
         return now_s - self._reviewed_s >= REVIEW_S
+
+    def steer(self, now_s: float, lanes: Lanes, counts: Counts, journal: Journal) -> None:
+        """Does the backend keep up, and would the policy choose another? Then move to that."""
+        before = lanes.backend
+        step = self.review(
+            now_s,
+            offered=counts.submitted_frames,
+            dropped=counts.lane_drops(lanes.dropped),
+            steady=journal.state is StreamState.LIVE and not lanes.preference.degraded,
+            can_spend_less=lanes.can_spend_less,
+            fps=counts.ingest.fps,
+            current=before,
+        )
+        if step is not None:
+            after, reason = step.backend, step.reason
+            journal.tell(EventKind.POLICY_STEP, before=before, after=after, reason=reason)
+            lanes.switch(after, None, f"policy {self.policy}: {reason}")
 
     def review(
         self,

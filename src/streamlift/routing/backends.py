@@ -8,6 +8,7 @@ from streamlift.clock import Clock
 from streamlift.errors import NoCapacity, NotReady, UnknownBackend
 from streamlift.frames import BackendInfo, BackendState
 from streamlift.routing.budgets import BackendFaults, fault_kind, info_within
+from streamlift.routing.guests import Claim, Guests
 from streamlift.routing.ports import Backend
 
 __all__ = ["FALLBACK", "BackendTable"]
@@ -32,6 +33,8 @@ class BackendTable:
         self._backends: dict[str, Backend] = {}
         self._faults: dict[str, BackendFaults] = {}
         self._told: dict[str, BackendState] = {}
+        self.guests = Guests()
+        """Comparisons: they leave a full backend when a stream's own lane is to be opened there."""
         for backend in backends:
             self.add(backend)
 
@@ -68,6 +71,17 @@ class BackendTable:
     def infos(self, stream: str = "") -> tuple[BackendInfo, ...]:
         """All backends as they are now; one that failed repeatedly is `quarantined`."""
         return tuple(self.info(name, stream) for name in self._backends)
+
+    def as_free(self, stream: str = "") -> tuple[BackendInfo, ...]:
+        """The same as a stream's own lane finds them: what guests hold counts as free."""
+        return tuple(self.guests.apart(info) for info in self.infos(stream))
+
+    def claim(self, name: str) -> Claim:
+        """A backend for a stream's own lane: guests leave where it is full.
+
+        Raises UnknownBackend.
+        """
+        return Claim(name, self[name], self.guests)
 
     def info(self, name: str, stream: str = "") -> BackendInfo:
         """One backend as it is now. Raises UnknownBackend."""
@@ -114,7 +128,7 @@ class BackendTable:
         info = self.info(name, stream)
         if info.state is not BackendState.READY:
             raise NotReady(f"backend {name} is {info.state}: {info.reason}", found=info.state)
-        if not info.has_room:
+        if not self.guests.apart(info).has_room:
             raise NoCapacity(
                 f"all {info.slots.total} slots of backend {name} are taken; retry later or choose "
                 "another backend",

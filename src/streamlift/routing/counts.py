@@ -111,6 +111,10 @@ class Counts:
         """All that lanes ever dropped, given the drops of the present ones."""
         return self._past_lanes.total() + sum(lanes.values())
 
+    def losses(self, lanes: Mapping[str, int]) -> int:
+        """The same without what was more than the stream's share: of that nobody else is guilty."""
+        return self.lane_drops(lanes) - self._past_lanes["over_share"] - lanes.get("over_share", 0)
+
     def report(self, ingest: IngestCounts | None, upscaled: int, lanes: Mapping[str, int]) -> None:
         """Bring the metrics up to what publishers and lanes have counted; as for `frames`."""
         counts = self.frames(ingest, upscaled, lanes)

@@ -26,6 +26,8 @@ class EventKind(StrEnum):
     SWITCH_ABORTED = "switch.aborted"
     POLICY_STEP = "policy.step"
     FAULT = "fault"
+    COMPARE_STARTED = "compare.started"
+    COMPARE_ENDED = "compare.ended"
     PUBLISHER_GONE = "publisher.gone"
     PUBLISHER_BACK = "publisher.back"
     WEIGHTS = "weights"

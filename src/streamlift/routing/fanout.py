@@ -43,6 +43,8 @@ class Fanout:
         self._last: dict[Format, tuple[OpenLane, int]] = {}  # lane and pts of the last one shown
         self.source = SourceView(Broadcast(clock, ask_publisher, on_viewers, on_skipped))
         self.rendition = rendition
+        self.followers: list[Callable[[int], None]] = []
+        """Called with the pts of each picture of the default rendition as it goes out."""
         self._broadcast(rendition)
 
     @property
@@ -85,6 +87,8 @@ class Fanout:
         self._broadcast(encoded.rendition).put(encoded)
         if one.leads:
             self.source.release(encoded.pts)
+            for follow in self.followers:
+                follow(encoded.pts)
         return True
 
     def close(self) -> None:

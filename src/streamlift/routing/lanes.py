@@ -214,7 +214,7 @@ class Lanes:
     def _new(self, kind: Kind, cause: Cause, name: str, size: Size, purpose: Purpose) -> Transition:
         """A transition from the shown lane to a new one."""
         shown = self._screen.shown
-        lane = OpenLane(name, self._table[name], size, purpose)
+        lane = OpenLane(name, self._table.claim(name), size, purpose)
         before = None if shown is None else shown.backend
         return Transition(kind, cause, lane, before=before, began_s=self._clock.now_s())
 

@@ -12,7 +12,7 @@ from streamlift.clock import VIDEO_CLOCK_HZ
 from streamlift.errors import NoCapacity, UpscaleError
 from streamlift.frames import EncodedFrame, Frame, LaneOptions, Rendition, Size, Unencoded
 from streamlift.routing.pacing import Offsets
-from streamlift.routing.ports import Backend, Lane
+from streamlift.routing.ports import Lane, Places
 from streamlift.routing.watchdog import Watchdog
 
 __all__ = ["Delivered", "OpenLane", "Purpose"]
@@ -69,7 +69,7 @@ class OpenLane:
     asked of it. `held` are its frames while another lane is shown, the first a keyframe.
     """
 
-    def __init__(self, name: str, backend: Backend, size: Size, purpose: Purpose) -> None:
+    def __init__(self, name: str, backend: Places, size: Size, purpose: Purpose) -> None:
         self.backend = name
         self.size = size
         self.purpose = purpose

@@ -17,7 +17,7 @@ from streamlift.frames import (
     Unencoded,
 )
 
-__all__ = ["Backend", "IngestCounts", "Lane", "Publisher"]
+__all__ = ["Backend", "IngestCounts", "Lane", "Places", "Publisher"]
 
 
 class Publisher(Protocol):
@@ -121,7 +121,27 @@ class Lane(Protocol):
         ...
 
 
-class Backend(Protocol):
+class Places(Protocol):
+    """Where lanes are opened: what a lane needs of its backend."""
+
+    async def open_lane(self, size: Size, options: LaneOptions) -> Lane:
+        """Open a lane for one stream at a low-resolution size.
+
+        Raises NoCapacity when too little is free, unless it is to stand in for a lane that failed;
+        NotReady when the backend cannot run now.
+        """
+        ...
+
+    def lane_hung(self, lane: Lane) -> None:
+        """This lane of it was found hung; call it before closing the lane. Never waits.
+
+        What hangs is the backend's own duty: one in this process gives its other lanes another
+        thread, one in another process ends its worker.
+        """
+        ...
+
+
+class Backend(Places, Protocol):
     """A named upscaler on a place it can run: what users switch between."""
 
     async def start(self) -> None:
@@ -137,23 +157,7 @@ class Backend(Protocol):
 
     def info(self) -> BackendInfo: ...
 
-    async def open_lane(self, size: Size, options: LaneOptions) -> Lane:
-        """Open a lane for one stream at a low-resolution size.
-
-        Raises NoCapacity when too little is free, unless it is to stand in for a lane that failed;
-        NotReady when the backend cannot run now.
-        """
-        ...
-
     async def probe(self) -> None:
         """Upscale pictures of its own beside the open lanes. Raises what a lane would raise, and
         TimeoutError for a hang: a stream fails on it, and this tells whose fault that is."""
-        ...
-
-    def lane_hung(self, lane: Lane) -> None:
-        """This lane of it was found hung; call it before closing the lane. Never waits.
-
-        What hangs is the backend's own duty: one in this process gives its other lanes another
-        thread, one in another process ends its worker.
-        """
         ...

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from streamlift.clock import Clock
 from streamlift.errors import NoCapacity, NotReady, ShuttingDown, StreamTaken, UnknownStream
@@ -10,6 +12,7 @@ from streamlift.frames import BackendInfo, BackendState, Codec
 from streamlift.metrics import Metrics
 from streamlift.routing.backends import BackendTable
 from streamlift.routing.broadcast import Cursor
+from streamlift.routing.comparison import Comparison
 from streamlift.routing.events import EventKind, EventLog
 from streamlift.routing.policy import Policy, choose
 from streamlift.routing.ports import Publisher
@@ -96,7 +99,7 @@ class Router:
                 if self.table.fallback is None:
                     raise
                 self.table.must_be_free(self.table.fallback)  # until the other is ready
-        elif choose(self._policy, self.backends(), None) is None:
+        elif choose(self._policy, self.table.as_free(), None) is None:
             raise NoCapacity("no backend is ready with a free slot; retry later")
 
     async def publish(self, name: str, publisher: Publisher, *, lasting: bool = False) -> None:
@@ -125,6 +128,19 @@ class Router:
     ) -> Cursor:
         """A viewer's cursor. Raises UnknownStream."""
         return self.stream(name).watch(view, codec, thin=thin)
+
+    @asynccontextmanager
+    async def compare(self, name: str, backend: str) -> AsyncIterator[Comparison]:
+        """Hold another backend's picture of a stream against its own, while in the block.
+
+        Raises UnknownStream, UnknownBackend, NotReady or NoCapacity.
+        """
+        comparisons = self.stream(name).comparisons
+        comparison = await comparisons.join(backend)
+        try:
+            yield comparison
+        finally:
+            comparisons.leave(comparison)
 
     async def switch(
         self,

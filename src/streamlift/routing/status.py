@@ -10,6 +10,7 @@ from streamlift.routing.settings import StreamSettings
 from streamlift.routing.states import StreamState
 
 __all__ = [
+    "CompareSnapshot",
     "FrameCounts",
     "LatencySnapshot",
     "OutputSnapshot",
@@ -57,6 +58,20 @@ class FrameCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class CompareSnapshot:
+    """A backend whose picture is compared with the shown one. `state`: `opening`, `live`, or
+    `left_out` while it takes only a part (`kept`, 0 to 1) of the frames, for the stream's own sake.
+    """
+
+    backend: str
+    state: str
+    viewers: int
+    kept: float
+    size: Size | None
+    fps: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class StreamSnapshot:
     """One stream at one moment. Stages: decode, queue, upscale, encode, send, total.
 
@@ -78,3 +93,4 @@ class StreamSnapshot:
     latency_ms: Mapping[str, LatencySnapshot]
     frames: FrameCounts
     viewers: int
+    compare: tuple[CompareSnapshot, ...] = ()

@@ -14,6 +14,7 @@ from streamlift.metrics import Metrics
 from streamlift.routing.autopilot import Autopilot
 from streamlift.routing.backends import BackendTable
 from streamlift.routing.broadcast import Cursor
+from streamlift.routing.comparisons import Comparisons
 from streamlift.routing.counts import Counts
 from streamlift.routing.events import EventKind, EventLog
 from streamlift.routing.fanout import Fanout
@@ -78,7 +79,7 @@ class Stream:
         self._tuning = Tuning(
             settings, self._fanout, self._counts, self._journal, clock, self._viewers_changed
         )
-        self._autopilot = Autopilot(policy, partial(table.infos, name), clock.now_s())
+        self._autopilot = Autopilot(policy, partial(table.as_free, name), clock.now_s())
         choice = self._autopilot.choose(None, None)
         self._lanes = Lanes(
             backend if choice is None else choice.backend,
@@ -89,6 +90,16 @@ class Stream:
             journal=self._journal,
             clock=clock,
             max_age_s=settings.max_age_s,
+        )
+        self.comparisons = Comparisons(
+            table,
+            self._lanes,
+            options=self._lane_options,
+            fanout=self._fanout,
+            counts=self._counts,
+            journal=self._journal,
+            clock=clock,
+            metrics=metrics,
         )
         self._absence = Absence(clock.now_s())
         self._still_wanted = False  # a keyframe was asked for since the last frame
@@ -127,18 +138,19 @@ class Stream:
     @property
     def viewers(self) -> int:
         """Sessions that watch any view of this stream."""
-        return self._fanout.viewers
+        return self._fanout.viewers + self.comparisons.viewers
 
     async def run(self) -> None:
         """Live until closed, or until no picture came for `waiting_s`; then end all viewers."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                self._tasks = tasks
+                self._tasks = self.comparisons.tasks = tasks
                 playing = tasks.create_task(self._lanes.run())
                 await asyncio.sleep(0)  # it has begun: frames may come
                 self._running.set()
                 reason = await self._tend_until_closed()
                 self._journal.apply(StreamEvent.DRAIN, reason)
+                self.comparisons.close(reason)
                 if self._seat.publisher is not None:
                     self._seat.send_away(tasks, self._seat.publisher, reason)
                 await self._lanes.drain(self.settings.drain_s)
@@ -146,6 +158,7 @@ class Stream:
         finally:
             self._running.set()  # whoever waits for it finds the stream closed
             self._journal.apply(StreamEvent.CLOSE, self._close_reason or "cancelled")
+            self.comparisons.close(self._close_reason or "cancelled")
             self._fanout.close()
             self._report()
 
@@ -235,6 +248,7 @@ class Stream:
             latency_ms=counts.latency_ms(),
             frames=counts.frames(self._seat.counts, self._lanes.upscaled, self._lanes.dropped),
             viewers=self.viewers,
+            compare=self.comparisons.snapshots(),
         )
 
     # The way of a frame.
@@ -253,6 +267,7 @@ class Stream:
         if self._keyframes.due(now_s):
             self._lanes.request_keyframe()
         self._lanes.offer(frame, admission=self._seat.fresh)
+        self.comparisons.offer(frame)
         self._seat.fresh = False
 
     def _seen(self, now_s: float) -> None:
@@ -268,7 +283,9 @@ class Stream:
             return
         self._seen(now_s)
         self._metrics.count("frames_repeated_total", reason="quiet")
-        self._lanes.offer(made_now(last, self._timeline, now_s))
+        frame = made_now(last, self._timeline, now_s)
+        self._lanes.offer(frame)
+        self.comparisons.offer(frame)
 
     def _paused(self, now_s: float) -> bool:
         if self.viewers or self.settings.idle is Idle.RUN:
@@ -289,8 +306,7 @@ class Stream:
     def _take_seat(self, publisher: Publisher, lasting: bool) -> None:
         self._must_be_open()
         self._seat.must_be_free(self.settings.takeover)
-        former = self._seat.publisher
-        if former is not None:
+        if (former := self._seat.publisher) is not None:
             self._leave_seat(former, "taken over by another publisher")
             assert self._tasks is not None  # seats are given only while running
             self._seat.send_away(self._tasks, former, "taken_over")
@@ -308,6 +324,7 @@ class Stream:
         self._seat.leave()
         self._counts.publisher_gone(publisher)
         self._lanes.finish()
+        self.comparisons.finish()
         self._gone(reason)
         self._changed.set()
 
@@ -345,7 +362,7 @@ class Stream:
             slate = self._slate(known.size if known else USUAL, self._journal.reason)
             self._lanes.offer(made_now(slate, self._timeline, now_s), slate=True)
         if self._autopilot.due(now_s):
-            self._review(now_s)
+            self._autopilot.steer(now_s, self._lanes, self._counts, self._journal)
 
     def _look_after_publisher(self, now_s: float) -> None:
         seat = self._seat
@@ -362,24 +379,7 @@ class Stream:
 
     def _report(self) -> None:
         self._counts.report(self._seat.counts, self._lanes.upscaled, self._lanes.dropped)
-
-    def _review(self, now_s: float) -> None:
-        """Does the backend keep up, and would the policy choose another?"""
-        lanes = self._lanes
-        before = lanes.backend
-        step = self._autopilot.review(
-            now_s,
-            offered=self._counts.submitted_frames,
-            dropped=self._counts.lane_drops(lanes.dropped),
-            steady=self.state is StreamState.LIVE and not lanes.preference.degraded,
-            can_spend_less=lanes.can_spend_less,
-            fps=self._counts.ingest.fps,
-            current=before,
-        )
-        if step is not None:
-            after, reason = step.backend, step.reason
-            self._journal.tell(EventKind.POLICY_STEP, before=before, after=after, reason=reason)
-            lanes.switch(after, None, f"policy {self._autopilot.policy}: {reason}")
+        self.comparisons.look()
 
     def _viewers_changed(self) -> None:
         self._lanes.set_renditions(self._fanout.renditions())

@@ -11,7 +11,7 @@ from streamlift.service.outputs import CameraPush, Output, Outputs, Push, Record
 from streamlift.service.pulls import PullPublisher, Pulls, PullState, Source
 from streamlift.service.pushes import PushOrder
 from streamlift.service.readers import RtspDoor, rtsp_socket
-from streamlift.service.service import Answered, Service
+from streamlift.service.service import Answered, Compare, Service
 from streamlift.service.sessions import Role, Session, Sessions
 from streamlift.service.snapshots import Snapshots
 
@@ -21,6 +21,7 @@ __all__ = [
     "Answered",
     "Caller",
     "CameraPush",
+    "Compare",
     "Downloads",
     "FileJob",
     "FileJobs",

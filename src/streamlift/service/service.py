@@ -6,7 +6,7 @@ import asyncio
 import errno
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass
 
 from streamlift.config import AuthConfig, IceConfig
@@ -27,12 +27,12 @@ from streamlift.media.incoming.whip_publisher import WhipPublisher
 from streamlift.media.outgoing.whep_viewer import WhepViewer
 from streamlift.media.remote.pull import PullPublisher, PullState, Source
 from streamlift.media.rtc.sdp import Role, read_fragment, read_offer
-from streamlift.routing import Cursor, EventKind, StreamState, View
+from streamlift.routing import Comparison, Cursor, EventKind, StreamState, View
 from streamlift.service.callers import Caller, Guesses
 from streamlift.service.downloads import Downloads
 from streamlift.service.files import FileJob, FileJobs, Wanted
 from streamlift.service.followers import Followers
-from streamlift.service.grants import Grants
+from streamlift.service.grants import Grant, Grants
 from streamlift.service.outputs import Output, Outputs, Push, Recorder, run_output
 from streamlift.service.parts import Parts
 from streamlift.service.pulls import Pulls, run_pull
@@ -41,7 +41,7 @@ from streamlift.service.sessions import Session, Sessions, run_publisher, run_vi
 from streamlift.service.snapshots import Snapshots
 from streamlift.tasks import supervise
 
-__all__ = ["Answered", "Service"]
+__all__ = ["Answered", "Compare", "Service"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,14 @@ class Answered:
     session: Session
     sdp: str
     ice: IceConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Another backend that a viewer wants to see, and by what right."""
+
+    backend: str
+    grant: Grant
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,35 +115,55 @@ class Service(Parts):
         return Answered(session, answer, ice)
 
     async def watch(
-        self, stream: str, sdp: str, caller: Caller, view: View = View.UPSCALED
+        self,
+        stream: str,
+        sdp: str,
+        caller: Caller,
+        view: View = View.UPSCALED,
+        compare: Compare | None = None,
     ) -> Answered:
         """Answer a viewer's offer; its session then runs by itself.
 
-        Raises ShuttingDown, MediaError, NothingPublished, NoSource, TooMany or Overloaded.
+        Raises ShuttingDown, MediaError, NothingPublished, NoSource, TooMany or Overloaded; to
+        `compare` also UnknownBackend, NotReady or NoCapacity.
         """
         self._must_take_more()
         with _telling_of_refusals(Role.VIEW, stream):
             offer = read_offer(sdp, Role.VIEW)
         codecs = self._codecs_of(stream, view)
         ice = self.ice_now()
-        with (
-            self.sessions.answering(Role.VIEW, stream, caller),
-            _telling_of_refusals(Role.VIEW, stream),
-            _descriptors(),
-        ):
-            viewer = WhepViewer(
-                stream, ice, self.packetizer, clock=self.clock, metrics=self.metrics
-            )
-            answer = await viewer.answer(offer, codecs, sound=self.has_sound(stream))
-        session = self.sessions.open(Role.VIEW, stream, viewer, caller, offer.ice_ufrag)
+        async with AsyncExitStack() as held:
+            with (
+                self.sessions.answering(Role.VIEW, stream, caller),
+                _telling_of_refusals(Role.VIEW, stream),
+                _descriptors(),
+            ):
+                compared = None
+                if compare is not None:
+                    place = self.router.compare(stream, compare.backend)
+                    compared = await held.enter_async_context(place)
+                viewer = WhepViewer(
+                    stream,
+                    ice,
+                    self.packetizer,
+                    clock=self.clock,
+                    metrics=self.metrics,
+                    why_over=lambda: _why_over(compared),
+                )
+                answer = await viewer.answer(offer, codecs, sound=self.has_sound(stream))
+            session = self.sessions.open(Role.VIEW, stream, viewer, caller, offer.ice_ufrag)
+            session.also = None if compare is None else compare.grant
+            holding = held.pop_all()
         self.metrics.count("sessions_total", role="viewer", result="answered")
 
         def open_frames(slow: bool) -> AbstractContextManager[Cursor]:
+            if compared is not None:
+                return compared.watch(viewer.codec, thin=slow)
             if view is View.SOURCE:
                 return self.router.watch(stream, view)  # as the publisher sends it, for every link
             return self.router.watch(stream, view, viewer.codec, thin=slow)
 
-        life = run_viewer(self, self.sessions, session, viewer, open_frames)
+        life = _within(holding, run_viewer(self, self.sessions, session, viewer, open_frames))
         self._live(f"viewer of stream {stream}", life)
         return Answered(session, answer, ice)
 
@@ -230,7 +258,7 @@ class Service(Parts):
         while True:
             await asyncio.sleep(_LOOK_AGAIN_S)
             for session in self.sessions:
-                if not self.grants.holds(session.caller.grant):
+                if not all(map(self.grants.holds, session.grants)):
                     await self.end(session, "its token has ended")
 
     def take_tokens(self, auth: AuthConfig) -> None:
@@ -295,6 +323,18 @@ class Service(Parts):
 
     def _live(self, name: str, life: Awaitable[None]) -> asyncio.Task[None]:
         return self.tasks.create_task(supervise(name, life))
+
+
+def _why_over(compared: Comparison | None) -> str:
+    """Why a viewer gets no more frames."""
+    reason = None if compared is None else compared.reason
+    return reason or "stream ended"
+
+
+async def _within(holding: AsyncExitStack, life: Awaitable[None]) -> None:
+    """A life that needs what is held."""
+    async with holding:
+        await life
 
 
 @contextmanager

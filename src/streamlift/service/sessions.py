@@ -17,6 +17,7 @@ from streamlift.media.incoming.whip_publisher import WhipPublisher
 from streamlift.media.outgoing.whep_viewer import Watch, WhepViewer
 from streamlift.media.rtc.sdp import Role
 from streamlift.service.callers import Caller
+from streamlift.service.grants import Grant
 from streamlift.service.parts import Parts
 
 __all__ = [
@@ -72,8 +73,15 @@ class Session:
     id: str = field(default_factory=lambda: secrets.token_urlsafe(_ID_BYTES))
     etag: str = field(default_factory=lambda: f'"{secrets.token_urlsafe(_ETAG_BYTES)}"')
     """Strong entity tag of the ICE session (RFC 9725 section 4.3)."""
+    also: Grant | None = None
+    """What it needs beside the caller's, if another token gave it."""
     _sampled: tuple[float, int] | None = None
     _bitrate_bps: int = 0
+
+    @property
+    def grants(self) -> tuple[Grant, ...]:
+        """What it lives by: it ends with any of them."""
+        return (self.caller.grant,) if self.also is None else (self.caller.grant, self.also)
 
     def bitrate_bps(self, now_s: float) -> int:
         """Payload bits a second since this was asked last, at least a second ago."""

@@ -158,6 +158,7 @@ def open_message(size: Size, options: LaneOptions) -> pb.Open:
         stream=options.stream,
         fps=options.fps,
         stands_in=options.stands_in,
+        guest=options.guest,
     )
 
 
@@ -173,6 +174,7 @@ def lane_options(message: pb.Open) -> LaneOptions:
         stream=message.stream[:64],
         fps=message.fps if message.HasField("fps") and 0 < message.fps <= 1000 else None,
         stands_in=message.stands_in,
+        guest=message.guest,
     )
 
 

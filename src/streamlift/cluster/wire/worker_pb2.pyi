@@ -175,7 +175,7 @@ class Target(_message.Message):
     def __init__(self, scale: _Optional[float] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., fit: _Optional[str] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("width", "height", "renditions", "stabilise", "stream", "fps", "stands_in")
+    __slots__ = ("width", "height", "renditions", "stabilise", "stream", "fps", "stands_in", "guest")
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     RENDITIONS_FIELD_NUMBER: _ClassVar[int]
@@ -183,6 +183,7 @@ class Open(_message.Message):
     STREAM_FIELD_NUMBER: _ClassVar[int]
     FPS_FIELD_NUMBER: _ClassVar[int]
     STANDS_IN_FIELD_NUMBER: _ClassVar[int]
+    GUEST_FIELD_NUMBER: _ClassVar[int]
     width: int
     height: int
     renditions: _containers.RepeatedCompositeFieldContainer[Rendition]
@@ -190,7 +191,8 @@ class Open(_message.Message):
     stream: str
     fps: float
     stands_in: bool
-    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., renditions: _Optional[_Iterable[_Union[Rendition, _Mapping]]] = ..., stabilise: _Optional[str] = ..., stream: _Optional[str] = ..., fps: _Optional[float] = ..., stands_in: _Optional[bool] = ...) -> None: ...
+    guest: bool
+    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., renditions: _Optional[_Iterable[_Union[Rendition, _Mapping]]] = ..., stabilise: _Optional[str] = ..., stream: _Optional[str] = ..., fps: _Optional[float] = ..., stands_in: _Optional[bool] = ..., guest: _Optional[bool] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ()

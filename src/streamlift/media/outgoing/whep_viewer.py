@@ -41,7 +41,9 @@ class WhepViewer:
         *,
         clock: Clock,
         metrics: Metrics | None = None,
+        why_over: Callable[[], str] = lambda: "stream ended",
     ) -> None:
+        """`why_over`: asked when there are no more frames."""
         self.stream = stream
         self.codec: Codec | None = None
         self.reason: str | None = None
@@ -51,7 +53,7 @@ class WhepViewer:
             packetizer,
             clock=clock,
             metrics=self._metrics,
-            on_end=lambda: self.aclose("stream ended"),
+            on_end=lambda: self.aclose(why_over()),
         )
         self._clock = clock
         self._keyframes = KeyframeAllowance()
