@@ -11,7 +11,7 @@ import dataclasses
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -59,6 +59,10 @@ class Behaviour:
     deaf: bool = False
     backend: str = "bicubic"
     policy: str = "auto"
+    compared: str = "live"
+    compare_status: int = 0
+    stuck: list[str] = dataclasses.field(default_factory=list)
+    """Views that send nothing any more."""
 
 
 class Loop:
@@ -81,15 +85,22 @@ class LoopTrack(MediaStreamTrack):
 
     kind = "video"
 
-    def __init__(self, loop: Loop, view: str) -> None:
+    def __init__(self, loop: Loop, view: str, stuck: Callable[[], bool]) -> None:
         super().__init__()
-        self._scene, self._view = loop, view
-        now = (time.monotonic() - loop.started_s) * FPS
-        self._next = (int(now) // GOP + 1) * GOP
+        self._scene, self._view, self._stuck = loop, view, stuck
+        self._next = self._keyframe()
         self.sender: RTCRtpSender | None = None
         self.rtp_origin: int | None = None
 
+    def _keyframe(self) -> int:
+        now = (time.monotonic() - self._scene.started_s) * FPS
+        return (int(now) // GOP + 1) * GOP
+
     async def recv(self) -> av.Packet[Any]:
+        if self._stuck():
+            while self._stuck():  # noqa: ASYNC110 - the test says when it goes on
+                await asyncio.sleep(0.05)
+            self._next = self._keyframe()
         if self.sender is not None and self.rtp_origin is None:
             sent = getattr(self.sender, "_RTCRtpSender__rtp_timestamp")  # noqa: B009, mangled
             if sent:
@@ -109,6 +120,7 @@ class Fake:
         self.loop = Loop()
         self.sessions: dict[str, tuple[RTCPeerConnection, str, str, LoopTrack | None]] = {}
         self.log: list[str] = []
+        self.comparisons: dict[LoopTrack, tuple[str, str]] = {}
         self.events: list[dict[str, object]] = []
         self.news = asyncio.Event()
 
@@ -120,9 +132,14 @@ class Fake:
         self.news.set()
         self.news = asyncio.Event()
 
-    async def view(self, stream: str, view: str, offer: str) -> tuple[str, str]:
+    async def view(
+        self, stream: str, view: str, offer: str, backend: str | None = None
+    ) -> tuple[str, str]:
         peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        track = LoopTrack(self.loop, view)
+        name = view if backend is None else "backend"
+        track = LoopTrack(self.loop, view, lambda: name in self.behaviour.stuck)
+        if backend is not None:
+            self.comparisons[track] = (stream, backend)
         video = peer.addTransceiver(track, direction="sendonly")
         track.sender = video.sender
         codecs = RTCRtpSender.getCapabilities("video").codecs
@@ -161,7 +178,9 @@ class Fake:
         session = self.sessions.pop(name, None)
         if session is None:
             return False
-        peer, role, stream, _ = session
+        peer, role, stream, track = session
+        if track in self.comparisons:
+            del self.comparisons[track]
         self.log.append(f"DELETE {role} {stream}")
         await peer.close()
         return True
@@ -196,6 +215,12 @@ class Fake:
                 "dropped": {"stale": 2},
             },
             "viewers": sum(1 for _, role, at, _ in self.sessions.values() if at == name),
+            "compare": [
+                {"backend": backend, "state": self.behaviour.compared, "viewers": 1}
+                | {"kept": 1.0, "size": [2 * LOW, 2 * LOW], "fps": 25.0}
+                for stream, backend in self.comparisons.values()
+                if stream == name
+            ],
         }
 
     def backends(self) -> list[dict[str, object]]:
@@ -298,13 +323,24 @@ def create_app() -> FastAPI:
         return {"log": fake.log, "sessions": len(fake.sessions)}
 
     @app.post("/whep/{stream}")
-    async def whep(stream: str, request: Request, view: str = "upscaled") -> Response:
+    async def whep(
+        stream: str, request: Request, view: str = "upscaled", backend: str | None = None
+    ) -> Response:
         fake: Fake = request.app.state.fake
         if stream not in fake.behaviour.published:
             return problem(409, f"nobody publishes {stream!r}", Retry_After="1")
         if fake.behaviour.whep_status:
             return problem(fake.behaviour.whep_status, "as told by the test", Retry_After="1")
-        name, answer = await fake.view(stream, view, (await request.body()).decode())
+        if backend is not None:
+            bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+            shown = (request.headers.get("streamlift-control"), bearer)
+            if fake.behaviour.control_token not in (None, *shown):
+                return problem(403, "this token does not allow to control")
+            if fake.behaviour.compare_status:
+                detail = f"backend {backend} is full"
+                return problem(fake.behaviour.compare_status, detail, Retry_After="2")
+            fake.log.append(f"COMPARE {backend}")
+        name, answer = await fake.view(stream, view, (await request.body()).decode(), backend)
         return _created(name, answer)
 
     @app.post("/whip/{stream}")

@@ -50,9 +50,22 @@ def demo_url() -> Iterator[str]:
 @pytest.fixture
 def stamped_url() -> Iterator[str]:
     """The service with a publisher that stamps its pictures, which the demo's own does not."""
+    with _stamped() as url:
+        yield url
+
+
+@pytest.fixture
+def small_url() -> Iterator[str]:
+    """The same with few and small pictures, of which a small machine can enlarge each twice."""
+    with _stamped("--size", "256x256", "--fps", "10") as url:
+        yield url
+
+
+@contextmanager
+def _stamped(*options: str) -> Iterator[str]:
     publish = bound(sys.executable, "-m", "streamlift.cli", "publish", "--demo", "--stamp")
     with _serving() as (url, process):
-        command = [*publish, "--wait", f"{url}whip/demo"]
+        command = [*publish, *options, "--wait", f"{url}whip/demo"]
         with subprocess.Popen(command, env=_environment()) as publisher:
             try:
                 _wait_for_demo(url, process)
@@ -83,6 +96,29 @@ def test_both_halves_show_the_same_frame(page: Page, stamped_url: str) -> None:
     page.evaluate("() => { streamlift.sync.readStamps = true; }")
     in_time_sync(lambda: differing(page))
     page.screenshot(path=ARTIFACTS / "console-compare.png")
+
+
+def test_two_backends_of_one_stream_are_compared_frame_by_frame(page: Page, small_url: str) -> None:
+    page.goto(small_url)
+    wait_until(page, PLAYING)
+    wait_until(page, "() => streamlift.stage.inStep.kept")
+    shown = page.evaluate("() => document.getElementById('n-backend').textContent")
+    other = "compact" if shown == "bicubic" else "bicubic"
+    ready = f"#other option[value={other}]:not(:disabled)"
+    page.wait_for_selector(ready, state="attached", timeout=60_000)
+    page.click("#view-compare")
+    page.select_option("#other", other)
+    wait_until(page, "() => streamlift.choice.lane?.state === 'live'")
+    wait_until(page, "() => document.getElementById('lock').textContent === 'Same frame'")
+    page.evaluate("() => { streamlift.sync.readStamps = true; }")
+    in_time_sync(lambda: differing(page))
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / "console-ab.png")
+    page.click("#view-side")
+    wait_until(page, "() => streamlift.stage.inStep.kept")
+    page.screenshot(path=ARTIFACTS / "console-ab-side.png")
+    page.select_option("#other", "")
+    wait_until(page, "() => !streamlift.choice.lane")
 
 
 def test_the_demo_plays_side_by_side(page: Page, demo_url: str) -> None:

@@ -20,6 +20,7 @@ import { parseEvents } from "./sse.js";
  * @property {Partial<Record<Stage, Percentiles>>} [latency_ms]
  * @property {{received: number, decoded: number, upscaled: number, encoded: number,
  *             dropped: Record<string, number>}} [frames]
+ * @property {Compared[]} [compare] lanes that the shown picture is held against
  * @property {number} viewers
  * @property {{bitrate_bps: number, stabilise: string | null, idle: string}} [settings]
  * @property {{scale?: number, size?: [number, number]} | null} [target]
@@ -38,6 +39,8 @@ import { parseEvents } from "./sse.js";
  *             error: string} | null} [weights] what lacks, if that is why it cannot be used
  * @property {{bytes: number, total: number | null} | null} [download]
  *
+ * @typedef {{backend: string, state: "opening" | "live" | "left_out", viewers: number, kept: number,
+ *            size: [number, number] | null, fps: number | null}} Compared
  * @typedef {{name: string, address: string, state: string, reason: string, device: string,
  *            fps: number | null, slots: {total: number, used: number}, rtt_ms: number | null,
  *            restarts: number}} Worker

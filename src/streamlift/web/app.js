@@ -1,6 +1,7 @@
 // @ts-check
 /** The page: puts the parts together and asks the service for news once a second. */
 
+import { Choice } from "./abchoice.js";
 import { Api } from "./api.js";
 import { BackendPanel } from "./backends.js";
 import { Capture } from "./capture.js";
@@ -34,6 +35,7 @@ const source = new Player(byId("video-source", HTMLVideoElement), api, "source")
 const upscaled = new Player(byId("video-upscaled", HTMLVideoElement), api, "upscaled");
 const origins = new Origins(api, [source, upscaled]);
 const stage = new Stage(source, upscaled, origins, say);
+const choice = new Choice(byId("other", HTMLSelectElement), source, stage.slider, say);
 const tools = new Tools(stage, () => chosen, () => stream, say);
 const streams = new StreamList();
 const numbers = new Numbers();
@@ -56,6 +58,9 @@ function choose(name) {
   url.searchParams.set("stream", name);
   history.replaceState(null, "", url);
   numbers.clear();
+  choice.show(null);
+  choice.choose(null);
+  stage.slider.forget();
   source.play(name);
   upscaled.play(name);
 }
@@ -76,7 +81,8 @@ async function poll(signal) {
   streams.show(list, chosen);
   numbers.show(stream, received);
   panels.forEach((panel) => panel.showStream(stream));
-  setText(byId("caption-source", HTMLElement), size(stream?.publisher?.size));
+  choice.show(stream);
+  setText(byId("caption-source", HTMLElement), size(choice.size));
   setText(byId("caption-upscaled", HTMLElement), size(stream?.output?.size));
 }
 
@@ -147,6 +153,7 @@ function say(message) {
 function start() {
   const life = new AbortController();
   attachThemeButton(button("theme"));
+  stage.why = () => choice.shortage;
   new Capture(api, upscaled, () => chosen, say);
   new Sharing(stage, tools, () => chosen, say);
   streams.addEventListener("choose", (event) => {
@@ -160,6 +167,7 @@ function start() {
   publisher.addEventListener("live", () => choose(publisher.name));
   events.addEventListener("event", (event) => {
     backends.showEvent(/** @type {CustomEvent} */ (event).detail);
+    choice.showEvent(/** @type {CustomEvent} */ (event).detail);
   });
   upscaled.addEventListener("state", showStatus);
   button("enter-token").addEventListener("click", () => tokens.ask("view", { again: true }));
@@ -168,7 +176,12 @@ function start() {
     pollError = error;
     showStatus();
   });
-  void repeat((signal) => backends.refresh(signal), BACKENDS_MS, life.signal, () => undefined);
+  void repeat(
+    (signal) => backends.refresh(signal).then(() => choice.offer(backends.list)),
+    BACKENDS_MS,
+    life.signal,
+    () => undefined,
+  );
   void events.follow(life.signal);
   leaveCleanly(life);
 }
@@ -191,5 +204,5 @@ start();
 
 /** For tests and for the curious: the parts, by name. */
 Object.assign(window, {
-  streamlift: { source, upscaled, publisher, stage, tools, sync: stage.slider.sync },
+  streamlift: { source, upscaled, publisher, stage, choice, tools, sync: stage.slider.sync },
 });

@@ -9,6 +9,7 @@ const REFRESH_MS = 5000;
 const WATCH_MS = 700;
 
 export class BackendPanel {
+  /** @type {import("./api.js").Backend[]} as last told */ list = [];
   /** @type {string | null} */ #stream = null;
   /** @type {Map<string, HTMLButtonElement>} */ #buttons = new Map();
   /** @type {Map<string, WeightsRow>} */ #weights = new Map();
@@ -73,6 +74,7 @@ export class BackendPanel {
 
   /** @param {import("./api.js").Backend[]} backends */
   #showAll(backends) {
+    this.list = backends;
     const names = new Set(backends.map(({ name }) => name));
     for (const [name, button] of this.#buttons) {
       if (names.has(name)) continue;

@@ -93,12 +93,16 @@ export class Measurement {
   }
 }
 
-/** @param {Measured} measured @returns {string} */
-export function describeMeasured({ sharpness, flicker }) {
+/**
+ * @param {Measured} measured
+ * @param {{source: string, upscaled: string}} names of both sides
+ * @returns {string}
+ */
+export function describeMeasured({ sharpness, flicker }, names) {
   const still = flicker
     ? `flicker ${flicker.source.toFixed(1)} → ${flicker.upscaled.toFixed(1)} levels where still`
     : "flicker unknown: nothing stood still";
-  return `Sharpness ${sharpness.toFixed(2)} × the source, ${still}.`;
+  return `Sharpness of ${names.upscaled}: ${sharpness.toFixed(2)} × that of ${names.source}, ${still}.`;
 }
 
 /**

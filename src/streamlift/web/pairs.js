@@ -9,7 +9,7 @@
  * @typedef {{pts: number | null, picture: T}} Held
  */
 
-const KEPT = 12;
+const KEPT = 24;
 /** Both views carry the same pts; a millisecond of the 90 kHz clock forgives rounding. */
 const TOLERANCE = 90;
 

@@ -17,6 +17,9 @@ const LONGEST_WAIT_S = 10;
 /** Fires `state` whenever `state` changes. */
 export class Player extends EventTarget {
   /** @type {PlayerState} */ state = { phase: "idle", text: "" };
+  /** @type {string | null} a backend to run beside the shown one, instead of the view */ backend = null;
+  /** Whether the user has just asked for it, so that a token may be asked for again. */
+  asked = false;
   /** @type {WhepSession | null} the session that plays now */ session = null;
   /** @type {AbortController | null} */ #life = null;
   /** @type {RTCIceServer[]} */ #iceServers = [];
@@ -67,11 +70,11 @@ export class Player extends EventTarget {
       } catch (error) {
         failures += 1;
         if (error instanceof MediaPathError) this.#iceServers = error.iceServers;
-        retry = explain(error, stream, failures);
+        retry = explain(error, stream, failures, this.backend);
       }
       if (signal.aborted) return;
       this.#set(retry.phase, retry.text);
-      if (retry.phase === "locked") this.api.tokens.ask("view");
+      if (retry.phase === "locked") this.#askForToken();
       await pause(retry.waitS * 1000, signal, this.api.tokens, "change");
     }
   }
@@ -84,11 +87,15 @@ export class Player extends EventTarget {
    */
   async #playOnce(stream, signal) {
     if (this.state.phase !== "waiting") this.#set("connecting", "Connecting");
-    const query = this.view === "source" ? "?view=source" : "";
+    const { backend } = this;
+    const query = backend
+      ? `?backend=${encodeURIComponent(backend)}`
+      : this.view === "source" ? "?view=source" : "";
     const session = await WhepSession.open(
       this.api.url(`whep/${encodeURIComponent(stream)}${query}`),
       {
         token: this.api.tokens.get("view"),
+        controlToken: backend ? this.api.tokens.get("control") : undefined,
         audio: this.view === "upscaled",
         iceServers: this.#iceServers,
         signal,
@@ -106,6 +113,11 @@ export class Player extends EventTarget {
     }
   }
 
+  #askForToken() {
+    this.api.tokens.ask(this.backend ? "control" : "view", { again: this.asked });
+    this.asked = false;
+  }
+
   /** @param {Phase} phase @param {string} text */
   #set(phase, text) {
     if (this.state.phase === phase && this.state.text === text) return;
@@ -115,16 +127,34 @@ export class Player extends EventTarget {
 }
 
 /**
+ * The same of a backend to compare with: the stream itself is there, or its own player tells.
+ * @param {Problem} error
+ * @param {string} backend
+ * @param {number} told seconds
+ * @returns {PlayerState & {waitS: number}}
+ */
+function refused(error, backend, told) {
+  if (error.status === 409) {
+    const waitS = Math.max(3, told);
+    return { phase: "retrying", text: `No picture of ${backend}: ${error.message}`, waitS };
+  }
+  const text = "Comparing needs a token that may control this stream. Choose again to enter one.";
+  return { phase: "locked", text, waitS: 3600 };
+}
+
+/**
  * What to tell the user, and how long to wait.
  * @param {unknown} error
  * @param {string} stream
  * @param {number} failures in a row, from 1
+ * @param {string | null} backend that was to be compared with, if one was
  * @returns {PlayerState & {waitS: number}}
  */
-export function explain(error, stream, failures) {
+export function explain(error, stream, failures, backend = null) {
   const waitS = Math.min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (failures - 1));
   if (error instanceof Problem) {
     const told = error.retryAfterS === null ? waitS : Math.max(1, error.retryAfterS);
+    if (backend && [401, 403, 409].includes(error.status)) return refused(error, backend, told);
     switch (error.status) {
       case 409:
         return { phase: "waiting", text: notPublished(stream), waitS: told };

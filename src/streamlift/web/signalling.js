@@ -9,6 +9,7 @@ import { Problem } from "./problem.js";
 /**
  * @typedef {object} SessionOptions
  * @property {string} [token] bearer token, sent as a header only
+ * @property {string} [controlToken] of the right to control, where `token` may lack it
  * @property {AbortSignal} [signal] gives up the POST
  * @property {RTCIceServer[]} [iceServers]
  * @property {number} [gatherMs] how long to wait for candidates before the POST
@@ -40,7 +41,12 @@ async function signal(peer, endpoint, options) {
   const late = lateCandidates(peer);
   const response = await fetch(endpoint, {
     method: "POST",
-    headers: { "Content-Type": "application/sdp", ...bearer(options.token) },
+    headers: {
+      "Content-Type": "application/sdp",
+      ...bearer(options.token),
+      ...(options.controlToken && options.controlToken !== options.token &&
+        { "Streamlift-Control": options.controlToken }),
+    },
     body: peer.localDescription?.sdp ?? "",
     signal: options.signal,
   });

@@ -29,8 +29,10 @@ export class Slider extends EventTarget {
   position = 0.5;
   /** Keep showing the same pair, to look at it closely. */
   frozen = false;
-  /** What to call both sides. */
+  /** What to call both sides; fires `names` when set anew. */
   names = { source: "Source", upscaled: "Upscaled" };
+  /** How many times larger the left picture is than the publisher's; for reading stamps. */
+  scale = 1;
   /**
    * Draws a pair in another way than as two halves, while it is set.
    * @type {((context: CanvasRenderingContext2D, pictures: Pictures) => void) | null}
@@ -86,6 +88,14 @@ export class Slider extends EventTarget {
     this.#running?.abort();
     this.#running = null;
     this.#pairs.clear();
+  }
+
+  /** Another picture comes on one side: what is held of the one before means nothing beside it. */
+  forget() {
+    this.#pairs.clear();
+    const { canvas } = this;
+    this.#context.clearRect(0, 0, canvas.width, canvas.height);
+    this.dispatchEvent(new Event("pair"));
   }
 
   /** @param {number} position 0 to 1 */
@@ -228,8 +238,10 @@ export class Slider extends EventTarget {
     if (!pictures) return null;
     const [lowWidth] = pictures.lowSize;
     const [highWidth] = pictures.highSize;
-    const source = this.#stamps.read(pictures.source, lowWidth, 1);
-    const upscaled = this.#stamps.read(pictures.upscaled, highWidth, highWidth / lowWidth);
+    const { scale } = this;
+    const source = this.#stamps.read(pictures.source, lowWidth, scale);
+    const ratio = (scale * highWidth) / lowWidth;
+    const upscaled = this.#stamps.read(pictures.upscaled, highWidth, ratio);
     return source && upscaled && { source: source.number, upscaled: upscaled.number };
   }
 

@@ -2,8 +2,10 @@
 /** The stage: both videos or the before/after view, zoom, full screen, keys and notices. */
 
 import { button, byId, setText } from "./dom.js";
+import { InStep } from "./instep.js";
 import { isForPage } from "./keys.js";
 import { describeMeasured, Measurement } from "./measure.js";
+import { Sides } from "./sides.js";
 import { Slider } from "./slider.js";
 import { applyZoom, attachZoom, Zoom } from "./zoom.js";
 
@@ -13,6 +15,8 @@ import { applyZoom, attachZoom, Zoom } from "./zoom.js";
 /** Fires `view` when another view is chosen, and `freeze` when it is held or let go. */
 export class Stage extends EventTarget {
   zoom = new Zoom();
+  /** What is known of why one picture does not come with the other; set by the page. */
+  why = () => "";
   #stage = byId("stage", HTMLElement);
   #compare = byId("compare", HTMLElement);
   #freeze = button("freeze");
@@ -42,6 +46,12 @@ export class Stage extends EventTarget {
       this.#showLock();
       this.#measurePair();
     });
+    this.inStep = new InStep(this.#stage, this.slider, {
+      live: () => this.players.every(({ state }) => state.phase === "live"),
+      why: () => this.why(),
+    });
+    this.sides = new Sides(this.slider, this.inStep, () => this.view === "side");
+    this.slider.start();
     attachZoom(this.#stage, this.zoom);
     this.zoom.addEventListener("change", () => this.#showZoom());
     for (const player of this.players) this.#attach(player);
@@ -65,8 +75,8 @@ export class Stage extends EventTarget {
     button("view-side").setAttribute("aria-pressed", String(!compare));
     button("view-compare").setAttribute("aria-pressed", String(compare));
     this.freeze(false);
-    if (compare) this.slider.start();
-    else this.slider.stop();
+    this.slider.draw();
+    this.sides.draw();
     this.dispatchEvent(new Event("view"));
   }
 
@@ -184,7 +194,7 @@ export class Stage extends EventTarget {
     const measured = this.#measurement.add(pictures);
     if (!measured) return;
     this.#measurement = null;
-    this.say(describeMeasured(measured));
+    this.say(describeMeasured(measured, this.slider.names));
   }
 
   #showLock() {

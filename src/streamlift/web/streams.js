@@ -42,6 +42,7 @@ export class StreamList extends EventTarget {
       stream.publisher && `${size(stream.publisher.size)} → ${size(stream.output?.size)}`,
       stream.output?.fps != null && `${number(stream.output.fps)} fps`,
       stream.backend,
+      stream.compare?.length && `held against ${stream.compare.map(({ backend }) => backend).join(", ")}`,
       `${stream.viewers} ${stream.viewers === 1 ? "viewer" : "viewers"}`,
     ];
     setText(note, parts.filter(Boolean).join(" · "));
