@@ -26,6 +26,8 @@ const EXAMPLES = /** @type {Record<string, string>} */ ({
 /** Fires `added`, a CustomEvent with the stream's name, when the service has taken one. */
 export class PullPanel extends EventTarget {
   /** @type {string | null} */ #stream = null;
+  /** @type {string | null} the stream that is not fetched: it is not asked for again and again */
+  #published = null;
   #form = byId("pull-form", HTMLFormElement);
   #kind = byId("pull-kind", HTMLSelectElement);
   #message = byId("pull-message", HTMLElement);
@@ -64,11 +66,13 @@ export class PullPanel extends EventTarget {
   /** @param {AbortSignal} signal @param {boolean} asked */
   async #look(signal, asked) {
     if (this.#stream === null) return this.#showSource(null);
+    if (this.#stream === this.#published && !asked) return;
     try {
       const path = `api/v1/streams/${encodeURIComponent(this.#stream)}/source`;
       this.#showSource(await this.api.call("GET", path, null, { signal, asked }));
     } catch (error) {
       if (!(error instanceof Problem && error.status === 404)) throw error;
+      this.#published = this.#stream;
       this.#showSource(null);
     }
   }
@@ -96,6 +100,7 @@ export class PullPanel extends EventTarget {
     await doing(this.#message, "Asked for it.", async () => {
       await this.api.call("POST", "api/v1/streams", { name, source: this.#source() });
       byId("pull-token", HTMLInputElement).value = "";
+      this.#published = null;
       this.dispatchEvent(new CustomEvent("added", { detail: name }));
       return `The service fetches “${name}” now. If nothing comes, the state here says why.`;
     });
