@@ -55,6 +55,8 @@ EventKind = Literal[
     "publisher.gone",
     "publisher.back",
     "weights",
+    "compare.started",
+    "compare.ended",
 ]
 
 
