@@ -95,14 +95,14 @@ export class Measurement {
 
 /**
  * @param {Measured} measured
- * @param {{source: string, upscaled: string}} names of both sides
+ * @param {{source: string}} names of the sides
  * @returns {string}
  */
 export function describeMeasured({ sharpness, flicker }, names) {
   const still = flicker
     ? `flicker ${flicker.source.toFixed(1)} → ${flicker.upscaled.toFixed(1)} levels where still`
     : "flicker unknown: nothing stood still";
-  return `Sharpness of ${names.upscaled}: ${sharpness.toFixed(2)} × that of ${names.source}, ${still}.`;
+  return `Sharpness ${sharpness.toFixed(2)} × that of ${names.source}, ${still}.`;
 }
 
 /**
