@@ -214,6 +214,16 @@ async def test_what_is_no_picture_is_said(service: Served, wrong: npt.ArrayLike,
     assert publication.sent == 0
 
 
+async def test_sound_that_is_none_is_said_at_once_and_spoils_nothing(service: Served) -> None:
+    async with publish(service.whip(), fps=25, sound_hz=48_000) as publication:
+        with pytest.raises(MediaError, match="type are not understood"):
+            await publication.send(frame(), np.zeros(3, np.int32))
+        for piece in (np.zeros(1920), np.zeros((1920, 2)), np.zeros(0)):
+            await publication.send(frame(), piece)
+        await publication.drain()
+    assert publication.state == "closed"
+
+
 async def test_an_error_in_the_block_is_raised_as_it_is(service: Served) -> None:
     seen: list[Publication | Watching] = []
 

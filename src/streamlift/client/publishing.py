@@ -15,7 +15,7 @@ import numpy.typing as npt
 from streamlift.client.keeping import Kept, PushState
 from streamlift.client.pacing import Pacer
 from streamlift.clock import VIDEO_CLOCK_HZ, Clock, MonotonicClock
-from streamlift.codec.opus import OPUS_HZ, OpusEncoder
+from streamlift.codec.opus import OPUS_HZ, OpusEncoder, stereo
 from streamlift.codec.rgb import planes_from_rgb, rgb_levels
 from streamlift.errors import MediaError
 from streamlift.frames import Planes, Size
@@ -115,6 +115,8 @@ class Publication:
         self._kept.check()
         if sound is not None and self._opus is None:
             raise MediaError("sound needs its sample rate: publish(..., sound_hz=48000)")
+        if sound is not None:
+            sound = stereo(sound)  # refused here, not when its turn comes
         planes = await asyncio.to_thread(_planes, frame)
         while self._waits_when_full and len(self._queue) >= self._options.queue:
             self._went.clear()

@@ -13,7 +13,7 @@ from av.audio.resampler import AudioResampler
 
 from streamlift.errors import MediaError
 
-__all__ = ["OPUS_HZ", "OpusEncoder", "OpusPacket"]
+__all__ = ["OPUS_HZ", "OpusEncoder", "OpusPacket", "stereo"]
 
 OPUS_HZ = 48_000
 _BITRATE_BPS = 96_000
@@ -48,14 +48,11 @@ class OpusEncoder:
         self._resampler = AudioResampler("s16", "stereo", OPUS_HZ, frame_size=_SAMPLES)
 
     def encode(self, samples: npt.ArrayLike) -> list[OpusPacket]:
-        """The packets that are complete with these samples.
-
-        (n,) for mono or (n, 2) for stereo, float from -1 to 1 or int16. Raises MediaError for any
-        other shape or type.
-        """
-        levels = _levels(samples)
-        layout = "mono" if levels.shape[1] == 1 else "stereo"
-        frame = av.AudioFrame.from_ndarray(levels.reshape(1, -1), format="s16", layout=layout)
+        """The packets that are complete with these samples; see `stereo` for what they may be."""
+        levels = stereo(samples)
+        if not len(levels):
+            return []
+        frame = av.AudioFrame.from_ndarray(levels.reshape(1, -1), format="s16", layout="stereo")
         frame.sample_rate = self._rate_hz
         frame.time_base = Fraction(1, self._rate_hz)
         frame.pts = self._given
@@ -65,6 +62,16 @@ class OpusEncoder:
             for piece in self._resampler.resample(frame)
             for packet in self._context.encode(piece)
         ]
+
+
+def stereo(samples: npt.ArrayLike) -> npt.NDArray[np.int16]:
+    """A copy as (n, 2) int16.
+
+    From (n,) or (n, 1) for mono or (n, 2) for stereo, float from -1 to 1 or int16. Raises
+    MediaError for any other shape or type, and for what is no number.
+    """
+    levels = _levels(samples)
+    return np.repeat(levels, 2, axis=1) if levels.shape[1] == 1 else levels.copy()
 
 
 def _levels(samples: npt.ArrayLike) -> npt.NDArray[np.int16]:

@@ -114,16 +114,17 @@ async def _first_that_answers(
     failure: OSError | None = None
     for address in addresses:
         try:
-            return Line(
-                *await asyncio.open_connection(
-                    address,
-                    target.port,
-                    limit=READ_BYTES,
-                    ssl=context,
-                    server_hostname=target.host if context is not None else None,
+            async with asyncio.timeout(CONNECT_S / len(addresses)):
+                return Line(
+                    *await asyncio.open_connection(
+                        address,
+                        target.port,
+                        limit=READ_BYTES,
+                        ssl=context,
+                        server_hostname=target.host if context is not None else None,
+                    )
                 )
-            )
-        except OSError as error:
+        except OSError as error:  # which a time-out is, too
             failure = error  # another address of the same host may answer
     assert failure is not None  # there is at least one address
     raise failure

@@ -25,6 +25,8 @@ from streamlift.media.remote.url_safety import Address, Target
 __all__ = ["FileReader", "ResolveNow", "UdpReader", "Web", "addresses_of", "resolve_now"]
 
 SILENT_S = 10.0
+CONNECT_S = 4.0
+"""For each address of a name: one of them may be dead."""
 MAX_REDIRECTS = 5
 MOST_ORIGINS = 8
 _CHUNK = 65536
@@ -190,7 +192,8 @@ class Web:
             try:
                 request = self._request(httpx.URL(url), target, address, begin, end)
                 response = self._client(target).send(request, stream=True)
-            except httpx.ConnectError as error:
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                self._beat()
                 failure = error  # another address of the same host may answer
                 continue
             except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -211,7 +214,7 @@ class Web:
                 )
             # trust_env off: a proxy would resolve the name again, past the check.
             client = httpx.Client(
-                timeout=SILENT_S,
+                timeout=httpx.Timeout(SILENT_S, connect=CONNECT_S),
                 follow_redirects=False,
                 trust_env=False,
                 verify=httpx.create_ssl_context(trust_env=False)

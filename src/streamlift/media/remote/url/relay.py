@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from streamlift.errors import reason_of
 from streamlift.media.remote.url.ending import Lost, Refused
+from streamlift.media.remote.url.readers import CONNECT_S
 from streamlift.media.remote.url_safety import Address, Target
 
 __all__ = ["Relay", "RtspGuard"]
@@ -36,7 +37,7 @@ class Relay:
         self._target = target
         self._beat = beat
         self._guard = RtspGuard() if target.scheme.startswith("rtsp") else None
-        self._server = _connected(target, addresses)
+        self._server = _connected(target, addresses, beat)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1)
         self._listener.settimeout(SILENT_S)
         self.port: int = self._listener.getsockname()[1]
@@ -131,11 +132,15 @@ class RtspGuard:
         return end + 4 - at + length
 
 
-def _connected(target: Target, addresses: Sequence[Address]) -> socket.socket:
+def _connected(
+    target: Target, addresses: Sequence[Address], beat: Callable[[], None]
+) -> socket.socket:
     failure: OSError | None = None
     for address in addresses:
+        beat()
         try:
-            plain = socket.create_connection((str(address), target.port), SILENT_S)
+            plain = socket.create_connection((str(address), target.port), CONNECT_S)
+            plain.settimeout(SILENT_S)
         except OSError as error:
             failure = error
             continue

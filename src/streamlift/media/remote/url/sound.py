@@ -40,6 +40,8 @@ class OpusSound:
         self._heard = 0
         self._coder: Any = None
         self._resampler: av.AudioResampler | None = None
+        self._kind: tuple[str, str, int] | None = None
+        """Format, channels and rate of what is decoded now."""
 
     def packets(self, packet: av.Packet[Any]) -> Iterator[tuple[float, bytes]]:
         """What cannot be decoded is left out: Opus conceals it."""
@@ -65,7 +67,9 @@ class OpusSound:
             time_s = float(frame.pts * frame.time_base)
         if time_s is None:
             time_s = 0.0
-        if expected_s is None or abs(time_s - expected_s) > _GAP_S:
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if expected_s is None or abs(time_s - expected_s) > _GAP_S or kind != self._kind:
+            self._kind = kind  # a resampler takes one only; television changes it in mid-stream
             self._begin(time_s)
         self._heard += round(frame.samples * RATE_HZ / frame.sample_rate)
         frame.pts = None
