@@ -11,9 +11,10 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-__all__ = ["bound_arenas", "confine", "die_with_parent", "on_signal", "take_address"]
+__all__ = ["bound_arenas", "confine", "die_with_parent", "go_first", "on_signal", "take_address"]
 
 _PR_SET_PDEATHSIG = 1
 _M_ARENA_MAX = -8
@@ -65,6 +66,14 @@ def bound_arenas() -> bool:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     return mallopt is not None and bool(mallopt(_M_ARENA_MAX, _ARENAS))
+
+
+def go_first() -> None:
+    """Where memory runs out, the system ends this process before any other (Linux, proc(5))."""
+    if sys.platform == "linux":
+        # A container may forbid it; then the system chooses by size.
+        with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
+            score.write("1000")
 
 
 def confine(more_bytes: int) -> bool:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from streamlift.client import Client
-from streamlift.client.events import follow, parsed
+from streamlift.client.events import follow, lines_of, parsed
 from streamlift.client.problems import NotAllowed
 from streamlift.client.reading import UnexpectedAnswer
 
@@ -45,6 +45,17 @@ async def test_comments_and_pieces_of_data_are_read_as_the_standard_says() -> No
 async def test_an_event_that_is_no_json_is_said() -> None:
     with pytest.raises(UnexpectedAnswer, match="no JSON"):
         [e async for e in parsed(lines("data: {\n\n"))]
+
+
+async def test_lines_are_whole_however_they_come_and_have_an_end() -> None:
+    async def pieces(*given: str) -> AsyncIterator[str]:
+        for piece in given:
+            yield piece
+
+    cut = pieces("id: 1\r\nda", "ta: {}", "\n\nlast")
+    assert [line async for line in lines_of(cut)] == ["id: 1", "data: {}", "", "last"]
+    with pytest.raises(UnexpectedAnswer, match="longer than any real one"):
+        [line async for line in lines_of(pieces(*(["x" * 100_000] * 100)))]
 
 
 async def followed(answers: list[httpx.Response], count: int) -> tuple[list[int], list[Any], list]:  # type: ignore[type-arg]

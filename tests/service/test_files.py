@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from tests.waiting import until
 from streamlift.app import create_app
 from streamlift.config import AuthConfig, FilesConfig, TokenConfig
 from streamlift.service import Service
+from streamlift.service import files as files_module
 
 FILES = "/api/v1/files"
 
@@ -83,6 +85,28 @@ async def test_a_picture_is_upscaled_and_fetched_and_removed(tmp_path: Path) -> 
         assert (await http.delete(f"{FILES}/{job['id']}")).status_code == 204
         assert (await http.get(f"{FILES}/{job['id']}")).status_code == 404
         assert (await http.get(FILES)).json() == {"files": []}
+
+
+async def test_the_settings_of_the_service_are_none_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMLIFT_DEFAULT_BACKEND", "one-of-a-file-that-the-job-does-not-read")
+    async with started(tmp_path) as (http, _):
+        job = (await post(http, png())).json()["id"]
+        assert (await ended(http, job))["state"] == "done"
+
+
+async def test_a_full_disk_is_said_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with started(tmp_path) as (http, service):
+        monkeypatch.setattr(files_module, "_receive", full)
+        answer = await post(http, png())
+        assert (answer.status_code, answer.json()["found"]) == (507, "No space left on device")
+        assert service.files.jobs == ()
 
 
 async def test_what_is_no_video_or_picture_is_refused_unopened(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -100,4 +101,9 @@ def _settings_of(backend: BackendConfig | None) -> dict[str, str | None]:
     """What is configured of a backend, for people: its own settings and the stabiliser."""
     if backend is None:
         return {}
-    return {"stabilise": backend.stabilise, **{k: str(v) for k, v in backend.settings.items()}}
+    # Of a path, the last part: where files lie on this machine is nothing for viewers.
+    told = {
+        key: PurePath(str(value)).name if key == "path" else str(value)
+        for key, value in backend.settings.items()
+    }
+    return {"stabilise": backend.stabilise, **told}

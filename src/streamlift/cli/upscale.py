@@ -20,6 +20,7 @@ from streamlift.cli.exit_codes import FAILED, OK
 from streamlift.config import load_config
 from streamlift.errors import ConfigError, WeightsError
 from streamlift.frames import Stabilise
+from streamlift.portable import go_first
 
 if TYPE_CHECKING:
     from streamlift.offline import Progress
@@ -185,6 +186,7 @@ def _work_aside(most_bytes: int) -> None:
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
     if hasattr(os, "nice"):
         os.nice(_NICE)
+    go_first()
     if importlib.util.find_spec("resource") is not None:
         import resource
 

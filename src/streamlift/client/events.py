@@ -68,8 +68,21 @@ async def _once(
         if response.is_error:
             await response.aread()
             raise problem_of(response)
-        async for event in parsed(response.aiter_lines()):
+        async for event in parsed(lines_of(response.aiter_text())):
             yield event
+
+
+async def lines_of(text: AsyncIterator[str]) -> AsyncIterator[str]:
+    """The lines of a text that comes in pieces. Raises UnexpectedAnswer for one without end."""
+    held = ""
+    async for piece in text:
+        *whole, held = (held + piece).split("\n")
+        for line in whole:
+            yield line.removesuffix("\r")
+        if len(held) > _MOST_LINE:
+            raise UnexpectedAnswer("a line is longer than any real one", found=len(held))
+    if held:
+        yield held
 
 
 async def parsed(lines: AsyncIterator[str]) -> AsyncIterator[Event]:

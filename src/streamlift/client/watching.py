@@ -145,6 +145,7 @@ async def watch(
         connection.cancel()
         await to_its_end(_ended(connection))
         kept.close()
+        watching.given_up()  # whoever reads in a task of its own comes to the end
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -171,7 +171,10 @@ class Downloads:
     async def attend(self) -> None:
         """Look what backends lack, and load those that lack it no longer; never ends itself."""
         while True:
-            await self.look_again()
+            try:
+                await self.look_again()
+            except (StreamliftError, OSError) as error:  # the next look may find it otherwise
+                logger.warning("what weights are here cannot be told: %s", reason_of(error))
             await asyncio.sleep(LOOK_S)
 
     async def look_again(self) -> None:

@@ -158,7 +158,11 @@ class FileJobs:
         try:
             folder = await asyncio.to_thread(self._new_folder, length)
             job = FileJob(name, wanted, folder)
-            await _receive(job, chunks, config.largest_mb * 1_000_000)
+            try:
+                await _receive(job, chunks, config.largest_mb * 1_000_000)
+            except OSError as error:
+                said = error.strerror or "an error of the disk"
+                raise NoRoom(f"the file cannot be written: {said}", found=said) from error
         except BaseException:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)  # a file or two
@@ -179,16 +183,23 @@ class FileJobs:
 
     async def run(self) -> None:
         """Work on what waits, and forget what is old; never ends itself."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._forget())
+            await self._work_off()
+
+    async def _forget(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            await self.forget_old()
+
+    async def _work_off(self) -> None:
         while True:
             waiting = next((j for j in self.jobs if j.state is JobState.WAITING), None)
             if waiting is not None:
                 await supervise(f"file {waiting.name}", self._work(waiting))
                 continue
             self._news.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):
-                    await self._news.wait()
-            await self.forget_old()
+            await self._news.wait()
 
     async def aclose(self) -> None:
         """End the process that works, and remove every file; call it when `run` was cancelled."""
@@ -269,7 +280,7 @@ class FileJobs:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env=_environment(),
         )
         try:
             last, _ = await asyncio.gather(_last_line(process), _read_reports(process, job))
@@ -284,6 +295,13 @@ class FileJobs:
             job.result_bytes = job.result.stat().st_size
             return ""
         return last.removeprefix("streamlift: ") or f"its process ended with {code}"
+
+
+def _environment() -> dict[str, str]:
+    """Ours but for our settings: those of a service are none of a single file's, and its tokens
+    are not for a process that reads what strangers made."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("STREAMLIFT_")}
+    return kept | {"OMP_NUM_THREADS": "1"}
 
 
 async def _receive(job: FileJob, chunks: AsyncIterator[bytes], most_bytes: int) -> None:

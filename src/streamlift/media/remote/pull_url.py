@@ -27,7 +27,7 @@ from streamlift.errors import MediaError, StreamliftError
 from streamlift.frames import CodedAudio, Frame, IngestCounts
 from streamlift.mailbox import Mailbox
 from streamlift.media.remote.pull import SourceEnded, SourceLost, SourceRefused
-from streamlift.media.remote.url.rules import UrlRules, hidden
+from streamlift.media.remote.url.rules import UrlRules, hidden, stream_key
 from streamlift.media.remote.url.wire import (
     HEADER,
     Kind,
@@ -392,5 +392,5 @@ def _secrets(url: str) -> tuple[str, ...]:
     """Parts of a URL that no message may repeat."""
     parts = urlsplit(url)
     user = parts.netloc.rpartition("@")[0]
-    found = (url, user, user.partition(":")[2], parts.query)
+    found = (url, user, user.partition(":")[2], parts.query, stream_key(url))
     return tuple(part for part in found if len(part) > 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from tests.media.remote.url.webserver import website
 
 from streamlift.errors import ConfigError
 from streamlift.media.remote.url.ending import Lost, Refused
-from streamlift.media.remote.url.readers import Web, addresses_of
+from streamlift.media.remote.url.readers import UdpReader, Web, addresses_of
 from streamlift.media.remote.url.rules import UrlRules
 
 
@@ -176,3 +177,18 @@ def test_pictures_that_were_handed_over_are_not_kept(tmp_path: Path) -> None:
     )
     assert done.stdout.startswith("enough"), done.stderr
     assert float(done.stdout.split()[1]) < 30, "MB; 300 pictures are 118 MB"
+
+
+def test_a_datagram_without_bytes_is_no_end() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = UrlRules((), (f"127.0.0.1:{port}",), ()).check(f"udp://127.0.0.1:{port}")
+    reader = UdpReader(place, lambda: None)
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"", ("127.0.0.1", port))
+            sender.sendto(b"media", ("127.0.0.1", port))
+        assert reader.read(65536) == b"media"
+    finally:
+        reader.close()

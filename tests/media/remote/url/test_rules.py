@@ -77,6 +77,8 @@ def test_no_error_repeats_user_password_or_query() -> None:
 def test_what_is_shown_has_no_user_no_query() -> None:
     assert hidden("rtsp://u:p@cam.local:554/ch1?key=1#f") == "rtsp://cam.local:554/ch1"
     assert hidden("file:///srv/a.mp4") == "file:///srv/a.mp4"
+    assert hidden("rtmp://live.example/app/key-of-the-stream") == "rtmp://live.example/app/..."
+    assert hidden("rtmp://live.example/app") == "rtmp://live.example/app"
 
 
 def test_a_file_below_a_directory_is_allowed_and_nothing_above_it(tmp_path: Path) -> None:

@@ -74,9 +74,15 @@ class Play:
         """Always ends with an error that says why."""
         while True:
             before = self._past.decoded
-            with self._opening.opened() as container:
-                ends = self._opening.ends(container)
-                self._round(container)
+            try:
+                with self._opening.opened() as container:
+                    ends = self._opening.ends(container)
+                    self._round(container)
+            except Refused as error:
+                if self._past.decoded == before:
+                    raise
+                # It was shown, so that it may be again: a playlist's advert may have led elsewhere.
+                raise Lost(str(error)) from error
             if not ends:
                 raise Lost(f"{self._opening.name} has ended the stream")
             if self._past.decoded == before:

@@ -106,12 +106,14 @@ class UdpReader:
             raise Lost(f"cannot listen on {self._where}: {error.strerror}") from error
 
     def read(self, size: int) -> bytes:
-        try:
-            data = self._socket.recv(size)
-        except TimeoutError:
-            raise Lost(f"nothing came to {self._where} for {SILENT_S:g} s") from None
-        self._beat()
-        return data
+        while True:
+            try:
+                data = self._socket.recv(size)
+            except TimeoutError:
+                raise Lost(f"nothing came to {self._where} for {SILENT_S:g} s") from None
+            self._beat()
+            if data:  # a datagram without bytes would be the end to FFmpeg
+                return data
 
     def close(self) -> None:
         self._socket.close()

@@ -14,7 +14,15 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from streamlift.errors import ConfigError
 from streamlift.media.remote.url_safety import HostRules, Target
 
-__all__ = ["NETWORK", "Place", "UrlRules", "hidden", "open_file", "without_user"]
+__all__ = [
+    "NETWORK",
+    "Place",
+    "UrlRules",
+    "hidden",
+    "open_file",
+    "stream_key",
+    "without_user",
+]
 
 NETWORK = ("http", "https", "rtsp", "rtsps", "rtmp", "rtmps")
 SCHEMES = (*NETWORK, "udp", "file")
@@ -136,9 +144,20 @@ def without_user(url: str) -> str:
 
 
 def hidden(url: str) -> str:
-    """What of a URL may be shown: no user, no password, no query, no fragment."""
+    """What of a URL may be shown: no user, no password, no query, no fragment, and of RTMP not the
+    last part of the path, which is the key of the stream."""
     parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    path = parts.path
+    if stream_key(url):
+        path = path.rpartition("/")[0] + "/..."
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", ""))
+
+
+def stream_key(url: str) -> str:
+    """The key in an RTMP address; empty where there is none."""
+    parts = urlsplit(url)
+    rtmp = parts.scheme in ("rtmp", "rtmps") and parts.path.count("/") > 1
+    return parts.path.rpartition("/")[2] if rtmp else ""
 
 
 def _path_of(parts: SplitResult) -> Path:
