@@ -15,7 +15,7 @@ from streamlift.errors import MediaError
 
 def decoded_samples(packets: list[bytes]) -> int:
     context = av.CodecContext.create("libopus", "r")
-    return sum(frame.samples for data in packets for frame in context.decode(av.Packet(data)))  # type: ignore[attr-defined]
+    return sum(frame.samples for data in packets for frame in context.decode(av.Packet(data)))
 
 
 def test_pieces_may_be_mono_or_stereo_by_turns() -> None:

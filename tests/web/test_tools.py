@@ -56,7 +56,7 @@ def held(page: Page, url: str) -> None:
 def test_blinking_swaps_the_pictures_in_one_place_by_one_key(page: Page, service: Any) -> None:
     held(page, service.url)
     page.keyboard.press("b")
-    assert page.inner_text("#badge") == "B · Upscaled"
+    assert page.inner_text("#badge") == "B · bicubic"
     upscaled = page.evaluate(SHOWN)
     page.keyboard.press("b")
     assert page.inner_text("#badge") == "A · Source"
@@ -241,7 +241,7 @@ def test_a_comparison_is_saved_with_its_names(page: Page, service: Any, tmp_path
     wait_until(page, text_has("#said", "Comparison saved, 1048 × 588"))
     wait_until(page, text_has("#n-backend", "bicubic"))
     names = page.evaluate("() => streamlift.tools.words().names")
-    assert names == {"source": "Source", "upscaled": "Upscaled by bicubic"}
+    assert names == {"source": "Source", "upscaled": "bicubic"}
 
 
 def test_a_difference_is_saved_beside_the_pictures(

@@ -45,7 +45,7 @@ export class Choice extends EventTarget {
     this.player.asked = backend !== null;
     this.slider.forget();
     this.#showNames();
-    if (this.#stream) this.player.play(this.#stream.name);
+    if (this.player.stream !== null) this.player.play(this.player.stream);
     this.dispatchEvent(new Event("change"));
   }
 
@@ -110,15 +110,16 @@ export class Choice extends EventTarget {
     const rate = this.lane?.fps;
     const slow = this.shortage && rate != null ? `, ${number(rate)} fps` : "";
     const names = {
-      source: `A · ${this.backend ?? "Source"}${slow}`,
-      upscaled: `B · ${this.#stream?.backend ?? "Upscaled"}`,
+      source: `${this.backend ?? "Source"}${slow}`,
+      upscaled: this.#stream?.backend ?? "Upscaled",
     };
     for (const side of /** @type {const} */ (["source", "upscaled"])) {
+      const name = `${side === "source" ? "A" : "B"} · ${names[side]}`;
       for (const place of document.querySelectorAll(`[data-name-of="${side}"]`)) {
-        setText(place, names[side]);
+        setText(place, name);
       }
       const notice = document.querySelector(`#pane-${side} .notice`);
-      if (notice instanceof HTMLElement) notice.dataset.name = names[side];
+      if (notice instanceof HTMLElement) notice.dataset.name = name;
     }
     if (names.source === this.slider.names.source && names.upscaled === this.slider.names.upscaled) {
       return;

@@ -60,6 +60,7 @@ function choose(name) {
   numbers.clear();
   choice.show(null);
   choice.choose(null);
+  stage.freeze(false);
   stage.slider.forget();
   source.play(name);
   upscaled.play(name);
@@ -154,6 +155,7 @@ function start() {
   const life = new AbortController();
   attachThemeButton(button("theme"));
   stage.why = () => choice.shortage;
+  choice.addEventListener("change", () => stage.freeze(false));
   new Capture(api, upscaled, () => chosen, say);
   new Sharing(stage, tools, () => chosen, say);
   streams.addEventListener("choose", (event) => {
@@ -163,7 +165,9 @@ function start() {
     choose(/** @type {CustomEvent<string>} */ (event).detail);
   });
   prefillPublishing();
-  void api.about().then((about) => files.showAbout(about), () => files.showAbout(null));
+  const ask = () => void api.about().then((about) => files.showAbout(about), () => undefined);
+  ask();
+  tokens.addEventListener("change", ask);
   publisher.addEventListener("live", () => choose(publisher.name));
   events.addEventListener("event", (event) => {
     backends.showEvent(/** @type {CustomEvent} */ (event).detail);

@@ -8,5 +8,5 @@ export function isForPage(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return false;
   const target = event.target instanceof Element ? event.target : document.body;
   // Space presses the button that has the focus.
-  return !target.closest(FIELDS) && !(event.key === " " && target.closest("button, a"));
+  return !target.closest(FIELDS) && !(event.key === " " && target.closest("button, a, summary"));
 }

@@ -6,6 +6,8 @@ import { pause } from "./dom.js";
 
 const AGAIN_MS = 250;
 const TRIES = 40;
+/** Later: a compared backend may have its first picture when the machine has time for it. */
+const SELDOM_MS = 2000;
 
 export class Origins {
   /** @type {Map<import("./whep.js").WhepSession, number>} */ #known = new Map();
@@ -33,14 +35,14 @@ export class Origins {
   async #learn(session, player) {
     const life = new AbortController();
     void session.ended.then(() => life.abort());
-    for (let tries = 0; tries < TRIES && player.session === session; tries += 1) {
+    for (let tries = 0; player.session === session && !life.signal.aborted; tries += 1) {
       const origin = await this.#ask(session.id, life.signal);
       if (origin === "never") return;
       if (origin !== null && player.session === session) {
         this.#forgetOld(session, origin);
         return;
       }
-      await pause(AGAIN_MS, life.signal);
+      await pause(tries < TRIES ? AGAIN_MS : SELDOM_MS, life.signal);
     }
   }
 

@@ -21,6 +21,7 @@ export class Player extends EventTarget {
   /** Whether the user has just asked for it, so that a token may be asked for again. */
   asked = false;
   /** @type {WhepSession | null} the session that plays now */ session = null;
+  /** @type {string | null} what it plays, or tries to */ stream = null;
   /** @type {AbortController | null} */ #life = null;
   /** @type {RTCIceServer[]} */ #iceServers = [];
 
@@ -39,6 +40,7 @@ export class Player extends EventTarget {
   /** Play a stream; what played before ends. @param {string} stream */
   play(stream) {
     this.stop();
+    this.stream = stream;
     this.#life = new AbortController();
     void this.#keepPlaying(stream, this.#life.signal);
   }
@@ -47,6 +49,7 @@ export class Player extends EventTarget {
   stop() {
     this.#life?.abort();
     this.#life = null;
+    this.stream = null;
     void this.session?.close();
     this.session = null;
     this.video.srcObject = null;

@@ -60,6 +60,7 @@ export class PullPanel extends EventTarget {
   showStream(stream) {
     if ((stream?.name ?? null) === this.#stream) return;
     this.#stream = stream?.name ?? null;
+    this.#published = null;
     this.#showSource(null);
   }
 

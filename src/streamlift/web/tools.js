@@ -127,7 +127,8 @@ export class Tools extends EventTarget {
     // Of what is held, the clip is the replay itself.
     if (this.replay.index === null) return;
     this.replay.show(0);
-    void this.replay.play().then(() => this.#clip?.stop());
+    const clip = this.#clip;
+    void this.replay.play().then(() => clip.stop());
   }
 
   /** What is written on a comparison. @returns {import("./comparison.js").Words} */
@@ -143,9 +144,7 @@ export class Tools extends EventTarget {
   /** The names of both sides; the stream's own with what upscales it now. */
   #names() {
     const { source, upscaled } = this.slider.names;
-    const told = this.told();
-    const backend = told?.backend && ` by ${told.backend}${told.degraded ? " (degraded)" : ""}`;
-    return { source, upscaled: upscaled === "Upscaled" ? `${upscaled}${backend ?? ""}` : upscaled };
+    return { source, upscaled: `${upscaled}${this.told()?.degraded ? " (degraded)" : ""}` };
   }
 
   /** What needs a picture to be drawn on needs the before / after view. */
