@@ -78,6 +78,23 @@ def test_a_guest_has_its_turn_when_nobody_else_waits() -> None:
     assert order == ["own", "own", "guest", "guest"]
 
 
+def test_a_new_lane_inherits_no_turns_that_a_guest_gave_away() -> None:
+    order: list[str] = []
+    clock = ManualClock()
+    engine = Engine("test", clock)
+    busy = FakeLane("busy", [1.0], order, step=lambda: clock.advance(5.0))
+    guest = FakeLane("guest", [1.0, 2.0], order, guest=True)
+    engine.attach(busy)
+    engine.attach(guest)
+    engine.start()
+    assert busy.done.wait(WAIT_S)
+    assert guest.done.wait(WAIT_S)
+    new = FakeLane("new", [], order)
+    engine.attach(new)
+    assert engine._lanes[new] == engine._lanes[busy] == 5.0
+    assert engine.stop()
+
+
 def test_a_jobs_error_goes_to_whoever_asked(engine: Engine) -> None:
     with pytest.raises(ZeroDivisionError):
         engine.run(lambda: 1 // 0).result(WAIT_S)

@@ -17,7 +17,7 @@ from streamlift.errors import NoCapacity, NotReady, UnknownBackend, UpscaleError
 from streamlift.frames import BackendState, Codec, Size
 from streamlift.routing.comparison import Comparison
 from streamlift.routing.events import EventKind
-from streamlift.routing.guests import Restraint
+from streamlift.routing.guests import Guests, Restraint
 from streamlift.routing.settings import Idle, StreamSettings
 from streamlift.routing.states import StreamState
 from streamlift.routing.tuning import Change
@@ -348,3 +348,43 @@ def test_restraint_halves_and_rises_again() -> None:
         restraint.strained(float(at_s))
     assert restraint.kept(39.0) == 0.125
     assert restraint.kept(60.0) == 1.0
+
+
+@in_virtual_time
+async def test_while_frames_are_left_out_the_publisher_is_asked_for_no_keyframe() -> None:
+    """A worker that takes coded frames needs one after each gap: the main picture would pay."""
+    async with live("a", "b") as stage, compared(stage, "b") as (comparison, _):
+        await asyncio.sleep(1.0)
+        asked = stage.publisher.keyframes_asked
+        comparison._restraint.strained(stage.clock.now_s())
+        comparison._options().ask_source()
+        await settle()
+        assert stage.publisher.keyframes_asked == asked
+        await asyncio.sleep(15.0)
+        comparison._options().ask_source()
+        await asyncio.sleep(1.0)
+        assert stage.publisher.keyframes_asked == asked + 1
+
+
+class Held:
+    """A guest that has a place, or none yet."""
+
+    backend = "b"
+
+    def __init__(self, holds: bool) -> None:
+        self.holds = holds
+
+    async def give_way(self, reason: str) -> None:
+        self.holds = False
+
+
+@in_virtual_time
+async def test_only_a_guest_that_has_a_place_counts_as_one_and_can_leave_it() -> None:
+    guests = Guests()
+    guests.add(Held(False))
+    assert guests.on("b") == 0
+    assert not await guests.make_room("b", "needed")
+    guests.add(Held(True))
+    assert guests.on("b") == 1
+    assert await guests.make_room("b", "needed")
+    assert guests.on("b") == 0

@@ -136,7 +136,7 @@ class WorkerBackend:
                 full = error
             except (NotReady, WorkerLost) as error:
                 failed = error
-                if isinstance(error, WorkerLost):
+                if isinstance(error, WorkerLost) and not options.guest:
                     link.strikes.strike(self._clock.now_s())
             else:
                 logger.debug("stream %s: lane on worker %s", options.stream, link.name)
@@ -166,8 +166,9 @@ class WorkerBackend:
         for link in self._links:
             if lane in link.lanes:
                 assert isinstance(lane, LinkLane)
-                link.strikes.strike(self._clock.now_s())
-                self._failed_host = link.host
+                if not lane.guest:
+                    link.strikes.strike(self._clock.now_s())
+                    self._failed_host = link.host
                 lane.hung()
 
     def _why_not(self, workers: tuple[WorkerInfo, ...]) -> tuple[BackendState, str]:

@@ -68,6 +68,7 @@ class LinkLane:
     ) -> None:
         self.worker = worker
         self.leaving = False
+        self.guest = options.guest
         self._call = call
         self._options = options
         self._plan = plan

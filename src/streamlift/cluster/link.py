@@ -358,8 +358,11 @@ class Link:
 
     def _lane_closed(self, lane: LinkLane, error: StreamliftError | None) -> None:
         self._lanes.discard(lane)
-        # What a publisher sends is not the worker's failure.
-        if error is not None and not isinstance(error, WorkerDraining | MediaError):
+        # What a publisher sends is not the worker's failure, and a guest's lane comes after all
+        # others: what becomes of it says little.
+        if lane.guest or error is None:
+            return
+        if not isinstance(error, WorkerDraining | MediaError):
             self.strikes.strike(self._clock.now_s())
 
     async def aclose(self) -> None:

@@ -213,7 +213,7 @@ class EngineBackend:
         else:
             # Streams may share a captured graph on a GPU, which two threads must not replay at
             # once: there the thread gets a second to show that it was only slow.
-            self._look_again()
+            self._look_again(_STUCK_S)
 
     async def aclose(self) -> None:
         if not await asyncio.to_thread(self._engine.stop):
@@ -242,13 +242,15 @@ class EngineBackend:
         self._lanes.discard(lane)
         if self._engine.abandoned:
             # Most often it is only slow: it may finish its step. Nobody would notice a hang now.
-            self._look_again()
+            # A guest may be sent away during its first step, which records and compiles.
+            first = lane.guest and not lane.upscaled
+            self._look_again(_STUCK_S + _LONGEST_STEP_S if first else _STUCK_S)
 
-    def _look_again(self) -> None:
-        asyncio.get_running_loop().call_later(_STUCK_S, self._look_for_hang)
+    def _look_again(self, stuck_s: float) -> None:
+        asyncio.get_running_loop().call_later(stuck_s, self._look_for_hang, stuck_s)
 
-    def _look_for_hang(self) -> None:
-        if self._engine.abandoned and self._engine.busy_s >= _STUCK_S:
+    def _look_for_hang(self, stuck_s: float) -> None:
+        if self._engine.abandoned and self._engine.busy_s >= stuck_s:
             self._leave_thread()
 
     def _leave_thread(self) -> None:

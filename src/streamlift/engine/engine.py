@@ -185,7 +185,9 @@ class Engine:
 
     def attach(self, lane: Work) -> None:
         with self.changed:
-            self._lanes[lane] = min(self._lanes.values(), default=0.0)
+            # Not from where a guest is, which let all others go first.
+            peers = [had_s for other, had_s in self._lanes.items() if lane.guest or not other.guest]
+            self._lanes[lane] = min(peers, default=0.0)
 
     def detach(self, lane: Work) -> None:
         """No more turns; what the device still does for it is waited for all the same."""

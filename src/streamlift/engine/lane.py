@@ -273,7 +273,7 @@ class EngineLane:
         with self._engine.changed:
             self._inbox.done()
         self._note_processor_time()
-        if self._chain.adjustable:
+        if self._chain.adjustable and not self.guest:  # a guest gives way with frames instead
             self._take_steps()
 
     def _take_steps(self) -> None:

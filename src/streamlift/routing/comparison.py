@@ -94,6 +94,11 @@ class Comparison:
         self._wake = asyncio.Event()
         self._opened = asyncio.Event()  # or over
 
+    @property
+    def holds(self) -> bool:
+        """Whether it has a place on its backend now, or is about to."""
+        return any(lane is not None and lane.alive for lane in (self._former, self._lane))
+
     # For those who watch it.
 
     @property
@@ -198,8 +203,18 @@ class Comparison:
     # Its lanes.
 
     def _options(self) -> LaneOptions:
-        options = self._stream_options()
-        return dataclasses.replace(options, renditions=self._fanout.renditions(), guest=True)
+        return dataclasses.replace(
+            self._stream_options(),
+            renditions=self._fanout.renditions(),
+            guest=True,
+            ask_source=self._ask_source,
+        )
+
+    def _ask_source(self) -> None:
+        """A worker that takes coded frames needs a keyframe after each gap. Not while frames are
+        left out here: each would cost the stream another one."""
+        if self._restraint.kept(self._clock.now_s()) >= 1.0:
+            self._stream_options().ask_source()
 
     def _outdated(self) -> bool:
         """Whether the stream asks its lanes for something else than it did."""

@@ -24,6 +24,11 @@ class Guest(Protocol):
     @property
     def backend(self) -> str: ...
 
+    @property
+    def holds(self) -> bool:
+        """Whether it has a place there now, or is about to."""
+        ...
+
     async def give_way(self, reason: str) -> None:
         """End, and return when the place is free."""
         ...
@@ -69,7 +74,7 @@ class Guests:
 
     def on(self, backend: str) -> int:
         """How many hold a place there."""
-        return sum(guest.backend == backend for guest in self._present)
+        return sum(guest.backend == backend and guest.holds for guest in self._present)
 
     def apart(self, info: BackendInfo) -> BackendInfo:
         """The backend as a stream's own lane finds it: what guests hold is as good as free."""
@@ -82,7 +87,7 @@ class Guests:
     async def make_room(self, backend: str, reason: str) -> bool:
         """Have the guest that came last leave; False if there is none."""
         for guest in reversed(self._present):
-            if guest.backend == backend:
+            if guest.backend == backend and guest.holds:
                 self._present.remove(guest)
                 await guest.give_way(reason)
                 return True
