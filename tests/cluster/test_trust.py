@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from tests.cluster.served import TOKEN, Reader, frames_now, serving_worker, wanted
 from tests.engine.frames import SMALL
 
+from streamlift.cluster.looking import look_at_workers
 from streamlift.cluster.process import check_worker_exposure
 from streamlift.cluster.trust import (
     Trust,
@@ -27,7 +29,7 @@ from streamlift.cluster.trust import (
     make_certificate,
     server_credentials,
 )
-from streamlift.config import ClusterConfig
+from streamlift.config import BackendConfig, ClusterConfig, Config, WorkerConfig
 from streamlift.errors import ConfigError
 from streamlift.frames import BackendState
 
@@ -81,6 +83,43 @@ async def test_another_certificate_is_not_talked_to(
         assert "another certificate than the pinned one" in link.info().reason
     assert served.service._door.refused == 0
     await backend.aclose()
+
+
+async def test_a_worker_that_asks_anchors_for_a_certificate_takes_no_other(
+    worker: Worker, pair: tuple[Path, Path, str], tmp_path: Path
+) -> None:
+    """Mutual TLS: `cluster.tls_ca` of the worker has signed the anchor's certificate."""
+    ours, key, _ = make_certificate(tmp_path / "anchor")
+    asks = ClusterConfig(tls_cert=str(pair[0]), tls_key=str(pair[1]), tls_ca=str(ours))
+    served = await worker("bicubic", credentials=server_credentials(asks))
+    stranger = served.link(Trust(TOKEN, fingerprint=pair[2]))
+    backend = await served.linked(stranger)
+    assert stranger.state == "unavailable"
+    assert served.service._door.refused == 0, "it did not come as far as its token"
+    await backend.aclose()
+    known = Trust(TOKEN, fingerprint=pair[2], tls_cert=str(ours), tls_key=str(key))
+    backend = await served.linked(served.link(known))
+    await until(lambda: backend.info().state is BackendState.READY, "it", show=backend.info)
+    await backend.aclose()
+
+
+async def test_doctor_says_how_each_worker_is(worker: Worker, pair: tuple[Path, Path, str]) -> None:
+    served = await worker("bicubic", credentials=credentials(pair))
+    there = WorkerConfig("ai", served.address, pair[2])
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        gone = WorkerConfig("ai", f"127.0.0.1:{nobody.getsockname()[1]}", pair[2])
+        cluster = ClusterConfig(token=TOKEN, workers=(there, gone))
+        config = Config(
+            cluster=cluster,
+            backends=(BackendConfig("ai", "bicubic", link="remote"),),
+            default_backend="ai",
+        )
+        found = await asyncio.to_thread(look_at_workers, config)
+    assert [(who, well) for who, well, _ in found] == [("ai", True), ("ai", False)]
+    assert "TLS" in found[0][2]
+    assert "H100" in found[0][2]
+    assert gone.address in found[1][2]
 
 
 @pytest.mark.parametrize(
