@@ -34,6 +34,7 @@ TELLS_THE_HOUR = {
     "routing/events.py",  # when an event was
     "service/grants.py",  # when a link ends
     "service/parts.py",  # when TURN credentials end
+    "service/pushes.py",  # RTCP sender reports, which tie pictures and sound to wall time
 }
 
 

@@ -46,6 +46,8 @@ ALLOWED = {
     "engine/devices.py": "only asks whether the files are there",
     "upscalers/weights/lock.py": "fcntl is None where there is none, and asked for first",
     "media/remote/pull_url.py": "Windows passes over start_new_session",
+    "service/files.py": "Windows passes over start_new_session",
+    "config/checks.py": "names of cameras, which only Linux has (v4l2)",
     "demo.py": "its preexec_fn is None but on Linux",
 }
 

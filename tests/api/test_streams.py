@@ -9,6 +9,7 @@ from streamlift.frames import BackendInfo, BackendState, PlanInfo, Slots, Worker
 
 STREAM_KEYS = {
     "target",
+    "compare",
     "settings",
     "name",
     "state",

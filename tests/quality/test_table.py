@@ -36,6 +36,7 @@ from streamlift.quality import (
 )
 from streamlift.quality.coding import luma_planes
 from streamlift.quality.synthetic import TEST_CLIPS, synthetic_clip
+from streamlift.quality.table import TURNS
 from streamlift.upscalers.base import UpscalerSpec
 from streamlift.upscalers.bicubic import Bicubic
 from streamlift.upscalers.compact import Compact, Precision, Tier
@@ -68,7 +69,7 @@ def test_a_method_is_opened_afresh_for_each_clip_and_rate(clip: Clip) -> None:
 
     method = Method("counted", opening)  # type: ignore[arg-type]
     quality_table([clip, clip], [method], [None, 1_500_000], timed_frames=2)
-    assert len(opened) == 4 + 1  # and once for the time
+    assert len(opened) == 4 + TURNS  # and once in each turn for the time
 
 
 def test_the_markdown_gives_gains_over_bicubic(clip: Clip) -> None:

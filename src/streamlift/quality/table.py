@@ -48,7 +48,7 @@ SHIFTS = {"still": (0, 0), "pan (1,1)": (1, 1), "pan (3,2)": (3, 2)}
 EXACT_FRAMES = 20
 EXACT_NOISE = 1.0
 BASELINE = "bicubic"
-_TURNS = 5
+TURNS = 5
 """In which processor time is measured."""
 
 
@@ -123,8 +123,8 @@ def quality_table(
     """
     # In turns, and the least of them: another process slows what it runs beside.
     turns = [
-        {method.name: cpu_ms(method, frames=-(-timed_frames // _TURNS)) for method in methods}
-        for _ in range(_TURNS)
+        {method.name: cpu_ms(method, frames=-(-timed_frames // TURNS)) for method in methods}
+        for _ in range(TURNS)
     ]
     times = {method.name: min(turn[method.name] for turn in turns) for method in methods}
     rows = []
