@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 from tests.upscalers.weights.shelf import BODY, Shelf, checkpoint_on, store_of
 
 from streamlift.upscalers.weights.lock import only_one
@@ -51,6 +52,21 @@ def test_another_process_waits(tmp_path: Path) -> None:
         waiting.join(30)
     assert entered.is_set()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_waiting_for_another_process_can_be_given_up(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def tired() -> None:
+        asked.append(1)
+        if len(asked) == 2:
+            raise ZeroDivisionError
+
+    with holder(tmp_path / "net.pth"):
+        waiting = only_one(tmp_path / "net.pth", tired)
+        with pytest.raises(ZeroDivisionError):
+            waiting.__enter__()
+        assert len(asked) == 2
 
 
 def test_a_process_that_dies_lets_go(tmp_path: Path) -> None:

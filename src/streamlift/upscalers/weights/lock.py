@@ -6,7 +6,8 @@ import errno
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,16 @@ fcntl: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl
 
 logger = logging.getLogger(__name__)
 
+_AGAIN_S = 0.5
 _NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextmanager
-def only_one(path: Path) -> Iterator[None]:
+def only_one(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold `path`.lock, waiting while another process holds it; it is gone afterwards.
 
-    A process that dies lets go of it. Raises OSError when the folder cannot be written.
+    A process that dies lets go of it. `waiting` is called twice a second meanwhile, and may raise.
+    Raises OSError when the folder cannot be written.
     """
     name = path.with_name(path.name + ".lock")
     if fcntl is None:
@@ -34,7 +37,7 @@ def only_one(path: Path) -> Iterator[None]:
     while True:
         file = os.open(name, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            _take(file, path)
+            _take(file, path, waiting)
             # Whoever held it has removed the name: this is then a lock that nobody else sees.
             if _is_still(name, file):
                 break
@@ -49,16 +52,25 @@ def only_one(path: Path) -> Iterator[None]:
         os.close(file)
 
 
-def _take(file: int, path: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        logger.info("another process fetches %s: waiting for it", path.name)
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in _NO_LOCKS_HERE:
-            raise
-        logger.warning("%s: this disk knows no locks; do not fetch it twice at once", path.parent)
+def _take(file: int, path: Path, waiting: Callable[[], None]) -> None:
+    told = False
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not told:
+                logger.info("another process fetches %s: waiting for it", path.name)
+            told = True
+            waiting()
+            time.sleep(_AGAIN_S)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS_HERE:
+                raise
+            folder = path.parent
+            logger.warning("%s: this disk knows no locks; do not fetch it twice at once", folder)
+            return
+        else:
+            return
 
 
 def _is_still(name: Path, file: int) -> bool:

@@ -183,7 +183,9 @@ class WeightStore:
             raise _unpinned(checkpoint)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with only_one(path):
+            # Who is told of the progress may end it by raising, also while it waits for another.
+            waiting = (lambda: progress(checkpoint, 0, None)) if progress else (lambda: None)
+            with only_one(path, waiting):
                 if not self._is_good(checkpoint, progress):
                     self._fetch(checkpoint, path, progress)
         except OSError as error:
