@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import pytest
 
-__all__ = ["GAVE_UP", "Spell", "give_up", "in_time", "in_time_sync"]
+__all__ = ["GAVE_UP", "Late", "Spell", "give_up", "in_time", "in_time_sync"]
 
 GAVE_UP = "gave up: "
 """How the reason of a test begins that says nothing for want of processor time."""
@@ -25,6 +25,10 @@ OVERLOAD = 3
 TO_SPARE = 0.4
 """A machine that was idle for less than this share of the time may be what was late. That is most
 of one core of two: a thread of ours that took all it could get is slow, which is no fault."""
+
+
+class Late(AssertionError):
+    """Something did not come in time; within `in_time` it counts as what that tells."""
 
 
 class Spell:
@@ -56,9 +60,21 @@ async def in_time(run: Callable[[], Awaitable[list[str]]]) -> None:
     """Run something that tells what was late, again if anything was; lateness twice is a failure
     unless the machine had no time to spare. What is wrong whatever the load `run` raises itself.
     """
-    if first := await run():
+    if first := await _late(run):
         spell = Spell()
-        _judge(first, await run(), spell)
+        _judge(first, await _late(run), spell)
+
+
+async def _late(run: Callable[[], Awaitable[list[str]]]) -> list[str]:
+    try:
+        return await run()
+    except Late as late:
+        return [str(late)]
+    except ExceptionGroup as group:  # from within the task groups of whatever was running
+        found, others = group.split(Late)
+        if found is None or others is not None:
+            raise
+        return [f"late: {found.exceptions[0]}"]
 
 
 def in_time_sync(run: Callable[[], list[str]]) -> None:

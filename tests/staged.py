@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from tests.machine import Late
 from tests.serving import Served, light, serving, until
 from tests.stamped import TINY, Shown, Source, StampViewer, lost, max_gap_ms, sending, viewing
 
@@ -54,18 +55,26 @@ class Stage:
         await until(there, f"{backend} to be shown", timeout_s=timeout_s, show=lambda: self.events)
 
     async def switched(self, backend: str, **body: Any) -> dict[str, Any]:
-        """Switch, wait for the event that says it is done, and return that."""
+        """Switch, wait for the event that says it is done, and return that. Raises Late."""
         before = len(self.events)
         answer = await self.switch(backend=backend, **body)
         assert answer.status_code == 202, answer.text
         assert answer.json()["state"] == "switching"
-        await until(
-            lambda: any(e["event"] == "switched" for e in self.events[before:]),
-            f"a switch to {backend}",
-            timeout_s=15,
-            show=lambda: self.events[before:],
-        )
-        return next(e for e in self.events[before:] if e["event"] == "switched")
+        return await self.done(before, f"a switch to {backend}")
+
+    async def done(self, before: int, what: str) -> dict[str, Any]:
+        """The event of a switch that is done, after the first `before` events. Raises Late where
+        the service gave it up because no picture came in time."""
+
+        def ends() -> list[dict[str, Any]]:
+            return [e for e in self.events[before:] if e["event"] in ("switched", "switch.aborted")]
+
+        await until(lambda: bool(ends()), what, timeout_s=15, show=lambda: self.events[before:])
+        end = ends()[0]
+        if end["event"] == "switch.aborted" and "no picture" in end["reason"]:
+            raise Late(f"{what}: {end['reason']}")
+        assert end["event"] == "switched", end
+        return end
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ from streamlift.config import AuthConfig, LimitsConfig, OutputsConfig, SourcesCo
 TOKEN = "a-token-for-all-doors"
 EXAMPLES = 5
 """Of each call, beside those that its schema's edges make."""
-BUDGET_S = 25
+BUDGET_S = 15
 """After it no more is made up; each call has been tried by then on a machine with time."""
 LIMIT_S = 150
 EXCLUDED = [
